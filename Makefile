@@ -1,0 +1,58 @@
+# Every target creates .venv on first use, and again when the dependencies change.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+
+# Torch's CPU threads and the ranks' processes would otherwise fight for the cores.
+TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+
+DEMO := demo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench docs clean
+
+help: ## Say what each target does
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+
+demo: $(STAMP) ## Pretrain a small tower on real photographs and films, about two minutes
+	$(BIN)/arlow data demo $(DEMO)/data
+	$(BIN)/arlow train manifests/demo.yaml --ranks 2
+	$(BIN)/arlow reconstruct $(DEMO)/data/images/held-out/chelsea.png --checkpoint $(DEMO)/runs/demo \
+		--out $(DEMO)/reconstruction-image.png
+	$(BIN)/arlow reconstruct $(DEMO)/data/videos/held-out/carphone_pristine.mp4 \
+		--checkpoint $(DEMO)/runs/demo --out $(DEMO)/reconstruction-film.png
+	$(BIN)/arlow curves $(DEMO)/runs/demo --out $(DEMO)/curves.png
+	$(BIN)/arlow report $(DEMO)/runs/demo --out $(DEMO)/report.html
+
+test: $(STAMP) ## Run the tests
+	$(TEST_ENV) $(BIN)/python -m pytest -q $(ARGS)
+
+lint: $(STAMP) ## Check style, types and the arrows between the rooms
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP) ## Measure step time, loader and checkpoint stall
+	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: $(STAMP) ## Write the pages that are generated from the schema
+	$(BIN)/python -m arlow_trainer.config.reference docs/configuration.md
+
+clean: ## Remove the environment and the demo
+	rm -rf $(VENV) $(DEMO)
+
+# DeepSpeed is released as source and needs torch to build, hence the order and no isolation.
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed and was not found" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		f"make: Python 3.11 or newer is needed; $(PYTHON) is {sys.version.split()[0]}; set PYTHON=")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV); the first time takes a few minutes"
+	@$(PIP) pip setuptools wheel
+	@$(PIP) torch numpy ninja einops hjson msgpack packaging psutil py-cpuinfo "pydantic>=2" tqdm
+	@$(PIP) --no-build-isolation deepspeed
+	@$(PIP) -e ".[trainer,demo,dev]"
+	@touch $@

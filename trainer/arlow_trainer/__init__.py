@@ -1,0 +1,1 @@
+"""Arlow Pretrain: masked-autoencoder pretraining of the Arlow vision tower."""
