@@ -1,0 +1,265 @@
+"""Every mistake of a file in one go: file, field, value and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arlow_trainer.config import ConfigError, ExitCode, load_run, validate
+
+HEAD = {
+    "apiVersion": "arlow.dev/v1alpha1",
+    "kind": "ArlowPretrain",
+    "metadata": {"name": "mistaken"},
+}
+
+# Each leaves every other field as it is, so any of them may stand in one file.
+MISTAKES: dict[str, tuple[str, object, str]] = {
+    "model.depth": ("model.depth", 0, "a whole number, at least 1"),
+    "model.patchSize": ("model.patchSize", "14", "a whole number, at least 1"),
+    "mae.maskRatio": ("mae.maskRatio", 1.0, "a number, above 0 and below 1"),
+    "precision": ("precision", "int8", "one of fp16, bf16, fp32"),
+    "zeroStage": ("zeroStage", 3, "2"),
+    "data.flip": ("data.flip", 1, "true or false"),
+    "data.videoProbability": (
+        "data.videoProbability",
+        float("nan"),
+        "a number, at least 0 and at most 1",
+    ),
+    "data.workers": ("data.workers", -1, "a whole number, at least 0, or null"),
+    "data.images.path": ("data.images.path", "", "text that is not empty"),
+    "optimizer.betas": ("optimizer.betas", 0.9, "a list of 2 numbers, at least 0 and below 1"),
+    "batch": ("batch", [2, 16], "a section of fields"),
+    "optimizer.learningRate": ("optimizer.learningRate", "fast", "a number, above 0"),
+}
+
+
+def nested(path: str, value: object) -> dict[str, Any]:
+    head, _, rest = path.partition(".")
+    return {head: nested(rest, value) if rest else value}
+
+
+def merged(over: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        result[key] = merged(value, base[key]) if both else value
+    return result
+
+
+def lines_of(training: object, **top: object) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        validate({**HEAD, "spec": {"training": training}, **top}, "run.yaml")
+    assert caught.value.exit_code == ExitCode.CONFIG
+    return str(caught.value).splitlines()
+
+
+@given(names=st.sets(st.sampled_from(sorted(MISTAKES)), min_size=1))
+def test_every_mistake_is_told_and_nothing_else(names: set[str]) -> None:
+    training: dict[str, Any] = {}
+    for name in names:
+        field, value, _ = MISTAKES[name]
+        training = merged(nested(field, value), training)
+    lines = lines_of(training)
+    assert len(lines) == len(names)
+    for name in names:
+        field, _, allowed = MISTAKES[name]
+        [line] = [line for line in lines if line.startswith(f"run.yaml: spec.training.{field}: ")]
+        assert line.endswith(f" is not allowed; allowed: {allowed}")
+
+
+def test_a_line_names_file_field_value_and_what_is_allowed() -> None:
+    assert lines_of({"mae": {"maskRatio": 1.5}}) == [
+        "run.yaml: spec.training.mae.maskRatio: 1.5 is not allowed; "
+        "allowed: a number, above 0 and below 1"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("training", "field", "words"),
+    [
+        ({"mae": {"mask_ratio": 0.5}}, "mae.mask_ratio", "did you mean maskRatio?"),
+        ({"model": {"embeddim": 96}}, "model.embeddim", "did you mean embedDim?"),
+        ({"batch": {"size": 3}}, "batch.size", "allowed: perDevice, accumulation, globalSize"),
+        ({"data": {"images": {"paht": "x"}}}, "data.images.paht", "did you mean path?"),
+        ({"model": {5: 1}}, "model.5", "unknown field"),
+    ],
+)
+def test_an_unknown_field_is_refused_with_the_one_meant(
+    training: dict[str, Any], field: str, words: str
+) -> None:
+    [line] = lines_of(training)
+    assert line.startswith(f"run.yaml: spec.training.{field}: unknown field (value ")
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("training", "field", "words"),
+    [
+        ({"model": {"numHeads": 7}}, "model.numHeads", "divides embedDim 1536"),
+        ({"model": {"numHeads": 512}}, "model.numHeads", "even parts of at least 4"),
+        ({"model": {"numHeads": 768}}, "model.numHeads", "even parts of at least 4"),
+        ({"model": {"mropeSections": [1, 2, 3]}}, "model.mropeSections", "sum to"),
+        (
+            {"model": {"deepstackVisualIndexes": [12, 48]}},
+            "model.deepstackVisualIndexes",
+            "below depth 48",
+        ),
+        (
+            {"model": {"deepstackVisualIndexes": [3, 3]}},
+            "model.deepstackVisualIndexes",
+            "different blocks",
+        ),
+        (
+            {"model": {"deepstackVisualIndexes": [5, 3]}},
+            "model.deepstackVisualIndexes",
+            "ascending",
+        ),
+        ({"model": {"mlpRatio": 1e-9}}, "model.mlpRatio", "1 / embedDim"),
+        ({"mae": {"decoderHeads": 3}}, "mae.decoderHeads", "divides decoderDim 512"),
+        ({"data": {"imageSize": 225}}, "data.imageSize", "= 28"),
+        ({"data": {"clipFrames": 3}}, "data.clipFrames", "a multiple of"),
+        ({"mae": {"maskRatio": 0.999}}, "mae.maskRatio", "64 merge units; this one hides 64"),
+        ({"mae": {"maskRatio": 0.001}}, "mae.maskRatio", "this one hides 0"),
+        ({"data": {"videos": None}}, "data.videoProbability", "0, since videos is null"),
+        ({"data": {"images": None}}, "data.videoProbability", "1, since images is null"),
+        (
+            {"data": {"images": None, "videos": None, "videoProbability": 1}},
+            "data.images",
+            "since videos is null",
+        ),
+    ],
+)
+def test_fields_that_contradict_each_other(
+    training: dict[str, Any], field: str, words: str
+) -> None:
+    [line] = lines_of(training)
+    assert line.startswith(f"run.yaml: spec.training.{field}: ")
+    assert words in line
+
+
+def test_a_wrong_field_hides_no_contradiction_elsewhere() -> None:
+    lines = lines_of(
+        {
+            "seed": -1,
+            "model": {"numHeads": 7, "deepstackVisualIndexes": [50]},
+            "data": {"imageSize": 225, "flip": "often"},
+            "optimizer": {"betas": [0.9, 1.5]},
+        }
+    )
+    fields = [line.split(": ")[1].removeprefix("spec.training.") for line in lines]
+    assert sorted(fields) == [
+        "data.flip",
+        "data.imageSize",
+        "model.deepstackVisualIndexes",
+        "model.numHeads",
+        "optimizer.betas",
+        "seed",
+    ]
+
+
+def test_a_field_measured_against_a_wrong_one_is_not_blamed() -> None:
+    # 6 heads fit tiny's width of 192; what they must fit is not known while embedDim is wrong.
+    lines = lines_of({"preset": "tiny", "model": {"embedDim": "192", "numHeads": 7}})
+    assert [line.split(": ")[1] for line in lines] == ["spec.training.model.embedDim"]
+
+
+@pytest.mark.parametrize(
+    ("top", "line"),
+    [
+        ({"kind": "Pod"}, 'run.yaml: kind: "Pod" is not allowed; allowed: ArlowPretrain'),
+        (
+            {"apiVersion": "v1"},
+            'run.yaml: apiVersion: "v1" is not allowed; allowed: arlow.dev/v1alpha1',
+        ),
+        ({"metadata": None}, "run.yaml: metadata: is required and missing"),
+        ({"metadata": []}, "run.yaml: metadata: [] is not allowed; allowed: a section of fields"),
+        ({"spec": 5}, "run.yaml: spec: 5 is not allowed; allowed: a section of fields"),
+        ({"specs": {}}, "run.yaml: specs: unknown field (value {}); did you mean spec?"),
+    ],
+)
+def test_mistakes_at_the_top(top: dict[str, object], line: str) -> None:
+    assert lines_of({}, **top) == [line]
+
+
+@pytest.mark.parametrize("name", ["Upper", "-dash", "a b", "", "x" * 53, 7, None])
+def test_a_run_has_a_kubernetes_name(name: object) -> None:
+    [line] = lines_of({}, metadata={"name": name})
+    assert line.startswith("run.yaml: metadata.name: ")
+    assert "at most 52 characters" in line
+
+
+@pytest.mark.parametrize("value", [True, "48", 48.0, 48.5, None, [48], {}, 2**63])
+def test_a_whole_number_is_written_as_one(value: object) -> None:
+    [line] = lines_of({"model": {"depth": value}})
+    assert "allowed: a whole number, at least 1" in line
+    assert len(line) < 200
+
+
+def test_a_number_too_long_to_print_is_told() -> None:
+    assert "this int is not allowed" in lines_of({"model": {"depth": 10**5000}})[0]
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), True, "1e-4", 0, -1.0])
+def test_a_learning_rate_is_a_finite_positive_number(value: object) -> None:
+    [line] = lines_of({"optimizer": {"learningRate": value}})
+    assert line.endswith("allowed: a number, above 0")
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+
+
+@given(training=anything, spec=anything)
+def test_no_document_ends_in_a_traceback(training: object, spec: object) -> None:
+    for document in ({**HEAD, "spec": {"training": training}}, {**HEAD, "spec": spec}):
+        try:
+            validate(document, "run.yaml")
+        except ConfigError as error:
+            for line in str(error).splitlines():
+                assert line.startswith("run.yaml: ")
+
+
+@given(document=anything)
+def test_no_file_ends_in_a_traceback(document: object, tmp_path_factory: Any) -> None:
+    path = tmp_path_factory.mktemp("runs") / "run.yaml"
+    path.write_text(yaml.safe_dump(document), "utf-8")
+    with pytest.raises(ConfigError, match=r"run\.yaml"):
+        load_run(str(path))
+
+
+def test_what_kubectl_adds_is_accepted() -> None:
+    document = {
+        **HEAD,
+        "metadata": {
+            "name": "mistaken",
+            "namespace": "default",
+            "uid": "0b0e",
+            "generation": 3,
+            "labels": {"team": "vision"},
+            "managedFields": [{"manager": "kubectl"}],
+        },
+        "spec": {},
+        "status": {"phase": "Running", "conditions": []},
+    }
+    run = validate(document, "run.yaml")
+    assert run.metadata.name == "mistaken"
+    assert run.status == {"phase": "Running", "conditions": []}
+
+
+def test_a_missing_file_names_the_presets(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no such file.*arlow-vision-3072, tiny"):
+        load_run(str(tmp_path / "none.yaml"))
+
+
+def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_run(str(tmp_path))

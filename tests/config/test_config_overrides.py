@@ -1,0 +1,86 @@
+"""`--set path=value`."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arlow_trainer.config import ArlowPretrain, ConfigError, load_run
+
+
+def test_a_short_path_lies_in_the_training_section() -> None:
+    assert load_run("tiny", ["mae.maskRatio=0.5"]).spec.training.mae.mask_ratio == 0.5
+    assert load_run("tiny", ["seed=7"]).spec.training.seed == 7
+
+
+def test_a_path_may_start_at_the_spec_or_be_written_out() -> None:
+    for path in ("checkpoint.url", "spec.checkpoint.url"):
+        assert load_run("tiny", [f"{path}=s3://b/r"]).spec.checkpoint.url == "s3://b/r"
+    for path in ("training.epochs", "spec.training.epochs"):
+        assert load_run("tiny", [f"{path}=3"]).spec.training.epochs == 3
+    assert load_run("tiny", ["metadata.name=mine"]).run_url == "runs/mine"
+
+
+def test_the_last_one_counts() -> None:
+    assert load_run("tiny", ["seed=1", "seed=2"]).spec.training.seed == 2
+
+
+def test_a_preset_can_be_set() -> None:
+    assert load_run("arlow-vision-3072", ["preset=tiny"]).spec.training.model.depth == 6
+
+
+@pytest.mark.parametrize(
+    ("override", "read"),
+    [
+        ("optimizer.learningRate=1e-3", lambda t: t.optimizer.learning_rate == 1e-3),
+        ("optimizer.betas=[0.8, 0.9]", lambda t: t.optimizer.betas == [0.8, 0.9]),
+        ("data.workers=null", lambda t: t.data.workers is None),
+        ("data.flip=false", lambda t: t.data.flip is False),
+        ("data.images.path=/data/a=b", lambda t: t.data.images.path == "/data/a=b"),
+        ("data.images.split=validation", lambda t: t.data.images.path == "ILSVRC/imagenet-1k"),
+        ("data.images={path: ./x}", lambda t: t.data.images.path == "./x"),
+        (" mae.maskRatio = 0.5 ", lambda t: t.mae.mask_ratio == 0.5),
+    ],
+)
+def test_the_value_is_yaml(override: str, read: object) -> None:
+    training = load_run("tiny", [override]).spec.training
+    assert read(training)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("mae.maskRatio", "write it as path=value"),
+        ("=5", "write it as path=value"),
+        ("mae..maskRatio=5", "write it as path=value"),
+        ("mae.=5", "write it as path=value"),
+        ("", "write it as path=value"),
+        ("mae.maskRatio=[", "not valid YAML"),
+        ("seed={a: 1, a: 2}", "stands here twice"),
+        ("mae.maskRatio=0.5\n---\n0.6", "2 YAML documents"),
+        ("mae.maskRatio=", "null is not allowed; allowed: a number"),
+        ("mae.mask_ratio=0.5", "did you mean maskRatio"),
+        ("mae.maskRatio.deep=0.5", "is not allowed; allowed: a number"),
+        ("mae=0.5", "a section of fields"),
+        ("spec.traning.seed=1", "did you mean training"),
+        ("epochs=2026-13-45", "month must be in 1..12"),
+        ("kind=Pod", "spec.training.kind: unknown field"),
+    ],
+)
+def test_a_bad_override_is_told(override: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_run("tiny", [override])
+    assert words in str(caught.value)
+    assert "--set" in str(caught.value)
+
+
+@given(path=st.text(max_size=12), value=st.text(max_size=12))
+def test_no_override_ends_in_a_traceback(path: str, value: str) -> None:
+    for override in (f"{path}={value}", f"seed={value}", f"data.{path}={value}"):
+        try:
+            run = load_run("tiny", [override])
+        except ConfigError as error:
+            assert "--set" in str(error)
+        else:
+            assert isinstance(run, ArlowPretrain)

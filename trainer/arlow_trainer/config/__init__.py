@@ -1,0 +1,39 @@
+"""What a run is. Imports neither torch nor transformers: the operator's image has neither."""
+
+from .advice import advise, known_set_size, steps_per_epoch, total_steps
+from .errors import ArlowError, ConfigError, ExitCode
+from .load import load_run, to_yaml, validate
+from .models import (
+    ArlowPretrain,
+    DataSection,
+    MaeSection,
+    ModelSection,
+    ProbeSection,
+    RunSpec,
+    SourceSection,
+    TrainingSection,
+)
+from .status import LastCheckpoint, RunStatus
+
+__all__ = [
+    "ArlowError",
+    "ArlowPretrain",
+    "ConfigError",
+    "DataSection",
+    "ExitCode",
+    "LastCheckpoint",
+    "MaeSection",
+    "ModelSection",
+    "ProbeSection",
+    "RunSpec",
+    "RunStatus",
+    "SourceSection",
+    "TrainingSection",
+    "advise",
+    "known_set_size",
+    "load_run",
+    "steps_per_epoch",
+    "to_yaml",
+    "total_steps",
+    "validate",
+]

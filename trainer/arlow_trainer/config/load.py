@@ -1,0 +1,134 @@
+"""Reading a run: a manifest or a preset, with `--set path=value` laid on top."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from .errors import ConfigError
+from .messages import explain, parse
+from .models import API_VERSION, KIND, ArlowPretrain, RunSpec
+from .presets import PRESETS, lay_under
+from .yaml_text import YamlProblem, read_documents
+
+
+def load_run(source: str, overrides: Sequence[str] = ()) -> ArlowPretrain:
+    """Reads a run from a manifest file or a preset's name.
+
+    `overrides` are `path=value` pairs: a path in the manifest (`spec.training.mae.maskRatio`), in
+    its spec (`checkpoint.url`), or in the training section (`mae.maskRatio`); the value is YAML.
+
+    Raises ConfigError with one line for every mistake.
+    """
+    document = preset_manifest(source) if source in PRESETS else read_manifest(Path(source))
+    place = source
+    for override in overrides:
+        document = apply_override(document, override)
+        place = f"{source} with --set"
+    return validate(document, place)
+
+
+def preset_manifest(preset: str) -> dict[str, Any]:
+    """Returns the manifest that stands for a preset."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": preset},
+        "spec": {"training": {"preset": preset}},
+    }
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Reads the one YAML document of a manifest file. Raises ConfigError."""
+    try:
+        documents = read_documents(path.read_text("utf-8-sig"))
+    except FileNotFoundError:
+        names = ", ".join(PRESETS)
+        raise ConfigError(
+            f"{path}: no such file, and no preset of that name (presets: {names})"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except YamlProblem as problem:
+        line = f":{problem.line}" if problem.line else ""
+        raise ConfigError(f"{path}{line}: not valid YAML: {problem}") from None
+    if len(documents) != 1:
+        raise ConfigError(
+            f"{path}: must hold one {KIND} object, and holds {len(documents)} YAML documents"
+        )
+    if not isinstance(documents[0], dict):
+        raise ConfigError(
+            f"{path}: must hold one {KIND} object (apiVersion, kind, metadata, spec), and holds "
+            f"a {type(documents[0]).__name__}"
+        )
+    return documents[0]
+
+
+def apply_override(document: dict[str, Any], override: str) -> dict[str, Any]:
+    """Returns the manifest with one `path=value` laid on top. Raises ConfigError."""
+    path, equals, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"--set {override}: write it as path=value, e.g. mae.maskRatio=0.75")
+    if keys[0] in RunSpec.model_fields:
+        keys = ["spec", *keys]
+    elif keys[0] not in ("spec", "metadata"):
+        keys = ["spec", "training", *keys]
+    try:
+        documents = read_documents(text)
+    except YamlProblem as problem:
+        raise ConfigError(f"--set {override}: the value is not valid YAML: {problem}") from None
+    if len(documents) > 1:
+        raise ConfigError(f"--set {override}: the value is {len(documents)} YAML documents")
+    return _with_value(document, keys, documents[0] if documents else None)
+
+
+def _with_value(node: object, keys: Sequence[str], value: object) -> dict[str, Any]:
+    branch = dict(node) if isinstance(node, dict) else {}
+    branch[keys[0]] = value if len(keys) == 1 else _with_value(branch.get(keys[0]), keys[1:], value)
+    return branch
+
+
+def validate(document: dict[str, Any], place: str) -> ArlowPretrain:
+    """Validates a manifest with its preset laid under it.
+
+    `place` names the document in messages. Raises ConfigError with one line for every mistake.
+    """
+    document = _without_empty_sections(document, ArlowPretrain)
+    spec = document.get("spec", {})
+    if isinstance(spec, dict):
+        training = spec.get("training", {})
+        if isinstance(training, dict):
+            document["spec"] = {**spec, "training": lay_under(training)}
+    try:
+        return parse(document)
+    except ValidationError:
+        raise ConfigError("\n".join(explain(document, place))) from None
+
+
+def _without_empty_sections(node: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """Leaves out sections with nothing after the colon, YAML's null: they mean the default."""
+    sections = {
+        field.alias or name: field.annotation
+        for name, field in model.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    }
+    kept: dict[str, Any] = {}
+    for key, value in node.items():
+        section = sections.get(key)
+        if section is None:
+            kept[key] = value
+        elif value is not None:
+            inner = isinstance(value, dict)
+            kept[key] = _without_empty_sections(value, section) if inner else value
+    return kept
+
+
+def to_yaml(run: ArlowPretrain) -> str:
+    """Returns a run as the YAML of its manifest, every field written out."""
+    document = run.model_dump(mode="json", by_alias=True, exclude={"status"})
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)

@@ -1,0 +1,126 @@
+"""Validation errors in words: one line each with place, field, value and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from .mismatch import Mismatches
+from .models import INT64_MAX, ArlowPretrain
+from .words import allowed, field_schema, resolve, run_schema
+
+Path = tuple[str, ...]
+
+
+class Mistake(NamedTuple):
+    """One mistake: the field, what to say of it, and the other fields that it depends on."""
+
+    field: Path
+    problem: str
+    reads: tuple[Path, ...] = ()
+
+
+def parse(document: dict[str, Any]) -> ArlowPretrain:
+    """Validates a manifest as the YAML is written. Raises pydantic's ValidationError."""
+    return ArlowPretrain.model_validate(document, by_alias=True, by_name=False)
+
+
+def explain(document: dict[str, Any], place: str) -> Iterator[str]:
+    """Yields one line for every mistake of a manifest that does not validate.
+
+    Fields are checked against each other only once each is well-formed. So that one wrong field
+    does not hide a contradiction elsewhere, it is set back to its default and the rest is checked
+    again, until nothing new is found.
+    """
+    wrong: set[Path] = set()
+    while True:
+        try:
+            parse(document)
+        except ValidationError as error:
+            mistakes = [m for detail in error.errors() for m in _mistakes(detail)]
+        else:
+            return
+        for mistake in mistakes:
+            if not any(_within(path, wrong) for path in (mistake.field, *mistake.reads)):
+                field = ".".join(
+                    part if part.isprintable() else shown(part) for part in mistake.field
+                )
+                yield f"{place}: {field or 'the document'}: {mistake.problem}"
+        found = {path for mistake in mistakes for path in (mistake.field, *mistake.reads)}
+        found |= {m.field[:-1] for m in mistakes if m.problem == MISSING}
+        if found <= wrong or () in found:
+            return
+        wrong |= found
+        document = _without(document, wrong)
+
+
+MISSING = "is required and missing"
+
+
+def _mistakes(detail: ErrorDetails) -> Iterator[Mistake]:
+    path: Path = tuple(str(part) for part in detail["loc"])
+    cause = detail.get("ctx", {}).get("error")
+    if isinstance(cause, Mismatches):
+        for mismatch in cause.found:
+            yield Mistake(
+                (*path, *mismatch.field.split(".")),
+                _refusal(mismatch.value, mismatch.allowed),
+                tuple((*path, *name.split(".")) for name in mismatch.reads),
+            )
+    elif detail["type"] == "missing":
+        yield Mistake(path, MISSING)
+    elif detail["type"] in ("extra_forbidden", "invalid_key"):
+        yield Mistake(path, f"unknown field (value {shown(detail['input'])}){_suggest(path)}")
+    else:
+        # A mistake in an item of a list is a mistake of the list.
+        field = tuple(str(p) for p in detail["loc"] if isinstance(p, str))
+        yield Mistake(field, _refusal(detail["input"], _allowed(field, detail)))
+
+
+def _allowed(field: Path, detail: ErrorDetails) -> str:
+    schema = field_schema(field) if field else run_schema()
+    words = allowed(schema) if schema else detail["msg"]
+    beyond = detail.get("ctx", {}).get("le") == INT64_MAX
+    return f"{words}, below 2^63" if beyond else words
+
+
+def _refusal(value: object, words: str) -> str:
+    return f"{shown(value)} is not allowed; allowed: {words}"
+
+
+def shown(value: object, most: int = 60) -> str:
+    """Returns a value as YAML would write it on one line of a terminal, shortened."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+        if not text.isprintable():
+            text = json.dumps(value, default=str)
+    except (TypeError, ValueError, RecursionError):  # odd keys, 10,000-digit numbers, loops
+        text = f"this {type(value).__name__}"
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _suggest(path: Path) -> str:
+    """Names the field that was probably meant, else the fields there are."""
+    section = field_schema(path[:-1]) if path[:-1] else run_schema()
+    known = [name for name in resolve(section or {}).get("properties", {}) if name != "status"]
+    close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else f"; allowed: {', '.join(known)}"
+
+
+def _within(path: Path, others: set[Path]) -> bool:
+    return any(path[:length] in others for length in range(1, len(path) + 1))
+
+
+def _without(node: Any, paths: set[Path], here: Path = ()) -> Any:
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: _without(value, paths, (*here, str(key)))
+        for key, value in node.items()
+        if (*here, str(key)) not in paths
+    }

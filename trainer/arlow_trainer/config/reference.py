@@ -1,0 +1,181 @@
+"""The reference page, written from the schema: `python -m arlow_trainer.config.reference FILE`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import ArlowError, ExitCode
+from .load import load_run
+from .models import API_VERSION, KIND
+from .words import allowed, resolve, run_schema
+
+# The schema's sections in the order of a manifest; all data sets share a table.
+SECTIONS = (
+    "metadata",
+    "spec",
+    "spec.training",
+    "spec.training.model",
+    "spec.training.mae",
+    "spec.training.data",
+    "spec.training.data.images",
+    "spec.training.batch",
+    "spec.training.optimizer",
+    "spec.training.probe",
+    "spec.checkpoint",
+    "spec.resources",
+)
+VIDEOS = "spec.training.data.videos"
+DATA_SETS = ("spec.training.data.images", VIDEOS, "spec.training.probe.data")
+
+INTRODUCTION = f"""\
+# Configuration
+
+<!-- Written by `make docs` from arlow_trainer/config; edit the docstrings there. -->
+
+A run is one `{KIND}` manifest, the same file for `arlow train` and for a cluster. What it
+leaves out has the default below; an empty `spec.training` is the `arlow-vision-3072` run in full.
+
+```yaml
+# yaml-language-server: $schema=arlow.schema.json  (written by `arlow config schema`)
+apiVersion: {API_VERSION}
+kind: {KIND}
+metadata:
+  name: my-tower
+spec:
+  training:
+    preset: tiny            # where the defaults come from
+    data:
+      images: {{path: ./photographs}}
+      videos: null
+      videoProbability: 0
+  checkpoint:
+    url: s3://my-bucket/runs   # this run lives at s3://my-bucket/runs/my-tower/
+```
+
+`arlow config show FILE` writes a run out with every field, `arlow config validate FILE` tells all
+its mistakes at once, `arlow config schema` writes the JSON schema for editors.
+
+## One field at a time: `--set`
+
+`--set path=value` lays one value on top of a file or preset; give it as often as needed, the last
+one counts. The path starts at `spec.training`, at `spec`, or at the top; the value is YAML.
+
+```
+arlow train tiny --set mae.maskRatio=0.6 --set checkpoint.url=/data/runs
+arlow train run.yaml --set metadata.name=second-try --set data.images='{{path: ./x, split: val}}'
+```
+"""
+
+
+def reference_page() -> str:
+    """Returns docs/configuration.md."""
+    parts = [INTRODUCTION, "## Fields\n", *map(_section, SECTIONS), _exit_codes()]
+    return "\n".join(parts)
+
+
+def json_schema() -> str:
+    """Returns the JSON schema of a manifest, for editors and other tools."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **run_schema()}
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _section(path: str) -> str:
+    schema = _schema_at(path)
+    defaults, tiny = (_values_at(preset, path) for preset in ("arlow-vision-3072", "tiny"))
+    lines = [f"### {_title(path)}", ""]
+    if path != "metadata":
+        lines += [_one_line(schema["description"]), ""]
+    lines += ["| field | type | default | `tiny` | meaning |", "| --- | --- | --- | --- | --- |"]
+    for name, field in schema["properties"].items():
+        default, for_tiny = defaults.get(name), tiny.get(name)
+        cells = [
+            f"`{name}`",
+            _cell(allowed(field)),
+            _value(default),
+            _value(for_tiny) if for_tiny != default and not _is_section(field) else "",
+            _cell(_one_line(field.get("description") or resolve(field).get("description", ""))),
+        ]
+        if _is_section(field):
+            none = "`null`, " if default is None and "default" in field else ""
+            cells[2] = none + _link(f"{path}.{name}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _exit_codes() -> str:
+    meanings: dict[ExitCode, str] = {
+        ExitCode.FINISHED: "The run finished, or the command did what it was asked.",
+        ExitCode.DEFECT: "A defect of Arlow itself; the log holds the traceback.",
+        **{error.exit_code: error.__doc__ or "" for error in ArlowError.__subclasses__()},
+    }
+    rows = sorted((int(code), _one_line(meaning)) for code, meaning in meanings.items())
+    rows += [(2, "The command line is wrong: an unknown command or option."), (130, "Ctrl-C.")]
+    return "\n".join(
+        [
+            "## Exit codes",
+            "",
+            "Codes from 64 on are those of sysexits.h.",
+            "",
+            "| code | meaning |",
+            "| --- | --- |",
+            *(f"| {code} | {meaning} |" for code, meaning in sorted(rows)),
+            "",
+        ]
+    )
+
+
+def _schema_at(path: str) -> Mapping[str, Any]:
+    schema: Mapping[str, Any] = run_schema()
+    for part in path.split("."):
+        schema = resolve(schema["properties"][part])
+    return schema
+
+
+def _values_at(preset: str, path: str) -> dict[str, Any]:
+    """Returns a section's values; where the preset has no such section, its fields' defaults."""
+    values = load_run(preset).model_dump(mode="json", by_alias=True)
+    for part in path.split("."):
+        values = values[part]
+    if values is None:
+        fields = _schema_at(path)["properties"].items()
+        return {name: field.get("default") for name, field in fields}
+    return values
+
+
+def _is_section(field: Mapping[str, Any]) -> bool:
+    return "properties" in resolve(field)
+
+
+def _title(path: str) -> str:
+    if path not in DATA_SETS:
+        return f"`{path}`"
+    *first, last = (f"`{each}`" for each in DATA_SETS)
+    return f"{', '.join(first)} and {last}"
+
+
+def _link(path: str) -> str:
+    anchor = "".join(c for c in _title(path).lower() if c not in "`.,").replace(" ", "-")
+    default = " (`path: ucf101`)" if path == VIDEOS else ""
+    return f"[below](#{anchor}){default}"
+
+
+def _value(value: object) -> str:
+    return "" if value is None else f"`{json.dumps(value)}`".replace('"', "")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    for page in sys.argv[1:]:
+        Path(page).write_text(reference_page(), "utf-8")
+        print(f"wrote {page}")

@@ -1,0 +1,58 @@
+"""The run's status: what `/status` answers, and what the operator and `arlow watch` read."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+Phase = Literal["starting", "loading", "training", "saving", "finished", "failed"]
+
+
+class LastCheckpoint(BaseModel):
+    """The newest committed checkpoint."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    uri: str
+    step: int
+    time: datetime
+
+
+class LossPoint(BaseModel):
+    """The loss read at a step."""
+
+    step: int
+    loss: float
+
+
+class RunStatus(BaseModel):
+    """A run at a moment, as rank 0 sees it. Times are UTC, durations in seconds.
+
+    Rates, the median and the phases' seconds are those of the recent steps.
+    """
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    run: str
+    phase: Phase = "starting"
+    started_at: datetime | None = None
+    step: int = 0
+    total_steps: int | None = None
+    loss: float | None = None
+    image_loss: float | None = None
+    video_loss: float | None = None
+    recent_losses: list[LossPoint] = []
+    learning_rate: float | None = None
+    gradient_norm: float | None = None
+    images_per_second: float | None = None
+    clips_per_second: float | None = None
+    model_flops_utilization: float | None = None
+    step_phase_seconds: dict[str, float] = {}
+    eta_seconds: float | None = None
+    last_step_time: datetime | None = None
+    median_step_seconds: float | None = None
+    last_checkpoint: LastCheckpoint | None = None
+    message: str = ""
