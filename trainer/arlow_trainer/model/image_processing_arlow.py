@@ -1,0 +1,107 @@
+"""Pictures to the tower's patches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from transformers.image_processing_base import BatchFeature
+from transformers.image_utils import PILImageResampling
+from transformers.processing_utils import ImagesKwargs
+
+from .pixels import PATCH_OPTIONS, Array, PatchProcessor
+from .sizing import fitted_size, pan_and_scan_boxes
+
+
+class ArlowImageProcessorKwargs(ImagesKwargs, total=False):
+    """What `ArlowImageProcessor` and its calls take beyond the usual."""
+
+    patch_size: int
+    temporal_patch_size: int
+    merge_size: int
+    min_pixels: int | None
+    max_pixels: int | None
+    do_pan_and_scan: bool
+    pan_and_scan_min_crop_size: int
+    pan_and_scan_max_num_crops: int
+    pan_and_scan_min_ratio_to_activate: float
+
+
+class ArlowImageProcessor(PatchProcessor):
+    """Pictures (PIL, numpy, torch) to `pixel_values` and `image_grid_thw`, with Pillow alone.
+
+    Each picture is resized to multiples of `patch_size * merge_size`, its area kept between
+    `size["shortest_edge"]` and `size["longest_edge"]` pixels (`fitted_size`), and repeated over
+    the frames of a patch. With `do_pan_and_scan` a long picture is followed by its crops, and
+    `num_crops` counts them for each picture.
+
+    Returns of a call: `pixel_values`, float32 [patches of all pictures, C * t * p * p], and
+    `image_grid_thw`, int64 [pictures and crops, 3].
+
+    Raises:
+        ValueError: a picture that is too long, a size that cannot be met.
+    """
+
+    do_resize = True
+    resample = PILImageResampling.BICUBIC
+    size = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}
+    do_rescale = True
+    do_normalize = True
+    image_mean = [0.5, 0.5, 0.5]
+    image_std = [0.5, 0.5, 0.5]
+    do_convert_rgb = True
+    patch_size = 14
+    temporal_patch_size = 2
+    merge_size = 2
+    do_pan_and_scan = False
+    pan_and_scan_min_crop_size = 256
+    pan_and_scan_max_num_crops = 4
+    pan_and_scan_min_ratio_to_activate = 1.6
+    valid_kwargs = ArlowImageProcessorKwargs
+    model_input_names = ["pixel_values", "image_grid_thw"]
+
+    def _preprocess(  # type: ignore[override]
+        self,
+        images: list[Array],
+        do_pan_and_scan: bool = False,
+        pan_and_scan_min_crop_size: int = 256,
+        pan_and_scan_max_num_crops: int = 4,
+        pan_and_scan_min_ratio_to_activate: float = 1.6,
+        return_tensors: str | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        views, crops = [], []
+        for image in images:
+            boxes = []
+            if do_pan_and_scan:
+                boxes = pan_and_scan_boxes(
+                    image.shape[-2],
+                    image.shape[-1],
+                    pan_and_scan_min_crop_size,
+                    pan_and_scan_max_num_crops,
+                    pan_and_scan_min_ratio_to_activate,
+                )
+            crops.append(len(boxes))
+            views.append(image)
+            views += [image[:, top:bottom, left:right] for top, left, bottom, right in boxes]
+        options = {name: kwargs[name] for name in PATCH_OPTIONS}
+        items = [self.frames_to_patches([view], **options) for view in views]
+        data: dict[str, Any] = {
+            "pixel_values": np.concatenate([patches for patches, _ in items]),
+            "image_grid_thw": np.array([grid for _, grid in items], dtype=np.int64),
+        }
+        if do_pan_and_scan:
+            data["num_crops"] = crops
+        return BatchFeature(data=data, tensor_type=return_tensors)
+
+    def get_number_of_image_patches(
+        self, height: int, width: int, images_kwargs: dict[str, Any] | None = None
+    ) -> int:
+        """Patches, before merging, of a picture of `height` x `width` pixels."""
+        options = images_kwargs or {}
+        patch_size: int = options.get("patch_size", self.patch_size)
+        factor = patch_size * options.get("merge_size", self.merge_size)
+        bounds = [options.get(key) for key in ("size", "min_pixels", "max_pixels")]
+        size = self._standardize_kwargs(*bounds)["size"]
+        rows, columns = fitted_size(height, width, factor, size.shortest_edge, size.longest_edge)
+        return (rows // patch_size) * (columns // patch_size)

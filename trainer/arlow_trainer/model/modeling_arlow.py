@@ -1,0 +1,332 @@
+"""The Arlow vision tower.
+
+Names and numbers follow the public `ArlowVLVisionModel` (yuchenxie4645/transformers, branch
+ArlowVL): weights are interchangeable with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .configuration_arlow import ArlowVisionConfig
+from .geometry import (
+    aligned_bias,
+    coarser_scale,
+    distance_bias,
+    grid_coordinates,
+    in_merge_order,
+    merge_order,
+    normalised_coordinates,
+    rope_tables,
+)
+from .patches import Grid, patchify, repeat_last_frame
+
+NORM_EPS = 1e-6
+
+
+class ArlowVLPatchEmbed(nn.Module):
+    """Linear map of patches, its weight kept in the shape of the equivalent convolution."""
+
+    def __init__(self, config: ArlowVisionConfig) -> None:
+        super().__init__()
+        kernel = (config.temporal_patch_size, config.patch_size, config.patch_size)
+        self.proj = nn.Conv3d(config.in_channels, config.embed_dim, kernel, kernel, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Patches [..., C * t * p * p] to [..., embed_dim], in the weight's dtype."""
+        weight = self.proj.weight
+        return F.linear(features.to(weight.dtype), weight.flatten(1))
+
+
+class ArlowVLPatchMerger(nn.Module):
+    """Merge the tokens of a merge unit and map them to the language model's width."""
+
+    def __init__(self, config: ArlowVisionConfig) -> None:
+        super().__init__()
+        width = config.embed_dim * config.spatial_merge_size**2
+        self.ln_q = nn.LayerNorm(width, eps=NORM_EPS)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, width), nn.GELU(), nn.Linear(width, config.hidden_size)
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Units [..., units, m * m * E] to [..., units, hidden_size].
+
+        Tokens [B, L, E] in merge order, each unit's m * m of them consecutive, will do as well.
+        """
+        units = tokens.reshape(*tokens.shape[:-2], -1, self.ln_q.normalized_shape[0])
+        merged: Tensor = self.mlp(self.ln_q(units))
+        return merged
+
+
+class ArlowVLAttention(nn.Module):
+    """Self-attention with rotary positions and an additive bias."""
+
+    def __init__(self, config: ArlowVisionConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.head_dim = config.head_dim
+        self.qkv = nn.Linear(config.embed_dim, 3 * config.embed_dim)
+        self.proj = nn.Linear(config.embed_dim, config.embed_dim)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor | None) -> Tensor:
+        """Tokens [B, L, E], tables [B or 1, L, 1, 1, head_dim], bias [B, heads, L, L] or None."""
+        batch, length, _ = x.shape
+        qkv = self.qkv(x).view(batch, length, 3, self.num_heads, self.head_dim)
+        # Split, not indexed: the gradients of the parts are joined by one copy.
+        turning, value = qkv.split([2, 1], dim=2)
+        query, key = rotate(turning, cos, sin).unbind(2)
+        out = F.scaled_dot_product_attention(
+            query.transpose(1, 2),
+            key.transpose(1, 2),
+            value.squeeze(2).transpose(1, 2),
+            attn_mask=bias,
+        )
+        projected: Tensor = self.proj(out.transpose(1, 2).reshape(batch, length, -1))
+        return projected
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn slot i of the last axis with slot i + half by the tables' angles, in float32.
+
+    `sin` carries the rotation's sign: its first half is negated (`signed`).
+    """
+    turned = x.float()
+    swapped = turned.roll(x.shape[-1] // 2, dims=-1)
+    return torch.addcmul(turned * cos, swapped, sin).to(x.dtype)
+
+
+def signed(sin: Tensor) -> Tensor:
+    """The table of sines with its first half negated, as `rotate` takes it."""
+    first, second = sin.chunk(2, dim=-1)
+    return torch.cat([-first, second], dim=-1)
+
+
+class ArlowVLBlock(GradientCheckpointingLayer):
+    """Pre-norm transformer block."""
+
+    def __init__(self, config: ArlowVisionConfig) -> None:
+        super().__init__()
+        hidden = int(config.embed_dim * config.mlp_ratio)
+        self.norm1 = nn.LayerNorm(config.embed_dim, eps=NORM_EPS)
+        self.norm2 = nn.LayerNorm(config.embed_dim, eps=NORM_EPS)
+        self.attn = ArlowVLAttention(config)
+        self.fc1 = nn.Linear(config.embed_dim, hidden)
+        self.act = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(hidden, config.embed_dim)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor | None) -> Tensor:
+        """Arguments and shapes of `ArlowVLAttention.forward`; returns tokens [B, L, E]."""
+        x = x + self.attn(self.norm1(x), cos, sin, bias)
+        x = x + self.fc2(self.act(self.fc1(self.norm2(x))))
+        return x
+
+
+class ArlowVLVisionModel(PreTrainedModel):
+    """The vision tower of the Arlow models: images and videos to visual tokens.
+
+    LayerNorm's statistics and the rotation of queries and keys are computed in float32 whatever
+    the weights' dtype (torch's LayerNorm kernels do so by themselves).
+    """
+
+    config_class = ArlowVisionConfig
+    config: ArlowVisionConfig
+    main_input_name = "pixel_values"
+    input_modalities = ["image", "video"]
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["ArlowVLBlock"]
+
+    def __init__(self, config: ArlowVisionConfig) -> None:
+        super().__init__(config)
+        self.patch_embed = ArlowVLPatchEmbed(config)
+        self.progressive_proj = (
+            nn.Linear(config.embed_dim, config.embed_dim)
+            if config.use_progressive_patches
+            else None
+        )
+        self.blocks = nn.ModuleList(ArlowVLBlock(config) for _ in range(config.depth))
+        self.merger = ArlowVLPatchMerger(config)
+        self.deepstack_mergers = nn.ModuleList(
+            ArlowVLPatchMerger(config) for _ in config.deepstack_visual_indexes or ()
+        )
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def forward(
+        self, pixel_values: Tensor, grid_thw: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, list[Tensor]]:
+        """Encode images and videos, each within itself.
+
+        Args:
+            pixel_values: normalised pixels, one of
+                patches of all items one after another [tokens, C * t * p * p], row-major in time,
+                height, width, features in the order channel, frame, row, column;
+                the same padded at the end of each item [items, length, C * t * p * p];
+                frames [items, C, T, H, W], the last repeated where T is not a multiple of t;
+                images [items, C, H, W], repeated over the t frames of a patch.
+            grid_thw: patches of each item in time, height and width, before merging [items, 3].
+                May be left out for frames and images.
+
+        Returns:
+            The visual tokens of all items [sum of t * h * w / m^2, hidden_size], and with DeepStack
+            a pair of these and the list of features of the same shape, one for each tapped block.
+
+        Raises:
+            ValueError: shapes, grids and the configuration do not fit each other.
+        """
+        items, grids = self._items(pixel_values, grid_thw)
+        outputs: list[list[Tensor]] = [[] for _ in items]
+        for grid in dict.fromkeys(grids):
+            chosen = [index for index, other in enumerate(grids) if other == grid]
+            batch = self._encode(torch.stack([items[index] for index in chosen]), grid)
+            for row, index in enumerate(chosen):
+                outputs[index] = [output[row] for output in batch]
+        visual, *deepstack = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+        return (visual, deepstack) if deepstack else visual
+
+    def refine(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """Add the coarser scale to row-major embeddings [n, t * h * w, E], where it is used."""
+        if self.progressive_proj is None:
+            return tokens
+        coarse = coarser_scale(tokens.unflatten(1, grid)).flatten(1, 3)
+        return torch.add(tokens, self.progressive_proj(coarse))
+
+    def run_blocks(
+        self, tokens: Tensor, cos: Tensor, sin: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Run all blocks, gradient checkpointing honoured.
+
+        Args:
+            tokens: [B, L, E] in any order that the tables and the bias share.
+            cos, sin: `rope_tables` of the tokens, float32 [B or 1, L, head_dim].
+            bias: additive attention bias in the tokens' dtype [B or 1, 1, L, L] (`aligned_bias`).
+
+        Returns:
+            The last block's output and those of the blocks in `deepstack_visual_indexes`.
+        """
+        batch, length, _ = tokens.shape
+        cos, sin = cos[:, :, None, None], signed(sin)[:, :, None, None]
+        if bias is not None:
+            bias = bias.expand(batch, self.config.num_heads, length, length)
+        tapped = set(self.config.deepstack_visual_indexes or ())
+        taps = []
+        for index, block in enumerate(self.blocks):
+            tokens = block(tokens, cos, sin, bias)
+            if index in tapped:
+                taps.append(tokens)
+        return tokens, taps
+
+    def merge(self, tokens: Tensor, taps: Iterable[Tensor]) -> list[Tensor]:
+        """`run_blocks`' results in merge order to [B, L / m^2, hidden_size]: visual, DeepStack."""
+        mergers = zip(self.deepstack_mergers, taps, strict=True)
+        return [self.merger(tokens), *(merger(tap) for merger, tap in mergers)]
+
+    def _encode(self, features: Tensor, grid: Grid) -> list[Tensor]:
+        """Patches of items of one grid [n, L, features] to their visual and DeepStack tokens."""
+        config = self.config
+        size = config.spatial_merge_size
+        tokens = in_merge_order(self.refine(self.patch_embed(features), grid), grid, size)
+        order = merge_order(*grid, size, tokens.device)
+        coords = grid_coordinates(*grid, tokens.device)[order]
+        cos, sin = rope_tables(coords, config.head_dim, config.mrope_sections or ())
+        bias = None
+        if config.use_deformable_attention:
+            distances = distance_bias(
+                normalised_coordinates(*grid, tokens.device)[order],
+                config.deformable_attention_window,
+                config.deformable_attention_strength,
+            )
+            bias = aligned_bias(distances, tokens.dtype)[None, None]
+        return self.merge(*self.run_blocks(tokens, cos[None], sin[None], bias))
+
+    def _items(
+        self, pixel_values: Tensor, grid_thw: Tensor | None
+    ) -> tuple[list[Tensor], list[Grid]]:
+        """Each item's patches [t * h * w, features] and its grid."""
+        config = self.config
+        raw = None
+        if pixel_values.dim() in (4, 5):
+            pixel_values, raw = self._patches_of_raw(pixel_values)
+        if grid_thw is not None:
+            grids = _read_grids(grid_thw)
+        elif raw is not None:
+            grids = [raw] * len(pixel_values)
+        else:
+            raise ValueError("grid_thw is missing: only frames and images can do without it.")
+        size = config.spatial_merge_size
+        for index, (t, h, w) in enumerate(grids):
+            if min(t, h, w) < 1 or h % size or w % size:
+                raise ValueError(
+                    f"grid_thw[{index}] is {t} x {h} x {w}: all must be at least 1, and height "
+                    f"and width multiples of spatial_merge_size {size}."
+                )
+            if raw is not None and raw != (t, h, w):
+                raise ValueError(
+                    f"grid_thw[{index}] is {t} x {h} x {w}, but the pixels given make "
+                    f"{raw[0]} x {raw[1]} x {raw[2]} patches."
+                )
+        if pixel_values.dim() not in (2, 3):
+            raise ValueError(
+                f"pixel_values has {pixel_values.dim()} dimensions: give 2 (packed patches), "
+                "3 (padded patches), 4 (images) or 5 (frames)."
+            )
+        if pixel_values.shape[-1] != config.patch_features:
+            raise ValueError(
+                f"pixel_values has {pixel_values.shape[-1]} features a patch: this tower takes "
+                f"{config.patch_features} ({config.in_channels} channels x "
+                f"{config.temporal_patch_size} frames x {config.patch_size} x "
+                f"{config.patch_size} pixels)."
+            )
+        return _split(pixel_values, [t * h * w for t, h, w in grids]), grids
+
+    def _patches_of_raw(self, pixels: Tensor) -> tuple[Tensor, Grid]:
+        """Frames [n, C, T, H, W] or images [n, C, H, W] to patches [n, L, features] and a grid."""
+        config = self.config
+        if pixels.dim() == 4:
+            pixels = pixels.unsqueeze(2)
+        frames = pixels.permute(0, 2, 3, 4, 1)
+        if frames.shape[-1] != config.in_channels:
+            raise ValueError(
+                f"pixel_values has {frames.shape[-1]} channels on axis 1: this tower takes "
+                f"{config.in_channels}."
+            )
+        frames = repeat_last_frame(frames, config.temporal_patch_size)
+        patches = patchify(frames, config.patch_size, config.temporal_patch_size)
+        _, time, height, width, _ = frames.shape
+        grid = (
+            time // config.temporal_patch_size,
+            height // config.patch_size,
+            width // config.patch_size,
+        )
+        return patches, grid
+
+
+def _read_grids(grid_thw: Tensor) -> list[Grid]:
+    """The grids as numbers: the one place where the host waits for the device."""
+    if grid_thw.dim() != 2 or grid_thw.shape[1] != 3 or not len(grid_thw):
+        raise ValueError(f"grid_thw has shape {tuple(grid_thw.shape)}: it must be [items, 3].")
+    return [(int(t), int(h), int(w)) for t, h, w in grid_thw.tolist()]
+
+
+def _split(pixel_values: Tensor, lengths: list[int]) -> list[Tensor]:
+    """Packed [tokens, features] or padded [items, length, features] patches, item by item."""
+    if pixel_values.dim() == 2:
+        if len(pixel_values) != sum(lengths):
+            raise ValueError(
+                f"pixel_values has {len(pixel_values)} patches, grid_thw counts {sum(lengths)}."
+            )
+        return list(pixel_values.split(lengths))
+    items, length, _ = pixel_values.shape
+    if items != len(lengths) or length < max(lengths):
+        raise ValueError(
+            f"pixel_values has {items} items of at most {length} patches, grid_thw counts "
+            f"{len(lengths)} items of at most {max(lengths)}."
+        )
+    return [item[:count] for item, count in zip(pixel_values, lengths, strict=True)]

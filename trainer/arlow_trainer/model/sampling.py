@@ -1,0 +1,40 @@
+"""Which frames of a film are looked at. Indices ascend and are distinct."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Share of a still frame's weight: what does not move is sampled too, only less densely.
+STILL_WEIGHT = 0.1
+
+
+def uniform_indices(total: int, count: int) -> NDArray[np.int64]:
+    """`count` of `total` frames at equal distances, from the first on, or all there are."""
+    count = min(count, total)
+    return np.arange(count, dtype=np.int64) * total // count
+
+
+def motion_indices(frames: NDArray[np.generic], count: int, threshold: float) -> NDArray[np.int64]:
+    """`count` of the frames [T, ...], the more densely the more the picture changes.
+
+    A frame's weight is its mean absolute difference from the one before, relative to the largest,
+    plus that of a still frame; differences below `threshold` count as still. The frames chosen
+    divide the sum of weights into equal parts. Nothing is drawn by chance.
+    """
+    total = len(frames)
+    if total <= count:
+        return np.arange(total, dtype=np.int64)
+    motion = np.zeros(total)
+    for index in range(1, total):
+        difference = frames[index].astype(np.float32) - frames[index - 1].astype(np.float32)
+        motion[index] = np.abs(difference).mean()
+    motion /= max(motion.max(), np.finfo(np.float64).tiny)
+    weights = np.where(motion < threshold, 0.0, motion) + STILL_WEIGHT
+    edges = np.cumsum(weights)
+    marks = (np.arange(count) + 0.5) * edges[-1] / count
+    chosen = np.unique(np.searchsorted(edges, marks))
+    # A frame heavier than one part is hit twice: the heaviest frames left over make up for it.
+    spare = np.setdiff1d(np.arange(total), chosen)
+    heaviest = spare[np.argsort(-weights[spare], kind="stable")][: count - len(chosen)]
+    return np.sort(np.concatenate([chosen, heaviest])).astype(np.int64)

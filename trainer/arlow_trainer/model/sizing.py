@@ -1,0 +1,72 @@
+"""How large a picture becomes, and which crops of it are looked at as well."""
+
+from __future__ import annotations
+
+import math
+
+MAX_ASPECT_RATIO = 200
+Box = tuple[int, int, int, int]
+
+
+def fitted_size(
+    height: int, width: int, factor: int, min_pixels: int, max_pixels: int
+) -> tuple[int, int]:
+    """The size (height, width) nearest to a picture's own that the tower can take.
+
+    Args:
+        height, width: of the picture, in pixels.
+        factor: both sides become multiples of it: the patch size times the merge size.
+        min_pixels, max_pixels: bounds of the area; within them each side is rounded, outside of
+            them the picture is scaled, its aspect ratio kept.
+
+    Raises:
+        ValueError: one side is more than 200 times the other.
+    """
+    if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+        raise ValueError(
+            f"a picture of {height} x {width} pixels is too long: one side may be at most "
+            f"{MAX_ASPECT_RATIO} times the other."
+        )
+    rows, columns = round(height / factor), round(width / factor)
+    unit = factor**2
+    # In whole numbers: a floating-point root would lose a row where the bound is met exactly.
+    if rows * columns * unit > max_pixels:
+        rows = max(1, math.isqrt(max_pixels * height // (width * unit)))
+        columns = max(1, math.isqrt(max_pixels * width // (height * unit)))
+    elif rows * columns * unit < min_pixels:
+        rows = _root_up(min_pixels * height, width * unit)
+        columns = _root_up(min_pixels * width, height * unit)
+    return rows * factor, columns * factor
+
+
+def _root_up(numerator: int, denominator: int) -> int:
+    """The least whole number whose square is at least the fraction, which is above 0."""
+    return math.isqrt(-(-numerator // denominator) - 1) + 1
+
+
+def pan_and_scan_boxes(
+    height: int, width: int, min_crop_size: int, max_num_crops: int, min_ratio: float
+) -> list[Box]:
+    """Crops along the longer side of a long picture, as (top, left, bottom, right).
+
+    Args:
+        height, width: of the picture, in pixels.
+        min_crop_size: no crop has a side shorter than this.
+        max_num_crops: at most so many crops.
+        min_ratio: the aspect ratio from which on a picture is cropped at all.
+
+    Returns:
+        The crops in order, or none where the picture is not long or not large enough.
+    """
+    long, short = max(height, width), min(height, width)
+    if long / short < min_ratio or max_num_crops < 1:
+        return []
+    wanted = min(math.floor(long / short + 0.5), long // max(1, min_crop_size))
+    count = min(max(2, wanted), max_num_crops)
+    length = math.ceil(long / count)
+    if min(length, short) < min_crop_size:
+        return []
+    starts = [min(long - length, index * length) for index in range(count)]
+    if width >= height:
+        return [(0, start, height, start + length) for start in starts]
+    return [(start, 0, start + length, width) for start in starts]

@@ -1,0 +1,160 @@
+"""Films to the tower's patches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers.image_processing_base import BatchFeature
+from transformers.image_utils import PILImageResampling
+from transformers.processing_utils import VideosKwargs
+from transformers.video_processing_utils import VideoProcessorMixin
+from transformers.video_utils import (
+    VideoMetadata,
+    is_valid_video,
+    make_batched_metadata,
+    make_batched_videos,
+)
+
+from .pixels import PATCH_OPTIONS, Array, PatchProcessor
+from .sampling import motion_indices, uniform_indices
+
+SAMPLE_STRATEGIES = ("uniform", "motion_adaptive", "fps_based")
+
+
+class ArlowVideoProcessorKwargs(VideosKwargs, total=False):
+    """What `ArlowVideoProcessor` and its calls take beyond the usual."""
+
+    patch_size: int
+    temporal_patch_size: int
+    merge_size: int
+    min_pixels: int | None
+    max_pixels: int | None
+    min_frames: int
+    max_frames: int
+    sample_strategy: str
+    motion_threshold: float
+
+
+class ArlowVideoProcessor(VideoProcessorMixin, PatchProcessor):
+    """Decoded films to `pixel_values_videos` and `video_grid_thw`, without torchvision.
+
+    A film is an array of frames [T, H, W, 3] or [T, 3, H, W] (numpy, torch) or a list of PIL
+    frames; a list of films is a batch. Frames are chosen by `sample_strategy`:
+    `uniform` takes `num_frames` of them (unset: all) at equal distances;
+    `fps_based` takes `fps` a second, which needs the film's own rate in `video_metadata`;
+    `motion_adaptive` takes `num_frames` (unset: `max_frames`), more densely where the picture
+    changes by `motion_threshold` of its largest change or more (`motion_indices`).
+    Their number is kept between `min_frames` and `max_frames`, as far as the film has them; the
+    last is repeated to fill a patch. The area of a frame is kept between `size["shortest_edge"]`
+    and `size["longest_edge"]` pixels.
+
+    Returns of a call: `pixel_values_videos`, float32 [patches of all films, C * t * p * p], and
+    `video_grid_thw`, int64 [films, 3]; `video_metadata` with `return_metadata`.
+
+    Raises:
+        ValueError: files or addresses instead of frames, an unknown strategy, a missing rate,
+            frames that are too long.
+    """
+
+    do_resize = True
+    resample = PILImageResampling.BICUBIC
+    size = {"shortest_edge": 128 * 32 * 32, "longest_edge": 32 * 32 * 768}
+    do_rescale = True
+    do_normalize = True
+    image_mean = [0.5, 0.5, 0.5]
+    image_std = [0.5, 0.5, 0.5]
+    do_convert_rgb = True
+    patch_size = 14
+    temporal_patch_size = 2
+    merge_size = 2
+    do_sample_frames = True
+    sample_strategy = "uniform"
+    fps = None
+    num_frames = None
+    min_frames = 4
+    max_frames = 768
+    motion_threshold = 0.1
+    valid_kwargs = ArlowVideoProcessorKwargs  # type: ignore[assignment]
+    model_input_names = ["pixel_values_videos", "video_grid_thw"]
+
+    def sample_frames(
+        self,
+        metadata: VideoMetadata,
+        frames: Array,
+        sample_strategy: str,
+        num_frames: int | None,
+        fps: float | None,
+        min_frames: int,
+        max_frames: int,
+        motion_threshold: float,
+        **kwargs: Any,
+    ) -> NDArray[np.int64]:
+        """Indices of the frames to take from one film; the arguments are those of the class."""
+        total = len(frames)
+        if sample_strategy == "uniform":
+            wanted = num_frames or total
+        elif sample_strategy == "motion_adaptive":
+            wanted = num_frames or max_frames
+        elif sample_strategy == "fps_based":
+            if not fps or not metadata.fps:
+                missing = "fps" if not fps else "the film's own rate, video_metadata fps,"
+                raise ValueError(
+                    f"{missing} is not set: sample_strategy fps_based takes fps frames a second."
+                )
+            wanted = int(total / metadata.fps * fps)
+        else:
+            raise ValueError(
+                f"sample_strategy is {sample_strategy!r}: it must be one of "
+                f"{', '.join(SAMPLE_STRATEGIES)}."
+            )
+        count = min(max(wanted, min_frames, 1), max_frames, total)
+        if sample_strategy == "motion_adaptive":
+            return motion_indices(frames, count, motion_threshold)
+        return uniform_indices(total, count)
+
+    def _decode_and_sample_videos(
+        self,
+        videos: Any,
+        video_metadata: Any,
+        do_sample_frames: bool | None = None,
+        sample_indices_fn: Any = None,
+    ) -> tuple[list[Array], list[VideoMetadata]]:
+        batch: list[Any] = make_batched_videos(videos)
+        if not batch or not all(is_valid_video(film) for film in batch):
+            raise ValueError(
+                "videos must be decoded frames: an array [T, H, W, 3], a list of PIL frames, or a "
+                "list of these. Files and addresses are to be decoded first, for example by PyAV."
+            )
+        films: list[Any] = [np.asarray(film) for film in batch]
+        metadata = make_batched_metadata(films, video_metadata=video_metadata)
+        if do_sample_frames:
+            for place, (film, about) in enumerate(zip(films, metadata, strict=True)):
+                indices = sample_indices_fn(metadata=about, frames=film)
+                about.frames_indices = indices.tolist()
+                films[place] = film[indices]
+        return films, metadata
+
+    def _prepare_input_videos(
+        self,
+        videos: list[Array],
+        do_convert_rgb: bool | None = None,
+        input_data_format: Any = None,
+        **kwargs: Any,
+    ) -> list[list[Array]]:
+        return [
+            [self.process_image(frame, do_convert_rgb, input_data_format) for frame in film]
+            for film in videos
+        ]
+
+    def _preprocess(  # type: ignore[override]
+        self, videos: list[list[Array]], return_tensors: str | None = None, **kwargs: Any
+    ) -> BatchFeature:
+        options = {name: kwargs[name] for name in PATCH_OPTIONS}
+        items = [self.frames_to_patches(film, **options) for film in videos]
+        data = {
+            "pixel_values_videos": np.concatenate([patches for patches, _ in items]),
+            "video_grid_thw": np.array([grid for _, grid in items], dtype=np.int64),
+        }
+        return BatchFeature(data=data, tensor_type=return_tensors)
