@@ -1,0 +1,192 @@
+"""Undecoded samples to RGB pictures and clips."""
+
+from __future__ import annotations
+
+import io
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import av
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .shuffle import Draw, hash64
+
+# Frames that a container may announce beyond what its decoder gives (a packed or dropped B-frame).
+_ANNOUNCED_IN_VAIN = 2
+_QUARTER_TURNS = {
+    90: Image.Transpose.ROTATE_90,
+    180: Image.Transpose.ROTATE_180,
+    270: Image.Transpose.ROTATE_270,
+}
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """An undecoded sample."""
+
+    name: str
+    """What messages call it."""
+    content: bytes | str
+    """The file's bytes, or its path on this machine."""
+
+
+class BrokenSample(Exception):
+    """A sample that cannot be decoded; the run goes on with another."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+def decode_image(raw: RawSample) -> Image.Image:
+    """Decodes a picture to RGB, upright by its EXIF orientation. Raises BrokenSample."""
+    try:
+        with Image.open(_readable(raw)) as image:
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return image if image.mode == "RGB" else image.convert("RGB")
+    except UnidentifiedImageError:
+        raise BrokenSample(raw.name, "not a picture that Pillow can read") from None
+    except FileNotFoundError:
+        raise BrokenSample(raw.name, "the file is gone") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # what damaged bytes raise depends on where they are damaged
+        raise BrokenSample(raw.name, str(error) or type(error).__name__) from error
+
+
+def decode_clip(
+    raw: RawSample, frames: int, stride: int, seed: int | None = None
+) -> list[Image.Image]:
+    """Decodes a clip of `frames` RGB frames, `stride` frames of the film apart.
+
+    The clip's place is drawn from `seed`; None takes the middle of the film. Raises BrokenSample
+    unless every frame that the clip needs decodes, all to one size.
+    """
+    try:
+        with av.open(_readable(raw), "r") as container:
+            if not container.streams.video:
+                raise BrokenSample(raw.name, "has no video stream")
+            film = _scan(container)
+            if not film.times:
+                raise BrokenSample(raw.name, "has no frames")
+            wanted = clip_frames(len(film.times), frames, stride, seed)
+            decoded = dict(_decode_frames(container, film, sorted(set(wanted))))
+    except FileNotFoundError:
+        raise BrokenSample(raw.name, "the file is gone") from None
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise BrokenSample(raw.name, getattr(error, "strerror", None) or str(error)) from error
+    last = max(decoded, default=-1)
+    if last < wanted[-1] - _ANNOUNCED_IN_VAIN:
+        raise BrokenSample(raw.name, f"ends at frame {last + 1} of {len(film.times)}")
+    clip = [decoded.get(index, decoded[last]) for index in wanted]
+    if len({frame.size for frame in clip}) > 1:
+        raise BrokenSample(raw.name, "its frames change size")
+    return clip
+
+
+def clip_frames(total: int, frames: int, stride: int, seed: int | None) -> list[int]:
+    """Returns the ascending frame indexes of a clip in a film of `total` frames.
+
+    A film too short for the stride gets the largest that fits; one with fewer frames than the clip
+    repeats its last. The start is uniform in `seed`, or central for None.
+    """
+    if frames > 1:
+        stride = max(1, min(stride, (total - 1) // (frames - 1)))
+    room = max(1, total - (frames - 1) * stride)
+    start = (room - 1) // 2 if seed is None else hash64(seed, Draw.CLIP) % room
+    return [min(start + i * stride, total - 1) for i in range(frames)]
+
+
+@dataclass(frozen=True)
+class _Film:
+    """What the packets tell without decoding; times in the stream's time base."""
+
+    times: list[int]
+    """Presentation time of every frame, ascending."""
+    keys: list[tuple[int, int]]
+    """(Presentation time, decoding time) of every keyframe, ascending."""
+
+
+def _scan(container: av.container.InputContainer) -> _Film:
+    times, keys = [], []
+    for packet in container.demux(video=0):
+        time = packet.dts if packet.pts is None else packet.pts
+        if time is None or packet.is_discard or not packet.size:
+            continue
+        times.append(time)
+        if packet.is_keyframe:
+            keys.append((time, time if packet.dts is None else packet.dts))
+    return _Film(sorted(times), sorted(keys))
+
+
+def _decode_frames(
+    container: av.container.InputContainer, film: _Film, wanted: Sequence[int]
+) -> Iterator[tuple[int, Image.Image]]:
+    """Yields (index, frame) of the wanted frames, seeking only where a keyframe lies between.
+
+    Decoding on is cheaper than a seek that lands on the same keyframe; a seek is cheaper than
+    decoding a whole group of pictures that no frame is wanted from.
+    """
+    stream = container.streams.video[0]
+    stream.thread_type = "NONE"
+    frames: Iterator[av.VideoFrame] | None = None
+    reached = film.times[0]
+    for index in wanted:
+        target = film.times[index]
+        key = bisect_right(film.keys, target, key=lambda times: times[0]) - 1
+        if frames is None or (key >= 0 and film.keys[key][0] > reached):
+            frames = _seek(container, stream, film, key)
+        for frame in frames:
+            time = _time(frame)
+            if time is None or time < target:
+                continue
+            if frame.is_corrupt:
+                raise ValueError(f"frame {index} is damaged")
+            reached = time
+            yield index, _upright(frame)
+            break
+        else:
+            return
+
+
+def _seek(
+    container: av.container.InputContainer, stream: av.VideoStream, film: _Film, key: int
+) -> Iterator[av.VideoFrame]:
+    """Returns the frames from a keyframe on, or from before it.
+
+    Containers index by presentation time (MP4, Matroska) or by decoding time (AVI, MPEG-TS) and
+    do not say which; asked in the wrong one, they land behind the keyframe.
+    """
+    presented, decoded = film.keys[max(key, 0)] if film.keys else (film.times[0], film.times[0])
+    start = film.keys[0][1] if film.keys else film.times[0]
+    for offset in (presented, decoded):
+        container.seek(offset, stream=stream)
+        frames = container.decode(stream)
+        first = next(frames, None)
+        time = _time(first) if first is not None else None
+        if first is not None and time is not None and time <= presented:
+            return chain([first], frames)
+    container.seek(start, stream=stream)
+    return container.decode(stream)
+
+
+def _time(frame: av.VideoFrame) -> int | None:
+    return frame.dts if frame.pts is None else frame.pts
+
+
+def _upright(frame: av.VideoFrame) -> Image.Image:
+    """Converts to RGB, turned as the film's display matrix asks."""
+    image = Image.fromarray(frame.to_ndarray(format="rgb24"))
+    turn = _QUARTER_TURNS.get(round(frame.rotation) % 360)
+    return image.transpose(turn) if turn is not None else image
+
+
+def _readable(raw: RawSample) -> io.BytesIO | str:
+    return io.BytesIO(raw.content) if isinstance(raw.content, bytes) else raw.content

@@ -1,0 +1,80 @@
+"""Random access to the undecoded samples of a set, wherever it lies."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from arlow_trainer.config import DataSection, SourceSection
+from arlow_trainer.config.errors import DataError
+
+from .choice import Modality
+from .decode import BrokenSample, RawSample, decode_clip, decode_image
+from .folder import is_folder, open_folder
+from .remote import empty_set
+from .table import open_hub
+
+_PROBES = 8
+
+
+class Source(Protocol):
+    """A set of images or videos; picklable, so that decoding processes can open it too."""
+
+    name: str
+    """What messages call the set."""
+
+    def __len__(self) -> int:
+        """Samples of the set."""
+
+    def read(self, position: int) -> RawSample:
+        """Returns one undecoded sample.
+
+        Raises BrokenSample when there is nothing to decode, DataError when the set is out of reach.
+        """
+
+
+def open_source(section: SourceSection, modality: Modality) -> Source:
+    """Opens a set and decodes one of its samples.
+
+    Raises DataError or CredentialsError, saying what is wrong and what to do, when the set cannot
+    be found, read or decoded, or is empty.
+    """
+    if is_folder(section.path):
+        source: Source = open_folder(section, modality)
+    else:
+        source = open_hub(section, modality)
+    if not len(source):
+        raise empty_set(source.name, modality)
+    _probe(source, modality)
+    return source
+
+
+def open_sources(data: DataSection) -> dict[Modality, Source]:
+    """Opens the sets that a run draws from, by modality. Raises as `open_source` does."""
+    sources: dict[Modality, Source] = {}
+    if data.images is not None and data.video_probability < 1:
+        sources["image"] = open_source(data.images, "image")
+    if data.videos is not None and data.video_probability > 0:
+        sources["video"] = open_source(data.videos, "video")
+    return sources
+
+
+def _probe(source: Source, modality: Modality) -> None:
+    """Decodes the first readable one of a few samples spread over the set, or raises DataError."""
+    size = len(source)
+    reasons = []
+    for position in sorted({i * size // _PROBES for i in range(_PROBES)}):
+        try:
+            raw = source.read(position)
+            if modality == "image":
+                decode_image(raw)
+            else:
+                decode_clip(raw, frames=1, stride=1)
+        except BrokenSample as broken:
+            reasons.append(str(broken))
+        else:
+            return
+    raise DataError(
+        f"{source.name} holds {size} {modality}s, and none of the {len(reasons)} tried can be "
+        f"decoded:\n  " + "\n  ".join(reasons) + f"\nPut readable {modality}s there, or name "
+        f"another set in data.{modality}s"
+    )
