@@ -1,0 +1,36 @@
+"""What a step costs, by arithmetic from the configuration alone: tokens, operations, memory."""
+
+from .flops import ForwardFlops, clip_training_flops, forward_flops, image_training_flops
+from .hardware import HARDWARE, Hardware, hardware_of_device
+from .memory import (
+    DeviceMemory,
+    activation_bytes,
+    bytes_per_device,
+    cpu_rank_memory,
+    largest_micro_batch,
+    saved_bytes,
+)
+from .parameters import decoder_parameters, total_parameters, tower_parameters
+from .tokens import Tokens, tokens_per_clip, tokens_per_image
+
+__all__ = [
+    "HARDWARE",
+    "DeviceMemory",
+    "ForwardFlops",
+    "Hardware",
+    "Tokens",
+    "activation_bytes",
+    "bytes_per_device",
+    "clip_training_flops",
+    "cpu_rank_memory",
+    "decoder_parameters",
+    "forward_flops",
+    "hardware_of_device",
+    "image_training_flops",
+    "largest_micro_batch",
+    "saved_bytes",
+    "tokens_per_clip",
+    "tokens_per_image",
+    "total_parameters",
+    "tower_parameters",
+]
