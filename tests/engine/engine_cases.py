@@ -1,0 +1,66 @@
+"""A small run's training section, its engine and its micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from arlow_trainer.config import TrainingSection
+from arlow_trainer.engine import StepRunner, build_autoencoder, initialize_engine
+from arlow_trainer.engine.setup import Precision
+
+SMALL = {
+    "model": {"depth": 6, "embedDim": 48, "hiddenSize": 64, "numHeads": 2, "patchSize": 4},
+    "mae": {"decoderDim": 32, "decoderDepth": 1, "decoderHeads": 2},
+    "data": {"imageSize": 32, "clipFrames": 4},
+    "optimizer": {"learningRate": 1e-3, "warmupSteps": 2},
+}
+
+
+@dataclass
+class Samples:
+    """A micro-batch of noise."""
+
+    frames: torch.Tensor
+    modality: str = "image"
+    indexes: Sequence[int] = field(default_factory=list)
+    mask_seeds: Sequence[int] = field(default_factory=list)
+
+
+def training(**optimizer: Any) -> TrainingSection:
+    section = SMALL | {"optimizer": SMALL["optimizer"] | optimizer}
+    return TrainingSection.model_validate(section)
+
+
+def samples(count: int, frames: int = 1, first: int = 0) -> Samples:
+    """Samples `first`, `first + 1`, ... of the noise that all tests share."""
+    pixels = [
+        torch.randint(
+            0,
+            256,
+            (frames, 32, 32, 3),
+            dtype=torch.uint8,
+            generator=torch.Generator().manual_seed(index),
+        )
+        for index in range(first, first + count)
+    ]
+    indexes = list(range(first, first + count))
+    modality = "image" if frames == 1 else "video"
+    return Samples(torch.stack(pixels), modality, indexes, indexes)
+
+
+def build_runner(
+    global_batch_size: int, precision: Precision = "fp32", **optimizer: Any
+) -> StepRunner:
+    section = training(**optimizer)
+    module = build_autoencoder(section)
+    engine = initialize_engine(module, section, precision, torch.device("cpu"))
+    return StepRunner(engine, section, global_batch_size, total_steps=20)
+
+
+def weights(runner: StepRunner) -> dict[str, torch.Tensor]:
+    state = runner.engine.module.state_dict()
+    return {name: value.clone() for name, value in state.items()}

@@ -1,0 +1,58 @@
+"""What the ranks of a real process group do for `test_engine_ranks`; one process each."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from arlow_trainer.config.errors import ArlowError, StoreError
+from arlow_trainer.engine import Ranks
+
+
+def play(rank: int, size: int, port: int, answers: Connection) -> None:
+    """Joins the group, acts every scene, and answers with what came of each."""
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    ranks = Ranks()
+    scenes: dict[str, Callable[[Ranks], object]] = {
+        "who": lambda ranks: (ranks.rank, ranks.size, ranks.first),
+        "gather": lambda ranks: ranks.gather(f"rank {ranks.rank}"),
+        "agree": lambda ranks: ranks.agree(lambda: 10 * ranks.rank),
+        "one fails": lambda ranks: ranks.agree(lambda: _refuse(ranks, 1)),
+        "both fail": lambda ranks: ranks.agree(lambda: _refuse(ranks, 0, 1)),
+        "a defect": lambda ranks: ranks.agree(lambda: _divide(ranks, 1)),
+        "from first": lambda ranks: ranks.from_first(lambda: ("value", ranks.rank)),
+        "first fails": lambda ranks: ranks.from_first(lambda: _refuse(ranks, 0)),
+        "any": lambda ranks: ranks.any(ranks.rank == 1, False, True),
+        "spread": lambda ranks: ranks.spread(1.5 + 2.0 * ranks.rank),
+        "wait": lambda ranks: ranks.wait(),
+    }
+    answers.send({name: _outcome(scene, ranks) for name, scene in scenes.items()})
+    ranks.leave()
+
+
+def _outcome(scene: Callable[[Ranks], object], ranks: Ranks) -> Any:
+    try:
+        return scene(ranks)
+    except ArlowError as error:
+        return (type(error).__name__, str(error))
+    except RuntimeError as error:
+        return ("RuntimeError", str(error), "".join(traceback.format_exception(error)))
+
+
+def _refuse(ranks: Ranks, *failing: int) -> str:
+    if ranks.rank in failing:
+        raise StoreError(f"rank {ranks.rank}: the store is away")
+    return "fine"
+
+
+def _divide(ranks: Ranks, failing: int) -> float:
+    return 1 / (ranks.rank - failing)

@@ -1,0 +1,131 @@
+"""The guard against non-finite numbers: its decisions, and what it finds on a real engine."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from engine_cases import build_runner, samples, weights
+
+from arlow_trainer.config.errors import NonFiniteError
+from arlow_trainer.engine import FiniteGuard, Ranks, StepRunner
+from arlow_trainer.engine.guard import MOST_IN_A_ROW, first_non_finite
+from arlow_trainer.engine.step import LossSums
+
+
+def outcome(finite: bool, scale: float | None) -> Any:
+    """What the guard reads of a runner whose module is sound now."""
+    return SimpleNamespace(
+        last_sums=LossSums(torch.tensor([1.0 if finite else float("nan"), 1.0, 0.0, 0.0])),
+        loss_scale=lambda: scale,
+        engine=SimpleNamespace(module=torch.nn.Identity()),
+        losses=lambda batch: torch.zeros(1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("applied", "finite", "scale", "overflows", "warned"),
+    [
+        (True, True, None, 0, False),
+        (True, True, 1024.0, 0, False),
+        (False, True, 1024.0, 1, False),
+        (False, True, 1.0, 1, True),
+        (False, True, None, 1, True),
+        (False, False, 1024.0, 1, True),
+        (False, False, None, 1, True),
+    ],
+)
+def test_one_step(
+    alone: Ranks, applied: bool, finite: bool, scale: float | None, overflows: int, warned: bool
+) -> None:
+    guard = FiniteGuard(outcome(finite, scale), alone)
+    assert bool(guard.after_step(7, applied, [samples(1)])) == warned
+    assert guard.overflows == overflows
+
+
+@pytest.mark.parametrize(
+    ("finite", "scale", "ends"),
+    [(False, None, True), (False, 512.0, True), (True, 1.0, True), (True, 512.0, False)],
+)
+def test_many_steps_in_a_row(alone: Ranks, finite: bool, scale: float | None, ends: bool) -> None:
+    guard = FiniteGuard(outcome(finite, scale), alone)
+    for step in range(MOST_IN_A_ROW - 1):
+        guard.after_step(step, False, [samples(1)])
+    if ends:
+        with pytest.raises(NonFiniteError, match=f"{MOST_IN_A_ROW} steps in a row"):
+            guard.after_step(MOST_IN_A_ROW, False, [samples(1)])
+    else:
+        guard.after_step(MOST_IN_A_ROW, False, [samples(1)])
+    assert guard.overflows == MOST_IN_A_ROW
+
+
+def test_a_step_that_is_applied_breaks_the_row(alone: Ranks) -> None:
+    guard = FiniteGuard(outcome(False, None), alone)
+    for step in range(3 * MOST_IN_A_ROW):
+        guard.after_step(step, step % MOST_IN_A_ROW == 0, [samples(1)])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tower.patch_embed", "tower.blocks.3.fc1", "decoder.head", "decoder.blocks.0.norm1"],
+)
+def test_the_first_non_finite_module_is_named(alone: Ranks, name: str) -> None:
+    runner = build_runner(2)
+    whole = runner.engine.module
+    next(whole.get_submodule(name).parameters()).data.view(-1)[0] = float("inf")
+    hooks = [dict(module._forward_hooks) for module in whole.modules()]
+    found = first_non_finite(whole, lambda: runner.losses(samples(2)))
+    assert found == f"module {name}"
+    assert [dict(module._forward_hooks) for module in whole.modules()] == hooks
+
+
+def test_nothing_is_named_where_all_is_finite(alone: Ranks) -> None:
+    runner = build_runner(2)
+    assert first_non_finite(runner.engine.module, lambda: runner.losses(samples(2))) is None
+
+
+def test_a_broken_tower_ends_the_run_with_its_module_and_its_weights_kept(alone: Ranks) -> None:
+    runner = build_runner(2)
+    guard = FiniteGuard(runner, alone)
+    assert runner.step(0, [samples(2)])
+    assert guard.after_step(0, True, [samples(2)]) is None
+    runner.engine.module.tower.blocks[2].attn.proj.bias.data[0] = float("nan")
+    before = weights(runner)
+    batch = [samples(1, first=8), samples(1, 4, first=9)]
+    for step in range(1, MOST_IN_A_ROW):
+        applied = runner.step(step, batch)
+        assert not applied
+        warning = guard.after_step(step, applied, batch)
+        assert warning is not None
+        assert "module tower.blocks.2.attn.proj on samples [8]" in warning
+    runner.step(MOST_IN_A_ROW, batch)
+    with pytest.raises(NonFiniteError, match=r"module tower\.blocks\.2\.attn\.proj"):
+        guard.after_step(MOST_IN_A_ROW, False, batch)
+    after = weights(runner)
+    assert all(torch.equal(before[name].nan_to_num(), after[name].nan_to_num()) for name in before)
+
+
+def test_steps_go_on_after_one_that_was_skipped(alone: Ranks) -> None:
+    """A skipped step leaves neither gradients nor moments behind."""
+    broken, sound = build_runner(2), build_runner(2)
+    for runner in (broken, sound):
+        assert runner.step(0, [samples(2)])
+    poison(broken)
+    assert not broken.step(1, [samples(2, first=4)])
+    cure(broken)
+    for runner in (broken, sound):
+        assert runner.step(2, [samples(2, first=6)])
+    ours, theirs = weights(broken), weights(sound)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def poison(runner: StepRunner) -> None:
+    """Non-finite gradients of one parameter, at the next backward pass."""
+    parameter = runner.engine.module.tower.blocks[0].fc1.weight
+    runner.poisoned = parameter.register_hook(lambda grad: grad * float("inf"))  # type: ignore[attr-defined]
+
+
+def cure(runner: StepRunner) -> None:
+    runner.poisoned.remove()  # type: ignore[attr-defined]

@@ -1,0 +1,66 @@
+"""Ranks agree on outcomes: a real gloo group of two processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import socket
+from typing import Any
+
+import pytest
+from rank_actions import play
+
+Answers = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def answers() -> Answers:
+    context = multiprocessing.get_context("spawn")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pipes = [context.Pipe(duplex=False) for _ in range(2)]
+    group = [
+        context.Process(target=play, args=(rank, 2, port, sender))
+        for rank, (_, sender) in enumerate(pipes)
+    ]
+    for process in group:
+        process.start()
+    try:
+        for receiver, _ in pipes:
+            assert receiver.poll(120), "the ranks do not answer"
+        found = [receiver.recv() for receiver, _ in pipes]
+        for process in group:
+            process.join(60)
+            assert process.exitcode == 0
+        return found
+    finally:
+        for process in group:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("scene", "expected"),
+    [
+        ("who", [(0, 2, True), (1, 2, False)]),
+        ("gather", [["rank 0", "rank 1"]] * 2),
+        ("agree", [0, 10]),
+        ("one fails", [("StoreError", "rank 1: the store is away")] * 2),
+        ("both fail", [("StoreError", "rank 0: the store is away")] * 2),
+        ("from first", [("value", 0)] * 2),
+        ("first fails", [("StoreError", "rank 0: the store is away")] * 2),
+        ("any", [[True, False, True]] * 2),
+        ("spread", [2.0, 2.0]),
+        ("wait", [None, None]),
+    ],
+)
+def test_scene(answers: Answers, scene: str, expected: list[object]) -> None:
+    assert [answer[scene] for answer in answers] == expected
+
+
+def test_a_defect_is_told_everywhere_and_keeps_its_traceback_where_it_happened(
+    answers: Answers,
+) -> None:
+    other, own = (answer["a defect"] for answer in answers)
+    assert other[:2] == own[:2] == ("RuntimeError", "ZeroDivisionError: division by zero")
+    assert "in _divide" in own[2]
+    assert "in _divide" not in other[2]

@@ -1,0 +1,116 @@
+"""The pure parts: schedule, parameter groups, DeepSpeed's configuration, precision, building."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from engine_cases import training
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from arlow_trainer.config import TrainingSection
+from arlow_trainer.engine import build_autoencoder, effective_precision, learning_rate
+from arlow_trainer.engine.parameters import parameter_groups
+from arlow_trainer.engine.setup import MIN_LOSS_SCALE, Precision, deepspeed_config
+
+
+def test_learning_rate_at_the_corners() -> None:
+    def rate(step: int) -> float:
+        return learning_rate(step, total_steps=110, warmup_steps=10, peak=2.0)
+
+    assert rate(0) == pytest.approx(0.2)
+    assert rate(4) == pytest.approx(1.0)
+    assert rate(9) == rate(10) == 2.0
+    assert rate(60) == pytest.approx(1.0)
+    assert rate(35) == pytest.approx(1 + math.cos(math.pi / 4))
+    assert 0 < rate(109) < 0.001
+    assert rate(110) == pytest.approx(0.0)
+    assert rate(500) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(("total", "warmup"), [(1, 0), (1, 1), (5, 5), (5, 40_000), (5, 4)])
+def test_learning_rate_of_short_runs(total: int, warmup: int) -> None:
+    rates = [learning_rate(step, total, warmup, 1.0) for step in range(total)]
+    assert all(0 < rate <= 1 for rate in rates)
+    if warmup >= total:
+        assert rates == [(step + 1) / warmup for step in range(total)]
+    if warmup == 0:
+        assert rates[0] == 1.0
+
+
+@given(st.integers(1, 10_000), st.integers(0, 10_000))
+def test_learning_rate_rises_and_then_falls(total: int, warmup: int) -> None:
+    steps = range(0, total, max(1, total // 50))
+    rates = [learning_rate(step, total, warmup, 1.0) for step in steps]
+    before = [rate for step, rate in zip(steps, rates, strict=True) if step < warmup]
+    after = [rate for step, rate in zip(steps, rates, strict=True) if step >= warmup]
+    assert before == sorted(before)
+    assert after == sorted(after, reverse=True)
+
+
+def test_no_decay_on_biases_norms_and_tokens() -> None:
+    module = build_autoencoder(training())
+    matrices, vectors = parameter_groups(module, 0.05)
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    decayed = {names[id(parameter)] for parameter in matrices["params"]}
+    spared = {names[id(parameter)] for parameter in vectors["params"]}
+    assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.05, 0.0)
+    assert decayed | spared == set(names.values())
+    assert not decayed & spared
+    norms = {f"{name}.weight" for name, m in module.named_modules() if isinstance(m, nn.LayerNorm)}
+    biases = {name for name in names.values() if name.endswith("bias")}
+    assert spared == norms | biases | {"decoder.mask_token"}
+
+
+def test_deepspeed_config_of_each_precision() -> None:
+    section = TrainingSection.model_validate({"optimizer": {"maxGradNorm": 0.7}})
+    configs: dict[Precision, dict[str, object]] = {
+        precision: deepspeed_config(section, precision, 1_000)
+        for precision in ("fp32", "bf16", "fp16")
+    }
+    for config in configs.values():
+        assert config["gradient_clipping"] == 0.7
+        assert config["gradient_accumulation_steps"] == 1
+        zero = config["zero_optimization"]
+        assert isinstance(zero, dict)
+        assert (zero["stage"], zero["reduce_bucket_size"]) == (2, 1_000)
+        assert zero["use_multi_rank_bucket_allreduce"] is False
+    assert "fp16" not in configs["fp32"]
+    assert "bf16" not in configs["fp32"]
+    assert configs["bf16"]["bf16"] == {"enabled": True}
+    scaler = configs["fp16"]["fp16"]
+    assert isinstance(scaler, dict)
+    assert scaler["enabled"] is True
+    assert scaler["min_loss_scale"] == MIN_LOSS_SCALE
+    assert "loss_scale" not in scaler, "a fixed scale is not dynamic"
+    huge = deepspeed_config(section, "fp16", 10**12)["zero_optimization"]
+    assert huge["reduce_bucket_size"] == 500_000_000
+
+
+@pytest.mark.parametrize(
+    ("declared", "device", "expected"),
+    [
+        ("fp16", "cpu", "fp32"),
+        ("bf16", "cpu", "bf16"),
+        ("fp32", "cpu", "fp32"),
+        ("fp16", "cuda", "fp16"),
+        ("fp32", "cuda", "fp32"),
+    ],
+)
+def test_effective_precision(declared: Precision, device: str, expected: Precision) -> None:
+    assert effective_precision(declared, torch.device(device)) == expected
+
+
+def test_the_seed_alone_decides_the_first_weights() -> None:
+    torch.manual_seed(5)
+    first = build_autoencoder(training()).state_dict()
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.equal(torch.rand(1), expected), "building draws from the global generator"
+    again = build_autoencoder(training()).state_dict()
+    assert all(torch.equal(again[name], value) for name, value in first.items())
+    other = build_autoencoder(training().model_copy(update={"seed": 1})).state_dict()
+    assert not torch.equal(other["tower.blocks.0.fc1.weight"], first["tower.blocks.0.fc1.weight"])

@@ -1,0 +1,63 @@
+"""The device at hand: its memory, and the highest rate of arithmetic it can show."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import torch
+
+from arlow_trainer.config.errors import DeviceMemoryError
+from arlow_trainer.plan.hardware import hardware_of_device
+from arlow_trainer.plan.memory import cpu_rank_memory
+
+from .setup import Precision
+
+PROBE_SIDE, PROBE_RUNS = 1024, 5
+
+
+@contextmanager
+def memory_told() -> Iterator[None]:
+    """Turns a device that is out of memory into a DeviceMemoryError with a remedy."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceMemoryError(
+            f"the device's memory is full: {str(error).splitlines()[0]} Set "
+            "training.batch.microBatch lower, or training.gradientCheckpointing to true; the run "
+            "continues from its newest checkpoint"
+        ) from error
+
+
+def device_memory(device: torch.device, ranks: int) -> int:
+    """Returns the bytes that a rank may use; CPU ranks share the machine's memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return cpu_rank_memory(_machine_memory(), ranks)
+
+
+def _machine_memory() -> int:
+    """Returns the machine's memory, or what the container may use of it."""
+    total = int(psutil.virtual_memory().total)
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.is_file() else "max"
+    return total if text == "max" else min(total, int(text))
+
+
+def peak_flops(device: torch.device, precision: Precision) -> float | None:
+    """Returns the peak FLOP/s of one device: a GPU's from the hardware table (None where it is not
+    in it), a CPU rank's measured on a matrix product with the threads it has."""
+    if device.type == "cuda":
+        hardware = hardware_of_device(torch.cuda.get_device_name(device))
+        return hardware.peak_flops.get(precision) if hardware else None
+    matrix = torch.rand(PROBE_SIDE, PROBE_SIDE)
+    torch.mm(matrix, matrix)
+    times = []
+    for _ in range(PROBE_RUNS):
+        start = time.perf_counter()
+        torch.mm(matrix, matrix)
+        times.append(time.perf_counter() - start)
+    return 2 * PROBE_SIDE**3 / min(times)

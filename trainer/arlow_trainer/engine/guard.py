@@ -1,0 +1,92 @@
+"""The guard against non-finite numbers: names where they begin, and ends a run they keep from
+learning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from arlow_trainer.config.errors import NonFiniteError
+
+from .ranks import Ranks
+from .setup import MIN_LOSS_SCALE
+from .step import StepRunner
+
+MOST_IN_A_ROW = 10
+
+
+class FiniteGuard:
+    """Watches steps that changed nothing because their gradients were not finite.
+
+    Under fp16 a finite loss with overflowing gradients is the loss scaler's daily business. A loss
+    that is not finite, or gradients that are not without a loss scale or at the lowest one, come
+    from the model or its input: the step is skipped, and `MOST_IN_A_ROW` of them in a row end the
+    run.
+    """
+
+    def __init__(self, runner: StepRunner, ranks: Ranks) -> None:
+        self._runner = runner
+        self._ranks = ranks
+        self.overflows = 0
+        self._in_a_row = 0
+
+    def after_step(self, step: int, applied: bool, micro_batches: Sequence[Any]) -> str | None:
+        """Takes a step's outcome; returns a warning when its numbers were not finite.
+
+        Raises NonFiniteError on every rank when too many steps in a row were lost.
+        """
+        if applied:
+            self._in_a_row = 0
+            return None
+        self.overflows += 1
+        broken = not bool(torch.isfinite(self._runner.last_sums.values).all())
+        scale = self._runner.loss_scale()
+        if not self._ranks.any(broken)[0] and scale is not None and scale > MIN_LOSS_SCALE:
+            return None
+        self._in_a_row += 1
+        places = self._ranks.gather(self._locate(micro_batches) if broken else None)
+        place = next((place for place in places if place), "the gradients")
+        if self._in_a_row >= MOST_IN_A_ROW:
+            raise NonFiniteError(
+                f"{self._in_a_row} steps in a row were not finite, the last at step {step}: "
+                f"{place}. The weights are those of the last finite step. Lower "
+                "training.optimizer.learningRate, or set training.precision to fp32; the run "
+                "continues from its newest checkpoint."
+            )
+        return f"step {step} was skipped: {place} had non-finite numbers"
+
+    def _locate(self, micro_batches: Sequence[Any]) -> str:
+        for micro_batch in micro_batches:
+            module = first_non_finite(
+                self._runner.engine.module, lambda batch=micro_batch: self._runner.losses(batch)
+            )
+            if module:
+                return f"{module} on samples {list(micro_batch.indexes)}"
+        return "the loss, though not when it was computed again,"
+
+
+@torch.no_grad()
+def first_non_finite(module: nn.Module, forward: Any) -> str | None:
+    """Runs `forward` and names the first module whose output is not finite."""
+    found: list[str] = []
+
+    def watch(name: str) -> Any:
+        def hook(_: nn.Module, __: object, output: object) -> None:
+            if not found and isinstance(output, Tensor) and not bool(output.isfinite().all()):
+                found.append(name)
+
+        return hook
+
+    handles = [
+        child.register_forward_hook(watch(f"module {name}" if name else "the loss"))
+        for name, child in module.named_modules()
+    ]
+    try:
+        forward()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else None

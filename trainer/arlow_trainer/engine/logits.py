@@ -1,0 +1,44 @@
+"""The largest attention logit: the number that grows before attention in half precision breaks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from arlow_trainer.mae import MaskedAutoencoder
+from arlow_trainer.model.modeling_arlow import ArlowVLAttention, rotate
+
+
+@torch.no_grad()
+def max_attention_logit(module: MaskedAutoencoder, frames: Tensor, units: Tensor) -> float:
+    """Runs the tower once more and returns the largest |q.k| / sqrt(head_dim) of all its layers.
+
+    Without the distance bias, which is known and only lowers scores. Waits for the device.
+
+    Args:
+        module: the autoencoder.
+        frames, units: as `MaskedAutoencoder.forward` takes them; one sample is enough.
+    """
+    largest: list[Tensor] = []
+
+    def watch(attention: nn.Module, inputs: tuple[Any, ...]) -> None:
+        assert isinstance(attention, ArlowVLAttention)
+        x, cos, sin, _ = inputs
+        batch, length, _ = x.shape
+        heads = (batch, length, 3, attention.num_heads, attention.head_dim)
+        query, key = (
+            rotate(attention.qkv(x).view(heads)[:, :, :2], cos, sin).transpose(1, 3).unbind(2)
+        )
+        scores = query.float() @ key.float().transpose(-1, -2)
+        largest.append(scores.abs().amax() * attention.head_dim**-0.5)
+
+    layers = [layer for layer in module.tower.modules() if isinstance(layer, ArlowVLAttention)]
+    handles = [layer.register_forward_pre_hook(watch) for layer in layers]
+    try:
+        module.reconstruct(frames, units)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return float(torch.stack(largest).max())

@@ -1,0 +1,119 @@
+"""The ranks of a run: joining them, and agreeing on outcomes so that none waits for a dead one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from arlow_trainer.config.errors import ArlowError, ConfigError
+
+T = TypeVar("T")
+
+# Longer than any honest wait: a full checkpoint on a slow store.
+TIMEOUT = timedelta(minutes=60)
+
+
+class Ranks:
+    """This process among the ranks of a run.
+
+    Attributes:
+        rank, size: this rank and how many there are.
+        device: the device this rank computes on.
+    """
+
+    def __init__(self) -> None:
+        """Joins the process group that the environment describes (RANK, WORLD_SIZE, ...).
+
+        Raises ConfigError when there are more ranks than GPUs, on a machine with GPUs.
+        """
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        cuda = torch.cuda.is_available()
+        self.device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+        if cuda:
+            if local_rank >= torch.cuda.device_count():
+                raise ConfigError(
+                    f"this machine has {torch.cuda.device_count()} GPUs and each takes one rank, "
+                    f"so rank {local_rank} has none; start fewer with --ranks, or leave it out"
+                )
+            torch.cuda.set_device(self.device)
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self._store = dist.distributed_c10d._get_default_store()
+        # Outcomes and flags are host data: they never wait for a GPU.
+        self._host = dist.new_group(backend="gloo", timeout=TIMEOUT) if cuda else dist.group.WORLD
+
+    @property
+    def first(self) -> bool:
+        """Whether this is rank 0."""
+        return self.rank == 0
+
+    def agree(self, action: Callable[[], T]) -> T:
+        """Runs an action on every rank; when it fails on any, every rank raises that failure."""
+        value, failure = _attempt(action)
+        # A vote first: it is all that an action which succeeds costs.
+        if self.any(failure is not None)[0]:
+            for rank, failed in enumerate(self.gather(failure)):
+                if failed is not None:
+                    # What was gathered is a copy; this rank's own still has its traceback.
+                    raise failure if failure is not None and rank == self.rank else failed
+        return value  # type: ignore[return-value]
+
+    def from_first(self, action: Callable[[], T]) -> T:
+        """Runs an action on rank 0 and returns its value, or raises its failure, on every rank."""
+        outcome: list[Any] = [_attempt(action) if self.first else None]
+        dist.broadcast_object_list(outcome, src=0, group=self._host)
+        value, failure = outcome[0]
+        if failure is not None:
+            raise failure
+        return value  # type: ignore[no-any-return]
+
+    def gather(self, value: T) -> list[T]:
+        """Returns every rank's value, in the order of ranks, on every rank."""
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self._host)
+        return values
+
+    def any(self, *flags: bool) -> list[bool]:
+        """Returns for each flag whether any rank raised it. Does not wait for the device."""
+        votes = torch.tensor([int(flag) for flag in flags])
+        dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._host)
+        return [bool(vote) for vote in votes.tolist()]
+
+    def spread(self, value: float) -> float:
+        """Returns the highest value of all ranks less the lowest."""
+        bounds = torch.tensor([value, -value], dtype=torch.float64)
+        dist.all_reduce(bounds, op=dist.ReduceOp.MAX, group=self._host)
+        return float(bounds.sum())
+
+    def tell(self, key: str) -> None:
+        """Notes a failure where every rank can see it, from any thread and without a collective."""
+        self._store.set(key, "1")
+
+    def told(self, key: str) -> bool:
+        """Whether any rank noted a failure under `key`."""
+        return bool(self._store.check([key]))
+
+    def wait(self) -> None:
+        """Waits for every rank."""
+        dist.barrier(group=self._host)
+
+    def leave(self) -> None:
+        """Leaves the process group, without waiting: others may have failed."""
+        dist.destroy_process_group()
+
+
+def _attempt(action: Callable[[], T]) -> tuple[T | None, BaseException | None]:
+    try:
+        return action(), None
+    except ArlowError as error:
+        return None, error
+    except Exception as error:
+        # Other ranks get the words, this one keeps the traceback.
+        plain = RuntimeError(f"{type(error).__name__}: {error}")
+        plain.__cause__ = error
+        return None, plain

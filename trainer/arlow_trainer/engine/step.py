@@ -1,0 +1,161 @@
+"""One optimisation step: every micro-batch forward and backward, one reduction, one update."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from arlow_trainer.config import TrainingSection
+from arlow_trainer.config.errors import DeviceMemoryError
+from arlow_trainer.mae import merge_units, visible_unit_batch
+
+from .logits import max_attention_logit
+from .schedule import learning_rate
+from .timing import PhaseClock
+
+
+class MicroBatch(Protocol):
+    """What the step needs of a micro-batch: samples of one modality and grid."""
+
+    @property
+    def modality(self) -> str: ...
+    @property
+    def frames(self) -> Tensor: ...
+    @property
+    def mask_seeds(self) -> Sequence[int]: ...
+
+
+@dataclass
+class LossSums:
+    """Losses summed over samples by modality: float32 [4], image sum and count, video likewise."""
+
+    values: Tensor
+
+    def means(self) -> tuple[float, float | None, float | None]:
+        """Returns the mean loss over all samples, over images, over videos (None: there were
+        none). Sums over ranks, and waits for the device."""
+        total = self.values.clone()
+        if dist.is_initialized():
+            dist.all_reduce(total)
+        image, images, video, videos = total.tolist()
+        mean = (image + video) / (images + videos) if images + videos else float("nan")
+        return mean, image / images if images else None, video / videos if videos else None
+
+
+class StepRunner:
+    """Runs optimisation steps on a DeepSpeed engine around a `MaskedAutoencoder`.
+
+    The loss of a step is the mean over the global batch's samples, however they are dealt to ranks
+    and cut into micro-batches: each rank sums its samples' losses and divides by the global batch.
+    """
+
+    def __init__(
+        self, engine: Any, training: TrainingSection, global_batch_size: int, total_steps: int
+    ) -> None:
+        self.engine = engine
+        self.clock = PhaseClock(engine.device)
+        self._training = training
+        self._total_steps = total_steps
+        # DeepSpeed averages over ranks what is a sum over ranks here.
+        self._weight = dist.get_world_size() / global_batch_size
+        self._sums = self._no_sums()
+
+    def step(self, number: int, micro_batches: Sequence[MicroBatch]) -> bool:
+        """Runs a step and returns whether it changed the weights; False: gradients overflowed.
+
+        Args:
+            number: global step, from 0; sets the learning rate.
+            micro_batches: this rank's share of the global batch; at least one.
+
+        Raises:
+            DeviceMemoryError: the device has too little memory for a micro-batch.
+        """
+        try:
+            return self._step(number, micro_batches)
+        except torch.OutOfMemoryError as error:
+            most = max(batch.frames.shape[0] for batch in micro_batches)
+            raise DeviceMemoryError(
+                f"the device's memory does not hold a micro-batch of {most} samples: "
+                f"{str(error).splitlines()[0]} Set training.batch.microBatch lower than it is, or "
+                "training.gradientCheckpointing to true; the run continues from its newest "
+                "checkpoint"
+            ) from error
+
+    def _step(self, number: int, micro_batches: Sequence[MicroBatch]) -> bool:
+        self.set_learning_rate(number)
+        sums = self._no_sums()
+        with contextlib.ExitStack() as stack:
+            if len(micro_batches) > 1 or dist.get_world_size() > 1:
+                stack.enter_context(self.engine.coalesce_grad_reduction())
+            for micro_batch in micro_batches:
+                with self.clock.phase("forward"):
+                    losses = self.losses(micro_batch)
+                with self.clock.phase("backward"):
+                    self.engine.backward(losses.sum() * self._weight)
+                place = 0 if micro_batch.modality == "image" else 2
+                sums[place] += losses.detach().sum()
+                sums[place + 1] += losses.numel()
+        before = self.engine.global_steps
+        with self.clock.phase("optimizer"):
+            self.engine.step()
+        if self.engine.global_steps != before + 1:
+            raise RuntimeError("DeepSpeed ignored step(): it was not an accumulation boundary")
+        self.last_sums = LossSums(sums)
+        applied = bool(self.engine.was_step_applied())
+        if applied:
+            self._sums += sums
+        return applied
+
+    def losses(self, micro_batch: MicroBatch) -> Tensor:
+        """Returns each sample's loss, float32 [batch] on the device."""
+        losses: Tensor = self.engine(*self._inputs(micro_batch))
+        return losses
+
+    def max_attention_logit(self, micro_batch: MicroBatch) -> float:
+        """Returns the largest attention logit on a micro-batch's first sample; waits for it."""
+        frames, units = self._inputs(micro_batch)
+        return max_attention_logit(self.engine.module, frames[:1], units[:1])
+
+    def _inputs(self, micro_batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Returns frames and visible units on the device."""
+        device = self.engine.device
+        frames = micro_batch.frames.to(device, non_blocking=True)
+        model = self._training.model
+        grid = (1, frames.shape[2] // model.patch_size, frames.shape[3] // model.patch_size)
+        units = visible_unit_batch(
+            micro_batch.mask_seeds, merge_units(grid), self._training.mae.mask_ratio
+        )
+        if device.type == "cuda":
+            units = units.pin_memory()
+        return frames, units.to(device, non_blocking=True)
+
+    def take_losses(self) -> LossSums:
+        """Returns and forgets the losses summed since the last call, of applied steps."""
+        sums, self._sums = self._sums, self._no_sums()
+        return LossSums(sums)
+
+    def set_learning_rate(self, number: int) -> None:
+        """Sets the learning rate of a global step."""
+        optimizer = self._training.optimizer
+        self.rate = learning_rate(
+            number, self._total_steps, optimizer.warmup_steps, optimizer.learning_rate
+        )
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = self.rate
+
+    def grad_norm(self) -> float:
+        """Returns the global gradient norm of the last step, before clipping."""
+        return float(self.engine.get_global_grad_norm() or 0.0)
+
+    def loss_scale(self) -> float | None:
+        """Returns the loss scale, None where there is none."""
+        return float(self.engine.optimizer.loss_scale) if self.engine.fp16_enabled() else None
+
+    def _no_sums(self) -> Tensor:
+        return torch.zeros(4, device=self.engine.device)
