@@ -1,0 +1,59 @@
+"""Which files continue a run, and which are told apart."""
+
+from __future__ import annotations
+
+import pytest
+
+from arlow_trainer.checkpoint.training_state import TrainingState, check_same_run
+from arlow_trainer.config import ArlowPretrain, ConfigError, load_run
+
+SIZES = {"image": 25, "video": 2}
+
+
+def saved_by(run: ArlowPretrain) -> TrainingState:
+    return TrainingState(
+        step=7,
+        next_sample=7 * run.spec.global_batch_size,
+        seed=0,
+        ranks=2,
+        total_steps=100,
+        set_sizes=SIZES,
+        precision="fp32",
+        loss=None,
+        loss_scaler={},
+        overflows=0,
+        skipped=0,
+        run=run.model_dump(mode="json", by_alias=True, exclude={"status"}),
+    )
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    ["epochs=2", "optimizer.learningRate=0.5", "data.workers=3", "batch.microBatch=1"],
+)
+def test_what_changes_neither_tensors_nor_order_is_allowed(harmless: str) -> None:
+    check_same_run(saved_by(load_run("tiny")), load_run("tiny", [harmless]), SIZES, "there")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ("model.depth=7", "spec.training.model.depth"),
+        ("mae.maskRatio=0.5", "spec.training.mae.maskRatio"),
+        ("seed=1", "spec.training.seed"),
+        ("data.videoProbability=0.5", "spec.training.data.videoProbability"),
+        ("data.minCropScale=0.5", "spec.training.data.minCropScale"),
+        ("batch.globalSize=64", "spec.training.batch.globalSize"),
+    ],
+)
+def test_what_changes_them_is_refused_by_field(change: str, field: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        check_same_run(saved_by(load_run("tiny")), load_run("tiny", [change]), SIZES, "there")
+    assert field in str(told.value)
+    assert "metadata.name" in str(told.value)
+
+
+def test_a_set_of_another_size_is_refused_with_both_numbers() -> None:
+    run = load_run("tiny")
+    with pytest.raises(ConfigError, match=r"images: 25 samples in there, 26 now"):
+        check_same_run(saved_by(run), run, {"image": 26, "video": 2}, "there")

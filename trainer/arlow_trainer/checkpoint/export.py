@@ -1,0 +1,93 @@
+"""What users keep of a checkpoint: the tower, its processors and the model card."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers.utils.logging import disable_progress_bar
+
+from arlow_trainer.config import ArlowPretrain, ModelSection
+from arlow_trainer.model import (
+    ArlowImageProcessor,
+    ArlowProcessor,
+    ArlowVideoProcessor,
+    ArlowVLVisionModel,
+)
+
+from .card import model_card
+from .reader import download, read_manifest
+from .store import Store
+from .training_state import TRAINING_STATE, TrainingState
+
+TOWER = "vision_encoder"
+IMAGE_PROCESSOR = "image_processor"
+VIDEO_PROCESSOR = "video_processor"
+PROCESSOR = "processor_config.json"
+CARD = "README.md"
+DECODER = "decoder"
+WEIGHTS = "model.safetensors"
+
+
+def weights_file(tensors: dict[str, Tensor]) -> Callable[[Path], None]:
+    """Returns a writer of tensors as a safetensors file that transformers reads."""
+    return lambda path: save_file(tensors, path, metadata={"format": "pt"})
+
+
+def fixed_files(tower: ArlowVLVisionModel, model: ModelSection) -> dict[str, bytes]:
+    """Returns every exported file that does not change while training, by its path.
+
+    That is the tower's config.json and code, so that `AutoModel.from_pretrained(folder,
+    trust_remote_code=True)` needs nothing of this project, and the processors.
+    """
+    sizes: dict[str, Any] = {
+        "patch_size": model.patch_size,
+        "temporal_patch_size": model.temporal_patch_size,
+        "merge_size": model.spatial_merge_size,
+    }
+    image, video = ArlowImageProcessor(**sizes), ArlowVideoProcessor(**sizes)
+    # Its bar would count zero shards: the weights are written elsewhere.
+    disable_progress_bar()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tower.save_pretrained(folder / TOWER, state_dict={})
+        # The folders first: a processor saved beside them writes one nested file alone.
+        image.save_pretrained(folder / IMAGE_PROCESSOR)
+        video.save_pretrained(folder / VIDEO_PROCESSOR)
+        ArlowProcessor(image, video).save_pretrained(folder)
+        files = (path for path in folder.rglob("*") if path.is_file() and path.name != WEIGHTS)
+        return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(files)}
+
+
+def decoder_config(run: ArlowPretrain) -> bytes:
+    """Returns the decoder's configuration as it is stored beside its weights."""
+    return (json.dumps(run.spec.training.mae.model_dump(by_alias=True), indent=1) + "\n").encode()
+
+
+def card_file(run: ArlowPretrain, state: TrainingState, parameters: int) -> bytes:
+    """Returns the model card of a checkpoint."""
+    return model_card(run, state, parameters).encode()
+
+
+def export(store: Store, step: int, out: Store) -> list[str]:
+    """Copies what users keep of a checkpoint to a folder or URL; returns the files' names.
+
+    They lie there as in the checkpoint: `vision_encoder/`, `image_processor/`, `video_processor/`,
+    `processor_config.json` and the model card. Every file is checked against the manifest.
+
+    Raises StoreError when the checkpoint is missing or damaged, or the target cannot be written.
+    """
+    manifest = read_manifest(store, step)
+    prefixes = (f"{TOWER}/", f"{IMAGE_PROCESSOR}/", f"{VIDEO_PROCESSOR}/")
+    names = [n for n in manifest.files if n.startswith(prefixes) or "/" not in n]
+    names = [n for n in names if n != TRAINING_STATE]
+    with tempfile.TemporaryDirectory() as folder:
+        paths = download(store, step, names, Path(folder))
+        for name, path in zip(names, paths, strict=True):
+            out.put_file(path, name)
+    return names

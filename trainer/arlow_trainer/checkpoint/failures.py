@@ -1,0 +1,251 @@
+"""What an exception of a store's client library means: one pure decision for every scheme.
+
+The client libraries (botocore, aiohttp, gcsfs, google-auth, azure) raise their own classes and wrap
+each other's; they are told apart by class name, error code and errno, so that none of them has to
+be installed or imported here.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from enum import Enum
+
+
+class Failure(Enum):
+    """Why an operation on a store failed."""
+
+    CREDENTIALS = "credentials"
+    CLOCK = "clock"
+    MISSING = "missing"
+    CONTAINER = "container"
+    FULL = "full"
+    READ_ONLY = "read-only"
+    NETWORK = "network"
+    BUSY = "busy"
+    EXISTS = "exists"
+    UNSUPPORTED = "unsupported"
+    OTHER = "other"
+
+    @property
+    def transient(self) -> bool:
+        """Whether the same request may succeed a little later."""
+        return self in (Failure.NETWORK, Failure.BUSY)
+
+
+# S3 codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+# Azure codes: https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes
+_CODES: dict[str, Failure] = {
+    **dict.fromkeys(
+        (
+            "AccessDenied",
+            "AccountProblem",
+            "AllAccessDisabled",
+            "ExpiredToken",
+            "InvalidAccessKeyId",
+            "InvalidClientTokenId",
+            "InvalidSecurity",
+            "InvalidToken",
+            "SignatureDoesNotMatch",
+            "AuthenticationFailed",
+            "AuthorizationFailure",
+            "AuthorizationPermissionMismatch",
+            "NoAuthenticationInformation",
+            "InvalidAuthenticationInfo",
+        ),
+        Failure.CREDENTIALS,
+    ),
+    "RequestTimeTooSkewed": Failure.CLOCK,
+    "NoSuchKey": Failure.MISSING,
+    "BlobNotFound": Failure.MISSING,
+    "NoSuchBucket": Failure.CONTAINER,
+    "ContainerNotFound": Failure.CONTAINER,
+    "FilesystemNotFound": Failure.CONTAINER,
+    "QuotaExceeded": Failure.FULL,
+    "XMinioStorageFull": Failure.FULL,
+    "InsufficientStorage": Failure.FULL,
+    "PreconditionFailed": Failure.EXISTS,
+    "BlobAlreadyExists": Failure.EXISTS,
+    "NotImplemented": Failure.UNSUPPORTED,
+    **dict.fromkeys(
+        (
+            "InternalError",
+            "OperationAborted",
+            "RequestTimeout",
+            "ServerBusy",
+            "ServiceUnavailable",
+            "SlowDown",
+            "Throttling",
+        ),
+        Failure.BUSY,
+    ),
+}
+
+_STATUSES: dict[int, Failure] = {
+    401: Failure.CREDENTIALS,
+    403: Failure.CREDENTIALS,
+    404: Failure.MISSING,
+    408: Failure.BUSY,
+    409: Failure.BUSY,
+    412: Failure.EXISTS,
+    429: Failure.BUSY,
+    500: Failure.BUSY,
+    501: Failure.UNSUPPORTED,
+    502: Failure.BUSY,
+    503: Failure.BUSY,
+    504: Failure.BUSY,
+    507: Failure.FULL,
+}
+
+_CLASSES: dict[str, Failure] = {
+    **dict.fromkeys(
+        (
+            "NoCredentialsError",
+            "PartialCredentialsError",
+            "CredentialRetrievalError",
+            "ProfileNotFound",
+            "TokenRetrievalError",
+            "DefaultCredentialsError",
+            "RefreshError",
+            "ClientAuthenticationError",
+            "CredentialUnavailableError",
+        ),
+        Failure.CREDENTIALS,
+    ),
+    "ResourceExistsError": Failure.EXISTS,
+    **dict.fromkeys(
+        (
+            "HTTPClientError",
+            "EndpointConnectionError",
+            "ClientConnectionError",
+            "ClientPayloadError",
+            "ServiceRequestError",
+            "ServiceResponseError",
+            "IncompleteRead",
+            "IncompleteReadError",
+            "ResponseStreamingError",
+            "ChecksumError",
+            "RequestException",
+            "gaierror",
+            "TransportError",
+        ),
+        Failure.NETWORK,
+    ),
+}
+
+_ERRNOS: dict[int, Failure] = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), Failure.FULL),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), Failure.READ_ONLY),
+    **dict.fromkeys((errno.EBUSY, errno.EAGAIN, errno.EREMOTEIO, errno.EIO), Failure.BUSY),
+    **dict.fromkeys(
+        (
+            errno.ECONNREFUSED,
+            errno.ECONNRESET,
+            errno.ECONNABORTED,
+            errno.EPIPE,
+            errno.ETIMEDOUT,
+            errno.EHOSTUNREACH,
+            errno.ENETUNREACH,
+            errno.ESTALE,
+        ),
+        Failure.NETWORK,
+    ),
+    errno.ENOENT: Failure.MISSING,
+    errno.EEXIST: Failure.EXISTS,
+}
+
+# Libraries that lose the code and keep only a text.
+_TEXTS: tuple[tuple[str, Failure], ...] = (
+    ("No space left on device", Failure.FULL),
+    ("File too large", Failure.FULL),
+    ("No such container", Failure.CONTAINER),
+    ("Azure Container does not exist", Failure.CONTAINER),
+    ("The specified bucket does not exist", Failure.CONTAINER),
+    ("Forbidden:", Failure.CREDENTIALS),
+    ("Must provide either a connection_string", Failure.CREDENTIALS),
+    ("unable to connect to account", Failure.CREDENTIALS),
+)
+
+
+def classify(error: BaseException, *, local: bool) -> Failure:
+    """The most telling reason found in `error` and in what it was raised from.
+
+    On a local store a permission problem is a `READ_ONLY` folder, elsewhere it is `CREDENTIALS`.
+    """
+    reasons = [reason for each in _chain(error) if (reason := _reason(each)) is not None]
+    if not reasons:
+        return Failure.OTHER
+    # A bare PermissionError or FileNotFoundError is what a wrapper keeps of an exact reason.
+    vague = (Failure.MISSING, Failure.READ_ONLY)
+    reason = next((each for each in reasons if each not in vague), reasons[0])
+    if reason is Failure.READ_ONLY and not local:
+        return Failure.CREDENTIALS
+    return reason
+
+
+def describe(error: BaseException) -> str:
+    """One line that says what went wrong, without an empty text or a bare class name alone."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:
+        text = error.strerror
+    return text or type(error).__name__
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        yield following
+        context = None if following.__suppress_context__ else following.__context__
+        following = following.__cause__ or context
+
+
+def _reason(error: BaseException) -> Failure | None:
+    code, status = _code_and_status(error)
+    if code in _CODES:
+        return _CODES[code]
+    text = str(error)
+    for part, failure in _TEXTS:
+        if part in text:
+            return failure
+    if status in _STATUSES:
+        return _STATUSES[status]
+    for each in type(error).__mro__:
+        if each.__name__ in _CLASSES:
+            return _CLASSES[each.__name__]
+    return _reason_of_builtin(error)
+
+
+def _code_and_status(error: BaseException) -> tuple[str, int | None]:
+    """Error code and HTTP status, as botocore, azure-core, gcsfs and aiohttp carry them."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        code = str(response.get("Error", {}).get("Code", ""))
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return code, status if isinstance(status, int) else _as_status(code)
+    code = str(getattr(error, "error_code", "") or "")
+    for name in ("status_code", "status", "code"):
+        status = _as_status(getattr(error, name, None))
+        if status is not None:
+            return code, status
+    return code, None
+
+
+def _as_status(value: object) -> int | None:
+    text = str(value)
+    return int(text) if text.isdigit() and len(text) == 3 else None
+
+
+def _reason_of_builtin(error: BaseException) -> Failure | None:
+    if isinstance(error, OSError) and error.errno in _ERRNOS:
+        return _ERRNOS[error.errno]
+    if isinstance(error, PermissionError):
+        return Failure.READ_ONLY
+    if isinstance(error, FileNotFoundError):
+        return Failure.MISSING
+    if isinstance(error, FileExistsError):
+        return Failure.EXISTS
+    if isinstance(error, TimeoutError | ConnectionError):
+        return Failure.NETWORK
+    return None

@@ -1,0 +1,151 @@
+"""What a run's folder in the store is called and what its manifest says. Pure: no I/O.
+
+A run URL `<checkpoint url>/<run name>/` holds `checkpoint-<step>/`, `pictures/`, `events.jsonl` and
+`lease.json`. A checkpoint exists when its `manifest.json`, written last, is valid.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+PARTS = "parts"
+LEASE = "lease.json"
+EVENTS = "events.jsonl"
+PICTURES = "pictures"
+
+_CHECKPOINT = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
+
+Attempt = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+def checkpoint_name(step: int) -> str:
+    """Folder of the checkpoint after `step` optimiser steps."""
+    if step < 0:
+        raise ValueError(f"a step is 0 or more, not {step}")
+    return f"checkpoint-{step}"
+
+
+def checkpoint_step(name: str) -> int | None:
+    """The step of a folder's name, or None where it is not a checkpoint's."""
+    match = _CHECKPOINT.fullmatch(name)
+    return int(match.group(1)) if match else None
+
+
+def manifest_key(step: int) -> str:
+    """Key of a checkpoint's manifest, relative to the run URL."""
+    return f"{checkpoint_name(step)}/{MANIFEST}"
+
+
+def part_key(step: int, rank: int) -> str:
+    """Key of the record in which a rank names the files it has uploaded."""
+    return f"{checkpoint_name(step)}/{PARTS}/rank-{rank}.json"
+
+
+def check_file_name(name: str) -> str:
+    """Returns `name` if it may name a file of a checkpoint: relative, forward slashes, no dots-only
+    part, not one of the names the layout keeps for itself. Raises ValueError otherwise."""
+    parts = name.split("/")
+    if "\\" in name or any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"{name!r} is not a relative path inside a checkpoint")
+    if name == MANIFEST or parts[0] == PARTS:
+        raise ValueError(f"{name!r} is kept for the checkpoint's own records")
+    return name
+
+
+class FileRecord(BaseModel):
+    """Size in bytes and SHA-256 (hex) of one file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Record(BaseModel):
+    """A record of files, kept in the store as JSON with a digest of itself.
+
+    The digest makes a changed byte of the record as visible as one of the files it names.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    files: dict[str, FileRecord]
+
+    @model_validator(mode="after")
+    def _names_are_inside(self) -> Self:
+        for name in self.files:
+            check_file_name(name)
+        return self
+
+    def to_bytes(self) -> bytes:
+        """The record as it is stored."""
+        content = self.model_dump(mode="json")
+        content["digest"] = _digest(content)
+        return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Reads what `to_bytes` wrote; raises ValueError (one line) when anything is off."""
+        try:
+            content = json.loads(data)
+        except ValueError:
+            raise ValueError("it is not JSON") from None
+        if not isinstance(content, dict):
+            raise ValueError("it is not a JSON object")
+        digest = content.pop("digest", None)
+        if digest != _digest(content):
+            raise ValueError("its digest does not match its content")
+        try:
+            return cls.model_validate_json(json.dumps(content))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
+
+
+class Manifest(_Record):
+    """What a committed checkpoint holds. Written last; without a valid one there is no checkpoint.
+
+    `created` is UTC; `attempt` names the process group that wrote it; `ranks` is its world size;
+    `files` maps every file's path, relative to the checkpoint, to its size and hash.
+    """
+
+    format_version: Literal[1] = 1
+    step: Annotated[int, Field(ge=0)]
+    created: datetime
+    attempt: Attempt
+    ranks: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _created_in_utc(self) -> Self:
+        if self.created.utcoffset() != UTC.utcoffset(None):
+            raise ValueError("created must be a UTC time")
+        return self
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of all files together."""
+        return sum(record.size for record in self.files.values())
+
+
+class PartRecord(_Record):
+    """What one rank has uploaded: in save number `save` of its `attempt`.
+
+    Attempt and number together tell it from a leftover of an earlier process or an earlier try.
+    """
+
+    attempt: Attempt
+    save: Annotated[int, Field(ge=0)]
+
+
+def _digest(content: dict[str, object]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,220 @@
+"""Finds, verifies and downloads the checkpoints that a run URL holds."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from arlow_trainer.checkpoint.explain import MissingObject
+from arlow_trainer.checkpoint.layout import (
+    MANIFEST,
+    FileRecord,
+    Manifest,
+    checkpoint_name,
+    checkpoint_step,
+    manifest_key,
+)
+from arlow_trainer.checkpoint.store import Store
+from arlow_trainer.config.errors import StoreError
+
+READERS = 4
+
+log = logging.getLogger(__name__)
+
+
+class Damaged(StoreError):
+    """A manifest or a file of a checkpoint is not what was written."""
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """A checkpoint's folder as a listing shows it.
+
+    `valid`: the manifest is intact and every file is there with its size; `reason` says what is
+    wrong otherwise. `bytes` is the size of all files, `created` a UTC time; both are None where no
+    intact manifest states them. `unfinished`: there is no manifest, it was never committed.
+    """
+
+    step: int
+    uri: str
+    valid: bool
+    reason: str
+    bytes: int | None
+    created: datetime | None
+    unfinished: bool = False
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A damaged file: its path inside the checkpoint and what is wrong with it."""
+
+    file: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}"
+
+
+def steps_in(store: Store) -> list[int]:
+    """Steps of all checkpoint folders, finished or not, in ascending order."""
+    steps = (checkpoint_step(name) for name in store.list_dirs())
+    return sorted(step for step in steps if step is not None)
+
+
+def read_manifest(store: Store, step: int) -> Manifest:
+    """A checkpoint's manifest. Raises `MissingObject` or `Damaged` (both StoreError)."""
+    where = store.url_of(manifest_key(step))
+    try:
+        data = store.read_bytes(manifest_key(step))
+    except MissingObject:
+        raise MissingObject(
+            f"{store.url_of(checkpoint_name(step))} is no checkpoint: it has no {MANIFEST} "
+            "(its writing was never finished, or the step is wrong). "
+            "`arlow checkpoints ls` lists what there is."
+        ) from None
+    try:
+        manifest = Manifest.from_bytes(data)
+        if manifest.step != step:
+            raise ValueError(f"it is the manifest of step {manifest.step}")
+    except ValueError as error:
+        raise Damaged(f"{where} is damaged: {error}. Use another checkpoint.") from None
+    return manifest
+
+
+def list_checkpoints(store: Store) -> list[CheckpointInfo]:
+    """Every checkpoint folder in ascending order of steps, checked without reading the files."""
+    steps = steps_in(store)
+    with ThreadPoolExecutor(READERS) as pool:
+        found = pool.map(lambda step: inspect(store, step), steps)
+        return [info for info in found if info is not None]
+
+
+def inspect(store: Store, step: int) -> CheckpointInfo | None:
+    """One checkpoint's state, from its manifest and a listing; None where its folder is empty."""
+    folder = checkpoint_name(step)
+    stored = store.list(folder)
+    if not stored:
+        return None
+    manifest: Manifest | None = None
+    reason = "unfinished: it has no manifest"
+    unfinished = manifest_key(step) not in stored
+    if not unfinished:
+        try:
+            manifest = read_manifest(store, step)
+            reason = next((str(each) for each in _size_problems(folder, manifest, stored)), "")
+        except (Damaged, MissingObject) as error:
+            reason = str(error)
+    return CheckpointInfo(
+        step=step,
+        uri=store.url_of(folder),
+        valid=manifest is not None and not reason,
+        reason=reason,
+        bytes=manifest.total_bytes if manifest else None,
+        created=manifest.created if manifest else None,
+        unfinished=unfinished,
+    )
+
+
+def verify(store: Store, step: int) -> list[Problem]:
+    """Reads every byte of a checkpoint; the files that are not as the manifest says.
+
+    A damaged manifest is a problem of the file `manifest.json`. Raises StoreError when there is no
+    such checkpoint or the store cannot be read.
+    """
+    try:
+        manifest = read_manifest(store, step)
+    except Damaged as error:
+        return [Problem(MANIFEST, str(error))]
+    folder = checkpoint_name(step)
+    with ThreadPoolExecutor(READERS) as pool:
+        found = pool.map(
+            lambda item: _content_problem(store, folder, item[0], item[1]),
+            sorted(manifest.files.items()),
+        )
+        return [problem for problem in found if problem is not None]
+
+
+def newest_valid(
+    store: Store,
+    deep: bool = True,
+    on_skip: Callable[[CheckpointInfo, str], None] | None = None,
+) -> CheckpointInfo | None:
+    """The newest checkpoint that is intact, or None where there is none.
+
+    With `deep` its files are read and hashed, otherwise only their sizes are looked at. Every newer
+    one that is passed over is told to `on_skip` with the reason, and logged.
+    """
+    for step in reversed(steps_in(store)):
+        info = inspect(store, step)
+        if info is None:
+            continue
+        reason = info.reason
+        if info.valid and deep:
+            reason = "; ".join(str(problem) for problem in verify(store, step))
+        if not reason:
+            return info
+        log.warning("passing over %s: %s", info.uri, reason)
+        if on_skip is not None:
+            on_skip(info, reason)
+    return None
+
+
+def download(store: Store, step: int, keys: Iterable[str], directory: Path) -> list[Path]:
+    """Copies files of a checkpoint under `directory`, each under its own path; returns the paths.
+
+    `keys` are paths inside the checkpoint. Every file is hashed; raises StoreError naming the first
+    that is missing or damaged, which is then not left behind.
+    """
+    manifest = read_manifest(store, step)
+    paths = []
+    for key in keys:
+        record = manifest.files.get(key)
+        uri = f"{store.url_of(checkpoint_name(step))}/{key}"
+        if record is None:
+            raise StoreError(f"{uri} is not a file of this checkpoint: its manifest lacks it.")
+        path = directory / key
+        store.get_file(f"{checkpoint_name(step)}/{key}", path)
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            what = _difference(record, file.tell(), sha256)
+        if what:
+            path.unlink()
+            raise Damaged(
+                f"{uri} is damaged: {what}. Use an earlier checkpoint (`arlow checkpoints ls`)."
+            )
+        paths.append(path)
+    return paths
+
+
+def _size_problems(folder: str, manifest: Manifest, stored: dict[str, int]) -> Iterable[Problem]:
+    for name, record in sorted(manifest.files.items()):
+        size = stored.get(f"{folder}/{name}")
+        if size is None:
+            yield Problem(name, "is missing")
+        elif size != record.size:
+            yield Problem(name, f"has {size} bytes instead of {record.size}")
+
+
+def _content_problem(store: Store, folder: str, name: str, record: FileRecord) -> Problem | None:
+    try:
+        what = _difference(record, *store.digest(f"{folder}/{name}"))
+    except MissingObject:
+        what = "is missing"
+    except StoreError as error:
+        if store.local_path is None:
+            raise  # a network that fails says nothing about the file
+        what = str(error)
+    return Problem(name, what) if what else None
+
+
+def _difference(record: FileRecord, size: int, sha256: str) -> str:
+    if size != record.size:
+        return f"has {size} bytes instead of {record.size}"
+    if sha256 != record.sha256:
+        return "its content has changed: the SHA-256 differs from the manifest's"
+    return ""

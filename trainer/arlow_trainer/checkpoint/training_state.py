@@ -1,0 +1,125 @@
+"""What a checkpoint says of the run beside its tensors: enough to go on exactly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
+
+from arlow_trainer.config import ArlowPretrain
+from arlow_trainer.config.errors import ConfigError, StoreError
+
+TRAINING_STATE = "training_state.json"
+
+# Fields of spec.training that change what the saved tensors or the data's order mean.
+_IDENTITY = (
+    "model",
+    "mae",
+    "seed",
+    "data.video_probability",
+    "data.image_size",
+    "data.clip_frames",
+    "data.frame_stride",
+    "data.min_crop_scale",
+    "data.flip",
+)
+
+
+class TrainingState(BaseModel):
+    """State of a run after `step` optimisation steps.
+
+    The data's whole state is `next_sample`, the global index of the first sample not yet seen; all
+    random choices follow from it, `seed` and `set_sizes` (samples of each set, by modality).
+    `loss_scaler` is empty without fp16.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    step: int
+    next_sample: int
+    seed: int
+    ranks: int
+    total_steps: int
+    set_sizes: dict[str, int]
+    precision: str
+    loss: float | None
+    loss_scaler: dict[str, float]
+    overflows: int
+    skipped: int
+    run: dict[str, Any]
+
+    def to_bytes(self) -> bytes:
+        """The state as it is stored."""
+        return (self.model_dump_json(indent=1) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, place: str) -> TrainingState:
+        """Reads what `to_bytes` wrote; `place` names it in messages. Raises StoreError."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise StoreError(
+                f"{place}: {where}: {first['msg']}; it was written by another version of Arlow: "
+                "resume with that version"
+            ) from None
+
+
+def check_same_run(
+    state: TrainingState, run: ArlowPretrain, set_sizes: Mapping[str, int], place: str
+) -> None:
+    """Refuses to continue a run whose saved tensors or data order are no longer described.
+
+    Raises ConfigError with one line for every field, and every set's size, that differs.
+    """
+    saved = ArlowPretrain.model_validate(state.run)
+    lines = []
+    for path in _IDENTITY:
+        before = _dump(_at(saved.spec.training, path))
+        now = _dump(_at(run.spec.training, path))
+        lines += [
+            f"spec.training.{_camel(path)}{key}: {old} in {place}, {new} in this file"
+            for key, old, new in _differences(before, now)
+        ]
+    if saved.spec.global_batch_size != run.spec.global_batch_size:
+        lines.append(
+            f"spec.training.batch.globalSize: {saved.spec.global_batch_size} in {place}, "
+            f"{run.spec.global_batch_size} in this file"
+        )
+    lines += [
+        f"spec.training.data.{modality}s: {state.set_sizes.get(modality, 0):,} samples in {place}, "
+        f"{size:,} now, so their order is another"
+        for modality, size in set_sizes.items()
+        if state.set_sizes.get(modality) != size
+    ]
+    if lines:
+        lines.append("set them back to continue that run, or start another: metadata.name")
+        raise ConfigError("\n".join(lines))
+
+
+def _at(section: Any, path: str) -> Any:
+    for name in path.split("."):
+        section = getattr(section, name)
+    return section
+
+
+def _camel(path: str) -> str:
+    return ".".join(to_camel(name) for name in path.split("."))
+
+
+def _dump(value: Any) -> Any:
+    return value.model_dump(mode="json", by_alias=True) if isinstance(value, BaseModel) else value
+
+
+def _differences(before: Any, now: Any) -> list[tuple[str, str, str]]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            (f".{key}", json.dumps(before.get(key)), json.dumps(now.get(key)))
+            for key in now
+            if before.get(key) != now.get(key)
+        ]
+    return [] if before == now else [("", json.dumps(before), json.dumps(now))]

@@ -1,0 +1,411 @@
+"""Writes checkpoints beside training: one worker thread, one save at a time, the manifest last.
+
+Every rank uploads its own files and then a part record that names them. Rank 0 waits for the parts
+of all ranks and commits the checkpoint by writing its manifest. A save that fails at any point
+leaves no manifest, hence no checkpoint, and the ones before it untouched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, TypeVar
+
+from arlow_trainer.checkpoint.explain import MissingObject, local_error
+from arlow_trainer.checkpoint.failures import Failure, classify, describe
+from arlow_trainer.checkpoint.layout import (
+    MANIFEST,
+    PARTS,
+    FileRecord,
+    Manifest,
+    PartRecord,
+    check_file_name,
+    checkpoint_name,
+    manifest_key,
+    part_key,
+)
+from arlow_trainer.checkpoint.staging import Staging
+from arlow_trainer.checkpoint.store import Store
+from arlow_trainer.config.errors import ArlowError, StoreError
+
+COMMIT_TIMEOUT_S = 1800.0
+ABANDON_S = 5.0
+POLL_FIRST_S = 0.05
+POLL_LONGEST_S = 2.0
+
+FileWriter = Callable[[Path], None]
+"""Writes one file of a checkpoint to the local path given; runs in the worker thread."""
+
+T = TypeVar("T")
+
+
+class FailureBoard(Protocol):
+    """Where ranks tell each other of failures; independent of the store, which may be what failed.
+
+    Both methods are called from the worker thread and must not block for long.
+    """
+
+    def tell(self, key: str) -> None:
+        """Notes a failure for every rank."""
+
+    def told(self, key: str) -> bool:
+        """Whether any rank noted it."""
+
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SaveEvent:
+    """The end of one save: committed when `error` is None.
+
+    `bytes` is the size of the whole checkpoint (all ranks), `duration_s` the time from `submit` to
+    the commit.
+    """
+
+    step: int
+    uri: str
+    duration_s: float
+    bytes: int
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class _Save:
+    step: int
+    number: int
+    files: Mapping[str, FileWriter | bytes]
+    submitted: float
+
+
+class BackgroundWriter:
+    """Saves checkpoints of one process group; every rank has one and submits the same steps.
+
+    `attempt` (32 hex digits) is the same on all ranks and new for every start of the process group.
+    `staging` is where files are written before they are uploaded; see `Staging` for the default.
+    `on_event` is called from the worker thread with every save's end. Through `board` a failure on
+    one rank ends the save on all of them; without it they wait until `commit_timeout_s`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rank: int,
+        ranks: int,
+        attempt: str,
+        on_event: Callable[[SaveEvent], None],
+        *,
+        board: FailureBoard | None = None,
+        staging: Path | None = None,
+        commit_timeout_s: float = COMMIT_TIMEOUT_S,
+    ) -> None:
+        if not 0 <= rank < ranks:
+            raise ValueError(f"rank {rank} is not in a group of {ranks}")
+        self._store = store
+        self._rank = rank
+        self._ranks = ranks
+        self._attempt = attempt
+        self._on_event = on_event
+        self._commit_timeout_s = commit_timeout_s
+        self._board = board
+        self._abandoned = threading.Event()
+        self._staging = Staging(store, attempt, rank, staging)
+        self._changed = threading.Condition()
+        self._pending: _Save | None = None
+        self._failure: ArlowError | None = None
+        self._committed: int | None = None
+        self._submitted = 0
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> BackgroundWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close(abandon=error is not None)
+
+    def submit(self, step: int, files: Mapping[str, FileWriter | bytes]) -> float:
+        """Hands over a checkpoint to save; returns the seconds waited for the save before it.
+
+        `files` maps paths inside the checkpoint to their bytes, or to a callable that writes them
+        to a local path; nothing of it may change afterwards. A step that this attempt has already
+        committed is not saved again. Raises the ArlowError of an earlier save that failed; the new
+        one is then not started.
+        """
+        for name in files:
+            check_file_name(name)
+        started = time.monotonic()
+        with self._changed:
+            if self._closing:
+                raise ValueError("the writer is closed")
+            self._changed.wait_for(lambda: self._pending is None)
+            waited = time.monotonic() - started
+            # Counts calls, not saves: so the ranks' numbers agree whatever happens on each.
+            self._submitted += 1
+            self._raise_failure()
+            if step == self._committed:
+                return waited
+            self._pending = _Save(step, self._submitted, dict(files), time.monotonic())
+            if self._thread is None:
+                # A daemon: a process that is ending for another reason must not wait for a store.
+                self._thread = threading.Thread(
+                    target=self._work, name="checkpoint-writer", daemon=True
+                )
+                self._thread.start()
+            self._changed.notify_all()
+        return waited
+
+    def poll(self) -> bool:
+        """Whether no save is under way; raises the failure of an earlier one."""
+        with self._changed:
+            self._raise_failure()
+            return self._pending is None
+
+    def wait(self) -> None:
+        """Returns when everything submitted is committed; raises the failure of a save."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._pending is None)
+            self._raise_failure()
+
+    def close(self, abandon: bool = False) -> None:
+        """Ends the worker after the save under way, and removes the staging folder.
+
+        With `abandon` the save under way is given up: other ranks may be gone, and an end must not
+        wait for them.
+        """
+        if abandon:
+            self._abandoned.set()
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is not None:
+            thread.join(ABANDON_S if abandon else None)
+        self._staging.remove()
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._pending is not None or self._closing)
+                save = self._pending
+            if save is None:
+                return
+            failure, size = None, 0
+            try:
+                size = self._save(save)
+            except ArlowError as error:
+                failure = error
+            except Exception as error:
+                failure = _as_arlow_error(error, self._store.url_of(checkpoint_name(save.step)))
+                failure.__cause__ = error
+            if failure is not None and self._board is not None:
+                self._board.tell(self._failure_key(save))
+            self._report(save, size, failure)
+            with self._changed:
+                self._failure = failure
+                if failure is None:
+                    self._committed = save.step
+                self._pending = None
+                self._changed.notify_all()
+
+    def _report(self, save: _Save, size: int, failure: ArlowError | None) -> None:
+        event = SaveEvent(
+            step=save.step,
+            uri=self._store.url_of(checkpoint_name(save.step)),
+            duration_s=time.monotonic() - save.submitted,
+            bytes=size,
+            error=None if failure is None else str(failure),
+        )
+        try:
+            self._on_event(event)
+        except Exception:
+            log.exception("the handler of a checkpoint's end failed")
+
+    def _save(self, save: _Save) -> int:
+        """Uploads, commits or waits for the commit; returns the checkpoint's size in bytes."""
+        if self._rank == 0:
+            # While files are replaced, a manifest of an earlier attempt would describe a mixture.
+            self._store.delete(manifest_key(save.step))
+        self._staging.prepare()
+        records = self._upload_all(save)
+        part = PartRecord(attempt=self._attempt, save=save.number, files=records)
+        if self._ranks > 1:
+            self._store.write_bytes(part_key(save.step, self._rank), part.to_bytes())
+        if self._rank == 0:
+            return self._commit(save, part)
+        return self._await_commit(save, part)
+
+    def _upload_all(self, save: _Save) -> dict[str, FileRecord]:
+        records: dict[str, FileRecord] = {}
+        try:
+            for name in sorted(save.files):
+                records[name] = self._upload(save, name)
+        except Exception:
+            # No part record names these files yet, so nothing can be committed with them; a full
+            # disk has to get its space back.
+            self._delete_uploaded(save, records)
+            raise
+        return records
+
+    def _delete_uploaded(self, save: _Save, records: Mapping[str, FileRecord]) -> None:
+        try:
+            for name in records:
+                self._store.delete(f"{checkpoint_name(save.step)}/{name}")
+        except ArlowError as error:
+            log.warning("leftovers stay in %s: %s", checkpoint_name(save.step), error)
+
+    def _upload(self, save: _Save, name: str) -> FileRecord:
+        key = f"{checkpoint_name(save.step)}/{name}"
+        content = save.files[name]
+        if isinstance(content, bytes):
+            self._store.write_bytes(key, content)
+            return FileRecord(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+        staged = self._staging.path(name)
+        try:
+            content(staged)
+            with staged.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                size = file.tell()
+            self._store.put_file(staged, key, move=True)
+        except ArlowError:
+            raise
+        except Exception as error:
+            raise _as_arlow_error(error, staged) from error
+        finally:
+            staged.unlink(missing_ok=True)
+        return FileRecord(size=size, sha256=sha256)
+
+    def _commit(self, save: _Save, own: PartRecord) -> int:
+        files = dict(own.files)
+        for rank in range(1, self._ranks):
+            part = self._await_part(save, rank)
+            twice = sorted(files.keys() & part.files.keys())
+            if twice:
+                raise ArlowError(
+                    f"Two ranks wrote {twice[0]} of {checkpoint_name(save.step)}. "
+                    "This is a defect of the trainer: please report it."
+                )
+            files.update(part.files)
+        folder = checkpoint_name(save.step)
+        self._check_sizes(folder, files)
+        manifest = Manifest(
+            step=save.step,
+            created=datetime.now(UTC),
+            attempt=self._attempt,
+            ranks=self._ranks,
+            files=files,
+        )
+        self._store.write_bytes(manifest_key(save.step), manifest.to_bytes())
+        self._tidy(folder, manifest)
+        return manifest.total_bytes
+
+    def _check_sizes(self, folder: str, files: Mapping[str, FileRecord]) -> None:
+        stored = self._store.list(folder)
+        for name, record in files.items():
+            size = stored.get(f"{folder}/{name}")
+            if size != record.size:
+                found = "is missing" if size is None else f"has {size} bytes"
+                raise StoreError(
+                    f"{self._store.url_of(folder)}/{name} {found} after its upload of "
+                    f"{record.size} bytes. Check the store, and that no other run writes there."
+                )
+
+    def _tidy(self, folder: str, manifest: Manifest) -> None:
+        """Removes the part records and what an earlier attempt at this step left behind."""
+        kept = {f"{folder}/{name}" for name in (*manifest.files, MANIFEST)}
+        try:
+            for key in self._store.list(folder):
+                if key not in kept:
+                    self._store.delete(key)
+            self._store.delete_tree(f"{folder}/{PARTS}")
+        except ArlowError as error:
+            log.warning("leftovers stay in %s: %s", folder, error)
+
+    def _await_part(self, save: _Save, rank: int) -> PartRecord:
+        def read() -> PartRecord | None:
+            data = self._read_if_there(part_key(save.step, rank))
+            part = None if data is None else PartRecord.from_bytes(data)
+            ours = part is not None and (part.attempt, part.save) == (self._attempt, save.number)
+            return part if ours else None
+
+        return self._await(save, f"the files of rank {rank}", read)
+
+    def _await_commit(self, save: _Save, own: PartRecord) -> int:
+        def read() -> Manifest | None:
+            data = self._read_if_there(manifest_key(save.step))
+            manifest = None if data is None else Manifest.from_bytes(data)
+            # The hashes tell this save's manifest from one of an earlier try of the same attempt.
+            ours = (
+                manifest is not None
+                and manifest.attempt == self._attempt
+                and own.files.items() <= manifest.files.items()
+            )
+            return manifest if ours else None
+
+        return self._await(save, "the commit by rank 0", read).total_bytes
+
+    def _read_if_there(self, key: str) -> bytes | None:
+        try:
+            return self._store.read_bytes(key)
+        except MissingObject:
+            return None
+
+    def _await(self, save: _Save, what: str, read: Callable[[], T | None]) -> T:
+        deadline = time.monotonic() + self._commit_timeout_s
+        pause = POLL_FIRST_S
+        while True:
+            self._check_others(save)
+            try:
+                found = read()
+            except ValueError:
+                found = None  # damaged: what an earlier attempt left, to be replaced by its rank
+            if found is not None:
+                return found
+            if time.monotonic() >= deadline:
+                raise StoreError(
+                    f"{self._store.url_of(checkpoint_name(save.step))} was not completed: "
+                    f"{what} did not come within {self._commit_timeout_s:.0f} s. "
+                    "Look at the other ranks' logs; the checkpoints before it are intact."
+                )
+            self._abandoned.wait(pause)
+            pause = min(2 * pause, POLL_LONGEST_S)
+
+    def _check_others(self, save: _Save) -> None:
+        folder = self._store.url_of(checkpoint_name(save.step))
+        if self._abandoned.is_set():
+            raise StoreError(f"{folder} was given up: the run is ending on a failure.")
+        if self._board is not None and self._board.told(self._failure_key(save)):
+            raise StoreError(
+                f"{folder} was not completed: another rank's save failed; its log says why. "
+                "The checkpoints before it are intact."
+            )
+
+    def _failure_key(self, save: _Save) -> str:
+        return f"save-failed/{self._attempt}/{save.number}"
+
+
+def _as_arlow_error(error: Exception, what: Path | str) -> ArlowError:
+    """A failure while a file is staged: of the disk under it, or of its own writer."""
+    if isinstance(error, OSError) or classify(error, local=True) is Failure.FULL:
+        return local_error(Path(what), error)
+    return ArlowError(
+        f"Saving {what} failed: {type(error).__name__}: {describe(error)}. "
+        "This is a defect of the trainer: please report it. The checkpoints before it are intact."
+    )
