@@ -1,0 +1,176 @@
+"""A real Prometheus for tests: scrapes processes of this machine and answers PromQL."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+needs_prometheus = pytest.mark.skipif(
+    not (shutil.which("prometheus") and shutil.which("promtool")),
+    reason="Prometheus is missing: apt-get install prometheus",
+)
+
+START_SECONDS = 30.0
+DASHBOARD = Path(__file__).parents[2] / "charts" / "dashboards" / "run.json"
+
+
+class Prometheus:
+    """A running server, asked over HTTP."""
+
+    def __init__(self, port: int) -> None:
+        self._url = f"http://127.0.0.1:{port}"
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """Answers PromQL now: a series each with its `metric` (labels) and `value`."""
+        result = self._get("query", query=expression)["result"]
+        assert isinstance(result, list)
+        return result
+
+    def query_range(self, expression: str, seconds: float) -> list[dict[str, Any]]:
+        """Answers PromQL over the last seconds, as a panel's curve does."""
+        end = time.time()
+        answer = self._get(
+            "query_range", query=expression, start=end - seconds, end=end, step=seconds / 20
+        )
+        result = answer["result"]
+        assert isinstance(result, list)
+        return result
+
+    def firing(self) -> dict[str, dict[str, str]]:
+        """Labels and annotations of the alerts that fire now, by name."""
+        alerts = self._get("alerts")["alerts"]
+        return {
+            alert["labels"]["alertname"]: alert["labels"] | alert["annotations"]
+            for alert in alerts
+            if alert["state"] == "firing"
+        }
+
+    def wait_for(self, expression: str, seconds: float = 20.0) -> list[dict[str, Any]]:
+        """Waits until PromQL has an answer, and returns it."""
+        end = time.monotonic() + seconds
+        while not (result := self.query(expression)):
+            assert time.monotonic() < end, f"no answer to {expression} within {seconds} s"
+            time.sleep(0.2)
+        return result
+
+    def _get(self, path: str, **parameters: Any) -> dict[str, Any]:
+        url = f"{self._url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                data: dict[str, Any] = json.load(answer)["data"]
+                return data
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{parameters}: {error.read().decode()}") from error
+
+
+@contextmanager
+def prometheus(
+    folder: Path, targets: Sequence[str], rules: Sequence[Path] = (), interval: str = "500ms"
+) -> Iterator[Prometheus]:
+    """Starts a Prometheus that scrapes HOST:PORT targets and evaluates rule files."""
+    config = folder / "prometheus.yml"
+    document = {
+        "global": {"scrape_interval": interval, "evaluation_interval": interval},
+        "rule_files": [str(rule) for rule in rules],
+        "scrape_configs": [{"job_name": "arlow", "static_configs": [{"targets": list(targets)}]}],
+    }
+    config.write_text(yaml.safe_dump(document))
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    command = [
+        "prometheus",
+        f"--config.file={config}",
+        f"--storage.tsdb.path={folder / 'tsdb'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    log = folder / "prometheus.log"
+    with log.open("w") as output, subprocess.Popen(command, stderr=output) as process:
+        try:
+            _wait_until_ready(port, process, log)
+            yield Prometheus(port)
+        finally:
+            process.terminate()
+
+
+def _wait_until_ready(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=1).close()
+            return
+        except OSError:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.1)
+
+
+def panel_queries(run: str, rate_interval: str = "4s") -> list[tuple[str, str, bool]]:
+    """Every expression of the Run dashboard, as (panel or annotation, PromQL, instant).
+
+    Variables are expanded as Grafana expands them, the namespace to all.
+    """
+    dashboard = json.loads(DASHBOARD.read_text())
+    found = [
+        (panel["title"], target["expr"], bool(target.get("instant")))
+        for panel in dashboard["panels"]
+        for target in panel.get("targets", [])
+    ]
+    found += [(one["name"], one["expr"], False) for one in dashboard["annotations"]["list"]]
+    variables = {"$namespace": ".*", "$run": run, "$__rate_interval": rate_interval}
+    return [(title, _expanded(expr, variables), instant) for title, expr, instant in found]
+
+
+def unanswered_panels(
+    server: Prometheus, run: str, absent: Sequence[str] = (), seconds: float = 10.0
+) -> list[str]:
+    """The dashboard's expressions that have no data; `absent` names metrics that a run may lack."""
+    missing = []
+    for title, expr, instant in panel_queries(run):
+        if any(metric in expr for metric in absent):
+            continue
+        answer = server.query(expr) if instant else server.query_range(expr, seconds)
+        if not answer:
+            missing.append(f"{title}: {expr}")
+    return missing
+
+
+def hastened(rules: Path, folder: Path, factor: float) -> Path:
+    """Writes rules whose durations and limits in seconds are divided by a factor.
+
+    What is left as it is: ratios, counts and limits below 300, which are no times.
+    """
+
+    def shorter(match: re.Match[str]) -> str:
+        seconds = float(match[2]) * {"s": 1, "m": 60, "h": 3600}[match[3]]
+        return f"{match[1]}{max(1, round(1000 * seconds / factor))}ms"
+
+    def smaller(match: re.Match[str]) -> str:
+        return f"{match[1]}{float(match[2]) / factor:.3f}"
+
+    text = re.sub(r"(\[|for: )(\d+)([smh])\b", shorter, rules.read_text())
+    text = re.sub(r"(> |, |^ +)([36]00|1800|3600)\b", smaller, text, flags=re.MULTILINE)
+    target = folder / rules.name
+    target.write_text(text)
+    return target
+
+
+def _expanded(expression: str, variables: dict[str, str]) -> str:
+    for name, value in variables.items():
+        expression = expression.replace(name, value)
+    assert "$" not in expression, f"unknown variable in {expression}"
+    return expression

@@ -1,0 +1,91 @@
+"""Alerts as code: sound rules, each proven to fire and to stay quiet, each with a runbook."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_server import needs_prometheus
+from telemetry_reports import make_readout, make_report
+
+from arlow_trainer.config import ArlowPretrain
+from arlow_trainer.telemetry import CheckpointReport, Telemetry
+
+ROOT = Path(__file__).parents[2]
+RULES = ROOT / "charts" / "alerts" / "trainer.yaml"
+PROOF = Path(__file__).parent / "alerts" / "trainer_test.yaml"
+
+
+def alerts() -> dict[str, dict[str, Any]]:
+    groups = yaml.safe_load(RULES.read_text())["groups"]
+    return {rule["alert"]: rule for group in groups for rule in group["rules"] if "alert" in rule}
+
+
+@needs_prometheus
+def test_promtool_accepts_the_rules() -> None:
+    done = subprocess.run(
+        ["promtool", "check", "rules", str(RULES)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_prometheus
+def test_each_alert_fires_and_stays_quiet() -> None:
+    done = subprocess.run(
+        ["promtool", "test", "rules", str(PROOF)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", alerts())
+def test_each_alert_is_proven_both_ways(name: str) -> None:
+    tests = yaml.safe_load(PROOF.read_text())["tests"]
+    cases = [case for test in tests for case in test.get("alert_rule_test", [])]
+    expected = [bool(case["exp_alerts"]) for case in cases if case["alertname"] == name]
+    assert {True, False} == set(expected)
+
+
+@pytest.mark.parametrize("name", alerts())
+def test_each_alert_has_a_runbook(name: str) -> None:
+    rule = alerts()[name]
+    page = ROOT / rule["annotations"]["runbook_url"]
+    text = page.read_text()
+    assert text.startswith(f"# {name}\n")
+    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert headings == ["What it means", "Look", "Act"]
+    index = (page.parent / "README.md").read_text()
+    assert f"[{name}]({page.name})" in index
+    assert rule["labels"]["severity"] in ("critical", "warning")
+
+
+def test_no_runbook_without_alert() -> None:
+    pages = {path.name for path in (ROOT / "docs" / "runbooks").glob("*.md")} - {"README.md"}
+    assert pages == {Path(rule["annotations"]["runbook_url"]).name for rule in alerts().values()}
+
+
+@pytest.fixture
+def told_metrics(telemetry: Any, run: ArlowPretrain) -> set[str]:
+    """Names of all samples of a run in which everything has happened."""
+    started: Telemetry = telemetry(port=None)
+    started.step(make_report(1, readout=make_readout()))
+    started.checkpoint(CheckpointReport(1, "runs/quick/checkpoint-1", 1.0, 9, 0.1))
+    started.probe(1, "knn", 0.7)
+    families = started._metrics.registry.collect()
+    return {sample.name for family in families for sample in family.samples}
+
+
+def test_rules_dashboard_and_docs_name_metrics_that_exist(told_metrics: set[str]) -> None:
+    dashboard = (ROOT / "charts" / "dashboards" / "run.json").read_text()
+    for text in (RULES.read_text(), dashboard):
+        named = set(re.findall(r"(?<!:)\barlow_[a-z_]+", text))
+        assert named <= told_metrics | {"arlow_tokens"}
+
+
+def test_every_metric_is_documented(told_metrics: set[str]) -> None:
+    families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in told_metrics}
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    assert set(re.findall(r"^\| `(arlow_[a-z_]+)`", page, re.MULTILINE)) == families

@@ -1,0 +1,79 @@
+"""A real Prometheus scrapes a process that tells about a run: panels answer, alerts fire."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from prometheus_server import needs_prometheus, prometheus, unanswered_panels
+
+ALERTS = Path(__file__).parents[2] / "charts" / "alerts" / "trainer.yaml"
+
+RUN = """
+import math, sys, time
+from arlow_trainer.config import load_run
+from arlow_trainer.telemetry import *
+
+port, faulty = int(sys.argv[1]), sys.argv[2] == "faulty"
+run = load_run("tiny", ["metadata.name=quick"])
+telemetry = Telemetry(run, 0, 2, TelemetryOptions(port=port, peak_flops=1e12))
+telemetry.phase("training")
+phases = {"data": 0.005, "forward": 0.015, "backward": 0.02, "optimizer": 0.005, "checkpoint": 0.0}
+for step in range(1, 10_000):
+    time.sleep(0.05)
+    broken = faulty and step > 250
+    loss, norm = (math.nan, 50.0) if broken else (1 / step, 0.8)
+    readout = Readout(loss, 1e-4, norm, 0.4, 0.6, 65536.0, step // 100, 12.0, 0.002, 2e9)
+    report = StepReport(
+        step, 10_000, 0.05, 24, 8, 2000, 1e9, phases, readout if step % 5 == 0 else None
+    )
+    telemetry.step(report)
+    if step % 20 == 0 and not broken:
+        telemetry.checkpoint(CheckpointReport(step, f"runs/quick/checkpoint-{step}", 1, 9, 0.1))
+    if broken and step % 20 == 0:
+        telemetry.checkpoint_failed(step, "the store refused")
+"""
+
+
+def told_run(port: int, kind: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", RUN, str(port), kind], stdout=subprocess.DEVNULL)
+
+
+@needs_prometheus
+def test_every_panel_has_data(tmp_path: Path, free_port: int) -> None:
+    with (
+        told_run(free_port, "sound") as process,
+        prometheus(tmp_path, [f"127.0.0.1:{free_port}"], [ALERTS]) as server,
+    ):
+        try:
+            server.wait_for('rate(arlow_checkpoints_total{run="quick"}[4s]) > 0')
+            time.sleep(4)
+            assert unanswered_panels(server, "quick") == []
+            assert server.firing() == {}
+        finally:
+            process.kill()
+
+
+@needs_prometheus
+def test_faults_raise_their_alerts(tmp_path: Path, free_port: int) -> None:
+    with (
+        told_run(free_port, "faulty") as process,
+        prometheus(tmp_path, [f"127.0.0.1:{free_port}"], [ALERTS], interval="200ms") as server,
+    ):
+        try:
+            expected = {
+                "ArlowLossNotFinite",
+                "ArlowCheckpointUploadFailing",
+                "ArlowGradientNormSpike",
+            }
+            end = time.monotonic() + 45
+            while not expected <= server.firing().keys():
+                assert time.monotonic() < end, server.firing()
+                time.sleep(0.5)
+            alert = server.firing()["ArlowGradientNormSpike"]
+            assert alert["run"] == "quick"
+            assert "gradient norm of 50" in alert["summary"]
+        finally:
+            process.kill()

@@ -1,0 +1,89 @@
+"""Handing status and history to a store that may be slow or refuse."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from telemetry_reports import make_readout, make_report
+
+from arlow_trainer.config import RunStatus
+from arlow_trainer.config.errors import StoreError
+from arlow_trainer.telemetry import Telemetry, TelemetryOptions
+from arlow_trainer.telemetry.publish import Publisher
+
+Start = Callable[..., Telemetry]
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def test_status_and_history_reach_the_store(telemetry: Start) -> None:
+    statuses: list[bytes] = []
+    lines: list[dict[str, Any]] = []
+    started = telemetry(publish_status=statuses.append, append_history=lines.extend)
+    wait_for(lambda: statuses)
+    assert RunStatus.model_validate_json(statuses[0]).phase == "starting"
+    for step in range(1, 31):
+        started.step(make_report(step, readout=make_readout() if step % 10 == 0 else None))
+    started.phase("finished")
+    started.close()
+    assert len(statuses) == 2, "at most every 15 seconds, and once at the end"
+    last = RunStatus.model_validate_json(statuses[-1])
+    assert (last.phase, last.step) == ("finished", 30)
+    assert [one["step"] for one in lines] == [10, 20, 30]
+    assert lines[0]["images_per_second"] == pytest.approx(48.0)
+    json.dumps(lines, allow_nan=False)
+
+
+def test_events_are_told_in_order(telemetry: Start) -> None:
+    kinds: list[str] = []
+    started = telemetry(record_event=lambda kind, **fields: kinds.append(kind))
+    started.phase("training")
+    started.skipped("a.jpg", "truncated")
+    started.warning("slow store")
+    started.checkpoint_failed(3, "refused")
+    started.close()
+    assert kinds == ["start", "phase", "skip", "warning", "warning", "end"]
+
+
+def test_a_step_does_not_wait_for_a_store_that_hangs(telemetry: Start) -> None:
+    release = threading.Event()
+    started = telemetry(publish_status=lambda status: release.wait(10) and None)
+    begin = time.perf_counter()
+    for step in range(100):
+        started.step(make_report(step, readout=make_readout()))
+    assert time.perf_counter() - begin < 1.0
+    release.set()
+
+
+def test_lines_refused_are_kept_for_the_next_try_and_said_once() -> None:
+    taken: list[dict[str, Any]] = []
+    warnings: list[str] = []
+    refusals = iter([True, True, True])
+
+    def append(lines: list[dict[str, Any]]) -> None:
+        if next(refusals, False):
+            raise StoreError("the bucket is gone")
+        taken.extend(lines)
+
+    publisher = Publisher(
+        TelemetryOptions(append_history=append),
+        lambda: RunStatus(run="quick"),
+        warnings.append,
+        interval=0.02,
+    )
+    for step in range(3):
+        publisher.history({"step": step})
+    wait_for(lambda: taken)
+    publisher.close()
+    assert [line["step"] for line in taken] == [0, 1, 2]
+    assert warnings == ["status and history cannot be written to the store: the bucket is gone"]

@@ -1,0 +1,142 @@
+"""Log lines as a pod's collector and a person read them, from real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+PRELUDE = """
+import logging, math, sys, time
+from arlow_trainer.config import load_run
+from arlow_trainer.telemetry import Readout, StepReport, Telemetry, TelemetryOptions
+
+def start(rank=0, **options):
+    run = load_run("tiny", ["metadata.name=quick"])
+    return Telemetry(run, rank, 2, TelemetryOptions(**options))
+
+def step(telemetry, number, loss=0.5):
+    readout = Readout(loss=loss, learning_rate=1e-4, grad_norm=0.8)
+    telemetry.step(StepReport(number, 100, 0.5, 24, 8, 2000, 1e9, {"data": 0.1}, readout))
+"""
+
+
+def output(script: str, **environment: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **environment},
+    )
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+def test_json_lines_carry_run_and_rank() -> None:
+    lines = output(
+        """
+        telemetry = start(rank=1, log_format="json")
+        telemetry.skipped("a.jpg", "truncated")
+        logging.getLogger("datasets").warning("cache is %s", "full")
+        """
+    )
+    first, second = (json.loads(line) for line in lines)
+    assert list(first)[:5] == ["timestamp", "level", "run", "rank", "event"]
+    assert (first["run"], first["rank"], first["level"]) == ("quick", 1, "warning")
+    assert (first["event"], first["name"]) == ("skipped", "a.jpg")
+    assert (second["event"], second["run"]) == ("cache is full", "quick"), "libraries too"
+
+
+def test_step_line_in_json() -> None:
+    (line,) = output('step(start(log_format="json"), 10, loss=math.nan)')
+    step = json.loads(line)
+    assert (step["event"], step["step"], step["eta_seconds"]) == ("step", 10, 45.0)
+    assert step["loss"] == "nan", "JSON has no NaN"
+
+
+def test_auto_is_json_in_a_pod_and_text_elsewhere() -> None:
+    script = 'start().message("hello")'
+    (text,) = output(script, KUBERNETES_SERVICE_HOST="")
+    assert text.endswith("hello")
+    assert not text.startswith("{")
+    (in_pod,) = output(script, KUBERNETES_SERVICE_HOST="10.0.0.1")
+    assert json.loads(in_pod)["event"] == "hello"
+
+
+def test_step_line_for_people() -> None:
+    (line,) = output('step(start(log_format="text"), 10)')
+    assert "step 10/100  loss 0.5000  48.0 images/s  16.0 clips/s  lr 0.0001" in line
+    assert line.endswith("ETA 45 s")
+
+
+def test_reasons_are_sentences_for_people() -> None:
+    lines = output(
+        """
+        telemetry = start(log_format="text")
+        telemetry.phase("loading", "opening the data")
+        telemetry.skipped("a.jpg", "truncated")
+        """
+    )
+    assert lines[0].endswith("loading: opening the data")
+    assert lines[1].endswith("skipped a.jpg: truncated")
+
+
+def test_failure_is_an_error_with_its_reason() -> None:
+    (line,) = output('start(log_format="json").phase("failed", "disk full; free some")')
+    failed = json.loads(line)
+    assert (failed["level"], failed["event"]) == ("error", "failed")
+    assert failed["reason"] == "disk full; free some"
+
+
+def test_a_second_run_in_the_process_does_not_double_the_lines() -> None:
+    assert len(output("start().close(); start().message('once')")) == 1
+
+
+def test_sigusr1_dumps_every_thread_and_the_run_goes_on() -> None:
+    script = PRELUDE + textwrap.dedent(
+        """
+        telemetry = start(port=None)
+        print("ready", flush=True)
+        sys.stdin.readline()
+        telemetry.message("still here")
+        """
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGUSR1)
+        out, err = process.communicate("\n", timeout=20)
+    assert process.returncode == 0
+    assert "most recent call first" in err
+    assert "still here" in out
+
+
+def test_a_reader_that_has_gone_ends_nothing() -> None:
+    script = PRELUDE + textwrap.dedent(
+        """
+        telemetry = start()
+        for number in range(100):
+            step(telemetry, number)
+            time.sleep(0.001)
+        print("reached the end", file=sys.stderr)
+        """
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        err = process.stderr.read()
+    assert err.startswith("reached the end\n"), err

@@ -1,0 +1,288 @@
+"""Watching a run from outside: over its restarts, its silence, its end."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from telemetry_reports import make_readout, make_report
+
+from arlow_trainer.checkpoint.lines import StoredLines
+from arlow_trainer.checkpoint.store import Store
+from arlow_trainer.config import ExitCode, RunStatus
+from arlow_trainer.config.status import LossPoint
+from arlow_trainer.telemetry import HISTORY_FILE, STATUS_FILE, Telemetry
+from arlow_trainer.telemetry.status_source import NoAnswer, endpoint, is_endpoint, parse_status
+from arlow_trainer.telemetry.watch import MOST_LOSSES, View, ended, line, missed, note, seen
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+Start = Callable[..., Telemetry]
+
+
+def status(**changes: Any) -> RunStatus:
+    values = {"run": "quick", "phase": "training", "started_at": NOW, "step": 5, "total_steps": 10}
+    return RunStatus(**{**values, **changes})
+
+
+def points(*steps: int, loss: float = 0.5) -> list[LossPoint]:
+    return [LossPoint(step=step, loss=loss) for step in steps]
+
+
+def test_the_curve_goes_on_over_a_restart() -> None:
+    view = View(losses=tuple(points(1, 2, 3)))
+    view = seen(view, status(recent_losses=points(3, 4, 5)))
+    view = seen(view, status(started_at=NOW + timedelta(hours=1)))
+    assert [point.step for point in view.losses] == [1, 2, 3, 4, 5]
+    view = seen(view, status(started_at=NOW + timedelta(hours=1), recent_losses=points(4, loss=9)))
+    assert [(point.step, point.loss) for point in view.losses][2:] == [(3, 0.5), (4, 9)]
+    assert view.restarts == 1
+
+
+def test_a_long_curve_is_thinned() -> None:
+    view = View(losses=tuple(points(*range(MOST_LOSSES))))
+    view = seen(view, status(recent_losses=points(MOST_LOSSES)))
+    assert len(view.losses) == MOST_LOSSES // 2 + 1
+
+
+@pytest.mark.parametrize(
+    ("view", "is_ended", "remark"),
+    [
+        pytest.param(View(), False, "", id="nothing seen"),
+        pytest.param(View(status=status()), False, "", id="training"),
+        pytest.param(View(status=status(phase="finished")), True, "", id="finished"),
+        pytest.param(
+            missed(View(status=status(step=10)), "refused", NOW),
+            True,
+            "",
+            id="gone after its last step",
+        ),
+        pytest.param(
+            missed(View(status=status()), "refused", NOW - timedelta(seconds=90)),
+            False,
+            "no answer for 1 min 30 s (refused); waiting for the run to come back",
+            id="gone before its last step",
+        ),
+        pytest.param(
+            View(status=status(phase="failed")),
+            False,
+            "waiting for its restart; Ctrl-C ends the watch",
+            id="failed",
+        ),
+        pytest.param(
+            View(status=status(last_step_time=NOW - timedelta(minutes=5))),
+            False,
+            "no step for 5 min: it may hang or have been ended",
+            id="quiet",
+        ),
+        pytest.param(
+            View(status=status(last_step_time=NOW - timedelta(minutes=5), median_step_seconds=60)),
+            False,
+            "",
+            id="quiet, but its steps are long",
+        ),
+        pytest.param(
+            View(status=status(), restarts=2), False, "restarted 2 x while watched", id="restarted"
+        ),
+    ],
+)
+def test_end_and_remark(view: View, is_ended: bool, remark: str) -> None:
+    assert ended(view) is is_ended
+    assert note(view, NOW) == remark
+
+
+def test_silence_is_counted_from_its_beginning() -> None:
+    view = missed(missed(View(), "refused", NOW), "refused", NOW + timedelta(seconds=5))
+    assert view.missing_since == NOW
+    assert seen(view, status()).missing_since is None
+
+
+def test_a_status_as_a_line() -> None:
+    full = status(loss=0.25, images_per_second=48.0, eta_seconds=65.0, message="resumed")
+    assert line(full) == "training  step 5/10  loss 0.2500  48.0 images/s  ETA 1 min 5 s  resumed"
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("localhost:9400", True),
+        ("10.0.0.7:9400", True),
+        ("[::1]:9400", True),
+        ("http://localhost:9400", True),
+        ("https://host/status", True),
+        ("s3://runs/quick", False),
+        ("runs/quick", False),
+        ("manifests/pretrain.yaml", False),
+        ("tiny", False),
+    ],
+)
+def test_targets(target: str, expected: bool) -> None:
+    assert is_endpoint(target) is expected
+
+
+def test_a_process_answers(telemetry: Start, free_port: int) -> None:
+    telemetry().step(make_report(7, readout=make_readout()))
+    for target in (f"localhost:{free_port}", f"http://127.0.0.1:{free_port}/"):
+        assert endpoint(target)().step == 7
+
+
+def test_no_answer_says_why(telemetry: Start, free_port: int) -> None:
+    with pytest.raises(NoAnswer, match="Connection refused"):
+        endpoint(f"127.0.0.1:{free_port}")()
+    telemetry()
+    with pytest.raises(NoAnswer, match="404 Not Found"):
+        endpoint(f"http://127.0.0.1:{free_port}/other")()
+    with pytest.raises(NoAnswer, match="does not hold the status of a run"):
+        endpoint(f"http://127.0.0.1:{free_port}/healthz")()
+
+
+def test_another_object_is_no_status() -> None:
+    with pytest.raises(NoAnswer, match=r"s3://a/status\.json does not hold"):
+        parse_status(b'{"phase": "asleep"}', "s3://a/status.json")
+
+
+ARLOW = """
+from arlow_trainer.cli.app import app, main
+from arlow_trainer.cli.watch import watch
+app.command()(watch)
+main()
+"""
+WATCH = [sys.executable, "-c", ARLOW, "watch"]
+
+RUN = """
+import sys, time
+from arlow_trainer.config import load_run
+from arlow_trainer.telemetry import *
+
+port, first, last, pause = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+run = load_run("tiny", ["metadata.name=quick"])
+telemetry = Telemetry(run, 0, 1, TelemetryOptions(port=port))
+telemetry.phase("training", f"resumed from step {first - 1}" if first > 1 else "")
+for step in range(first, last + 1):
+    readout = Readout(loss=1 / step, learning_rate=1e-4, grad_norm=0.8)
+    telemetry.step(StepReport(step, last, pause, 24, 8, 2000, 1e9, {"data": 0.1}, readout))
+    time.sleep(pause)
+telemetry.checkpoint(CheckpointReport(last, f"runs/quick/checkpoint-{last}", 1.0, 100, 0.1))
+telemetry.phase("finished")
+time.sleep(2)
+telemetry.close()
+"""
+
+
+def start_run(port: int, first: int, last: int) -> subprocess.Popen[bytes]:
+    arguments = [str(port), str(first), str(last), "0.05"]
+    return subprocess.Popen([sys.executable, "-c", RUN, *arguments], stdout=subprocess.DEVNULL)
+
+
+class Output:
+    """What a process has written so far, collected beside the test."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.text = ""
+        self._descriptor = descriptor
+        self._thread = threading.Thread(target=self._collect, daemon=True)
+        self._thread.start()
+
+    def wait_for(self, part: str) -> None:
+        end = time.monotonic() + 30
+        while part not in self.text:
+            assert time.monotonic() < end, f"no {part!r} within 30 s in: {self.text}"
+            time.sleep(0.02)
+
+    def all(self) -> str:
+        self._thread.join(30)
+        return self.text
+
+    def _collect(self) -> None:
+        while True:
+            try:
+                chunk = os.read(self._descriptor, 65_536)
+            except OSError:  # what a terminal answers when the other side has gone
+                return
+            if not chunk:
+                return
+            self.text += chunk.decode(errors="replace")
+
+
+def test_watch_goes_on_over_a_kill_and_a_resume(free_port: int) -> None:
+    """One run, watched through a pipe and at a terminal."""
+    command = [*WATCH, f"127.0.0.1:{free_port}"]
+    reader, terminal = pty.openpty()
+    at_terminal = {**os.environ, "TERM": "xterm", "COLUMNS": "110", "LINES": "30"}
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE) as piped,
+        subprocess.Popen(command, stdout=terminal, stderr=terminal, env=at_terminal) as shown,
+    ):
+        os.close(terminal)
+        assert piped.stdout is not None
+        lines, panel = Output(piped.stdout.fileno()), Output(reader)
+        panel.wait_for("no status yet")
+        with start_run(free_port, 1, 1000) as process:
+            lines.wait_for("training  step")
+            panel.wait_for("quick")
+            process.send_signal(signal.SIGKILL)
+        lines.wait_for("Connection refused")
+        panel.wait_for("waiting for the run to come back")
+        with start_run(free_port, 10, 40):
+            lines.wait_for("finished  step")
+            panel.wait_for("finished")
+        assert lines.all().splitlines()[-1].startswith("finished  step 40/40  loss 0.0250")
+        screen = panel.all()
+    os.close(reader)
+    assert (piped.returncode, shown.returncode) == (0, 0)
+    assert "resumed from step 9" in lines.text
+    for part in ("restarted 1 x while watched", "step 40 / 40", "runs/quick/checkpoint-40"):
+        assert part in screen
+
+
+@pytest.fixture
+def finished_run(telemetry: Start, tmp_path: Path) -> Path:
+    """The folder of checkpoints in which a finished run left its status and curve."""
+    store = Store(str(tmp_path / "runs" / "quick"))
+    started = telemetry(
+        publish_status=lambda content: store.write_bytes(STATUS_FILE, content),
+        append_history=StoredLines(store, HISTORY_FILE).append_json,
+    )
+    for step in range(1, 101):
+        readout = make_readout(loss=1 / step) if step % 10 == 0 else None
+        started.step(make_report(step, readout=readout))
+    started.phase("finished", "100 steps made")
+    started.close()
+    return tmp_path / "runs"
+
+
+def watched(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*WATCH, *arguments], capture_output=True, text=True, timeout=30)
+
+
+def test_a_finished_run_by_its_folder_and_by_its_manifest(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "run.yaml"
+    manifest.write_text(
+        "apiVersion: arlow.dev/v1alpha1\nkind: ArlowPretrain\nmetadata: {name: quick}\n"
+        f"spec:\n  training: {{preset: tiny}}\n  checkpoint: {{url: {finished_run}}}\n"
+    )
+    for target in (str(finished_run / "quick"), str(manifest)):
+        done = watched(target)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("finished  step 100/100  loss 0.0100")
+    panel = watched(str(finished_run / "quick"), "--once").stdout
+    assert "quick · finished" in panel
+    assert "█" in panel
+    assert "100 steps made" in panel
+
+
+def test_once_without_a_run_ends_in_words(tmp_path: Path) -> None:
+    done = watched(str(tmp_path), "--once")
+    assert done.returncode == ExitCode.STORE
+    assert "there is no such object" in done.stderr

@@ -1,0 +1,27 @@
+"""What a run tells while it runs: metrics, status, logs, live display, history."""
+
+from .history import HISTORY_FILE, HistoryPoint, read_history
+from .reports import (
+    STEP_PHASES,
+    CheckpointReport,
+    LogFormat,
+    Readout,
+    StepReport,
+    TelemetryOptions,
+)
+from .status_source import STATUS_FILE
+from .telemetry import Telemetry
+
+__all__ = [
+    "HISTORY_FILE",
+    "STATUS_FILE",
+    "STEP_PHASES",
+    "CheckpointReport",
+    "HistoryPoint",
+    "LogFormat",
+    "Readout",
+    "StepReport",
+    "Telemetry",
+    "TelemetryOptions",
+    "read_history",
+]

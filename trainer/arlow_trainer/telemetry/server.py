@@ -1,0 +1,97 @@
+"""Rank 0's HTTP server: `/metrics` for Prometheus, `/status` for people and the operator."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from ..config.status import RunStatus
+
+
+class TelemetryServer:
+    """Serves `/metrics`, `/status` and `/healthz` on every interface, on a thread of its own.
+
+    Raises OSError when the port cannot be bound.
+    """
+
+    def __init__(
+        self, port: int, registry: CollectorRegistry, status: Callable[[], RunStatus]
+    ) -> None:
+        self._server = _DualStackServer(("", port), _handler(registry, status))
+        self._thread = Thread(
+            target=self._server.serve_forever, args=(0.1,), name="telemetry-server", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """The port that is served; the one asked for, unless that was 0."""
+        return int(self._server.server_address[1])
+
+    def close(self) -> None:
+        """Stops serving and frees the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _DualStackServer(ThreadingHTTPServer):
+    """A threading server that answers IPv4 and, where the machine has it, IPv6."""
+
+    daemon_threads = True
+    address_family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        # HTTPServer.server_bind also looks up the host's name, which can take seconds in a pod.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = "localhost", self.server_address[1]
+
+
+def _handler(
+    registry: CollectorRegistry, status: Callable[[], RunStatus]
+) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        timeout = 10  # a client that stops talking does not hold its thread for ever
+
+        def do_GET(self) -> None:
+            match self.path.partition("?")[0]:
+                case "/metrics":
+                    encode, content_type = choose_encoder(self.headers.get("Accept") or "")
+                    self._answer(HTTPStatus.OK, encode(registry), content_type)
+                case "/status":
+                    body = status().model_dump_json(by_alias=True).encode()
+                    self._answer(HTTPStatus.OK, body, "application/json")
+                case "/healthz":
+                    self._answer(HTTPStatus.OK, b"ok\n")
+                case _:
+                    text = b"not found; try /metrics, /status or /healthz\n"
+                    self._answer(HTTPStatus.NOT_FOUND, text)
+
+        do_HEAD = do_GET
+
+        def _answer(
+            self, code: HTTPStatus, body: bytes, content_type: str = "text/plain; charset=utf-8"
+        ) -> None:
+            self.send_response(code)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Stays silent: a scrape is no news."""
+
+    return Handler

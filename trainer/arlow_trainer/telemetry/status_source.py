@@ -1,0 +1,76 @@
+"""Where a run's status can be had from outside: its process, or the store it leaves it in."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from ..config.errors import StoreError
+from ..config.status import RunStatus
+
+STATUS_FILE = "status.json"
+ANSWER_SECONDS = 5.0
+
+_HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}")
+
+
+class NoAnswer(Exception):
+    """The run's status cannot be had now; the message says why."""
+
+
+Fetch = Callable[[], RunStatus]
+
+
+def is_endpoint(target: str) -> bool:
+    """Whether a target is a process's address (HOST:PORT, http://...) and not a file or store."""
+    return target.startswith(("http://", "https://")) or bool(_HOST_PORT.fullmatch(target))
+
+
+def endpoint(target: str) -> Fetch:
+    """Returns what asks a process's `/status`."""
+    url = target if "://" in target else f"http://{target}"
+    if urlsplit(url).path in ("", "/"):
+        url = url.rstrip("/") + "/status"
+
+    def fetch() -> RunStatus:
+        try:
+            with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:
+                return parse_status(answer.read(), url)
+        except urllib.error.HTTPError as error:
+            raise NoAnswer(f"{url} answers {error.code} {error.reason}") from None
+        except urllib.error.URLError as error:
+            raise NoAnswer(f"{url}: {_words(error.reason)}") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise NoAnswer(f"{url}: {_words(error)}") from None
+
+    return fetch
+
+
+def published(read: Callable[[], bytes], url: str) -> Fetch:
+    """Returns what reads the status that a run leaves in its store, at `url`."""
+
+    def fetch() -> RunStatus:
+        try:
+            return parse_status(read(), url)
+        except StoreError as error:
+            raise NoAnswer(str(error)) from None
+
+    return fetch
+
+
+def parse_status(content: bytes, url: str) -> RunStatus:
+    """Returns the status in an answer. Raises NoAnswer when it is none."""
+    try:
+        return RunStatus.model_validate_json(content)
+    except ValidationError:
+        raise NoAnswer(f"{url} does not hold the status of a run") from None
+
+
+def _words(reason: object) -> str:
+    return reason.strerror or str(reason) if isinstance(reason, OSError) else str(reason)

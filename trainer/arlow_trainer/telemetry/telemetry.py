@@ -1,0 +1,192 @@
+"""The one door through which the trainer tells what happens, on every rank."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from threading import Lock
+from typing import Any
+
+from ..config.models import ArlowPretrain
+from ..config.status import Phase, RunStatus
+from .display import utc_now
+from .history import history_line
+from .live import LiveDisplay
+from .logs import configure_logging, logger, register_stack_dump
+from .metrics import RunMetrics
+from .publish import Publisher
+from .reports import CheckpointReport, StepReport, TelemetryOptions
+from .server import TelemetryServer
+from .status import Event, Message, PhaseChanged, Progress, advance, status_of
+
+
+class Telemetry:
+    """Metrics, status, logs and live display of one process of a run.
+
+    Rank 0 speaks for the run: it serves `/metrics` and `/status`, shows the live display and
+    writes history and events. The other ranks only log. Nothing here touches a device, waits for
+    a network or ends the run: a port that is taken, a store that refuses, become warnings.
+    """
+
+    def __init__(
+        self, run: ArlowPretrain, rank: int, ranks: int, options: TelemetryOptions
+    ) -> None:
+        self._rank = rank
+        name = run.metadata.name
+        configure_logging(name, rank, options.log_format)
+        register_stack_dump()
+        self._log = logger()
+        self._lock = Lock()
+        self._record_event = options.record_event
+        self._skipped = 0
+        now = utc_now()
+        self._progress = Progress(run=name, started_at=now, peak_flops=options.peak_flops)
+        self._metrics = RunMetrics(run, ranks, now, options.peak_flops)
+        self._server: TelemetryServer | None = None
+        self._live: LiveDisplay | None = None
+        self._publisher: Publisher | None = None
+        if rank == 0:
+            if options.publish_status or options.append_history:
+                self._publisher = Publisher(options, self.status, self.warning)
+            self._event("start", ranks=ranks)
+            if options.port:
+                self._server = self._serve(options.port)
+            if options.live and sys.stdout.isatty():
+                self._live = LiveDisplay(self.status)
+
+    def _serve(self, port: int) -> TelemetryServer | None:
+        try:
+            return TelemetryServer(port, self._metrics.registry, self.status)
+        except OSError as error:
+            self.warning(
+                f"port {port}: /metrics and /status are not served: {error.strerror or error}; "
+                "end what listens there or choose another port"
+            )
+            return None
+
+    def status(self) -> RunStatus:
+        """Returns the run's status now."""
+        return status_of(self._progress)
+
+    def phase(self, phase: Phase, message: str = "") -> None:
+        """The run entered a phase; with `failed`, the message says cause and remedy."""
+        if self._rank == 0:
+            self._advance(PhaseChanged(phase, message))
+            self._metrics.phase(phase)
+            self._event("phase", phase=phase, message=message)
+        elif phase != "failed":
+            return
+        fields = {"reason": message} if message else {}
+        (self._log.error if phase == "failed" else self._log.info)(phase, **fields)
+
+    def step(self, report: StepReport) -> None:
+        """A step was made. Cheap; call it for every step."""
+        if self._rank != 0:
+            return
+        now = self._advance(report)
+        self._metrics.step(report, now)
+        if report.readout is not None:
+            self._read_out(report, now)
+        elif len(self._progress.recent) == 1:
+            self._metrics.outlook(report.seconds, None)  # so that a stall is seen from step 1 on
+
+    def _read_out(self, report: StepReport, now: datetime) -> None:
+        status = self.status()
+        self._metrics.outlook(status.median_step_seconds, status.eta_seconds)
+        if self._publisher is not None:
+            self._publisher.history(
+                history_line(report, now, status.images_per_second, status.step_phase_seconds)
+            )
+        if self._live is None:
+            self._log.info("step", **_step_fields(status, report))
+
+    def checkpoint(self, report: CheckpointReport) -> None:
+        """A checkpoint was committed. May be called from any thread."""
+        if self._rank != 0:
+            return
+        now = self._advance(report)
+        self._metrics.checkpoint(report, now)
+        self._event("checkpoint", step=report.step, uri=report.uri)
+        self._log.info(
+            "checkpoint",
+            step=report.step,
+            uri=report.uri,
+            seconds=report.seconds,
+            bytes=report.bytes,
+            stall_seconds=report.stall_seconds,
+        )
+
+    def checkpoint_failed(self, step: int, message: str) -> None:
+        """A checkpoint could not be written. May be called from any thread."""
+        self._metrics.checkpoint_failed()
+        self.warning(f"checkpoint of step {step} failed: {message}")
+
+    def probe(self, step: int, method: str, accuracy: float) -> None:
+        """A checkpoint's frozen features were probed. May be called from any thread."""
+        self._metrics.probe(method, accuracy)
+        self._event("probe", step=step, method=method, accuracy=accuracy)
+        self._log.info("probe", step=step, method=method, accuracy=accuracy)
+
+    def skipped(self, name: str, reason: str) -> None:
+        """A broken sample was left out."""
+        with self._lock:
+            self._skipped += 1
+            self._metrics.skipped(self._skipped)
+        self._advance(Message(f"skipped {name}: {reason}"))
+        self._event("skip", name=name, reason=reason)
+        self._log.warning("skipped", name=name, reason=reason)
+
+    def message(self, text: str) -> None:
+        """Something that a reader should know."""
+        self._advance(Message(text))
+        self._event("message", message=text)
+        if self._rank == 0:
+            self._log.info(text)
+
+    def warning(self, text: str) -> None:
+        """Something that a reader should act on. May be called from any thread."""
+        self._advance(Message(text))
+        self._event("warning", message=text)
+        self._log.warning(text)
+
+    def close(self) -> None:
+        """Hands the last status and lines to the store, ends display and server."""
+        if self._live is not None:
+            self._live.close()
+            self._live = None
+        self._event("end", phase=self._progress.phase)
+        if self._publisher is not None:
+            self._publisher.close()
+            self._publisher = None
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def _advance(self, event: Event) -> datetime:
+        now = utc_now()
+        with self._lock:
+            self._progress = advance(self._progress, event, now)
+        return now
+
+    def _event(self, kind: str, **fields: Any) -> None:
+        if self._rank == 0 and self._record_event is not None:
+            self._record_event(kind, **fields)
+
+
+def _step_fields(status: RunStatus, report: StepReport) -> dict[str, Any]:
+    readout = report.readout
+    assert readout is not None
+    fields: dict[str, Any] = {
+        "step": report.step,
+        "total_steps": report.total_steps,
+        "loss": readout.loss,
+        "image_loss": readout.image_loss,
+        "video_loss": readout.video_loss,
+        "images_per_second": status.images_per_second,
+        "clips_per_second": status.clips_per_second,
+        "learning_rate": readout.learning_rate,
+        "grad_norm": readout.grad_norm,
+        "loss_scale": readout.loss_scale,
+        "eta_seconds": status.eta_seconds,
+    }
+    return {key: value for key, value in fields.items() if value is not None}
