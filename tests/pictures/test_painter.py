@@ -1,0 +1,145 @@
+"""Pictures while a run trains."""
+
+from __future__ import annotations
+
+import io
+import logging
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from stored_run import tiny_run
+
+from arlow_trainer.checkpoint.store import Store
+from arlow_trainer.config import SourceSection
+from arlow_trainer.data import Modality, Source, open_source
+from arlow_trainer.engine import build_autoencoder
+from arlow_trainer.pictures.drawing import DESCRIPTION
+from arlow_trainer.pictures.gallery import Painted, painted
+from arlow_trainer.pictures.painter import MOST_WAITING, Painter
+
+RUN = tiny_run()
+
+
+@pytest.fixture
+def sources(photograph: Path, film: Path, tmp_path: Path) -> dict[Modality, Source]:
+    found: dict[Modality, Source] = {}
+    media: list[tuple[Modality, Path]] = [("image", photograph), ("video", film)]
+    for modality, path in media:
+        folder = tmp_path / modality
+        folder.mkdir()
+        shutil.copy(path, folder)
+        found[modality] = open_source(SourceSection(path=str(folder)), modality)
+    return found
+
+
+class HeldStore(Store):
+    """A store whose writes wait to be let go."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.free = threading.Event()
+
+    def write_bytes(self, key: str, data: bytes) -> None:
+        self.free.wait()
+        super().write_bytes(key, data)
+
+
+def described(store: Store, key: str) -> str:
+    with Image.open(io.BytesIO(store.read_bytes(key))) as image:
+        return str(image.info[DESCRIPTION])
+
+
+def test_pictures_of_both_modalities_are_kept_by_step(
+    sources: dict[Modality, Source], tmp_path: Path
+) -> None:
+    store, module = Store(str(tmp_path / "run")), build_autoencoder(RUN.spec.training)
+    with Painter(RUN, store, sources) as painter:
+        painter.paint(module, 0)
+        with torch.no_grad():
+            for parameter in module.decoder.head.parameters():
+                parameter.zero_()
+        painter.paint(module, 1000)
+    assert painted(store) == [
+        Painted(0, "image", "pictures/step-0-image.png"),
+        Painted(0, "video", "pictures/step-0-video.png"),
+        Painted(1000, "image", "pictures/step-1000-image.png"),
+        Painted(1000, "video", "pictures/step-1000-video.png"),
+    ]
+    words = described(store, "pictures/step-1000-image.png")
+    assert "astronaut.png" in words
+    assert "PSNR" in words
+    assert words != described(store, "pictures/step-0-image.png")
+    # The sample and its mask are the same every time: only the weights make the difference.
+    assert module.training
+    with Painter(RUN, store, sources) as painter:
+        painter.paint(module, 2000)
+    assert described(store, "pictures/step-2000-image.png") == words
+
+
+def test_half_precision_weights_are_painted(
+    sources: dict[Modality, Source], tmp_path: Path
+) -> None:
+    store = Store(str(tmp_path / "run"))
+    with Painter(RUN, store, sources) as painter:
+        painter.paint(build_autoencoder(RUN.spec.training).to(torch.bfloat16), 7)
+    assert [each.step for each in painted(store)] == [7, 7]
+
+
+def test_a_slow_store_does_not_hold_a_step(
+    sources: dict[Modality, Source], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, module = HeldStore(str(tmp_path / "run")), build_autoencoder(RUN.spec.training)
+    painter = Painter(RUN, store, {"image": sources["image"]})
+    painter.paint(module, 0)
+    while not painter._waiting.empty():
+        time.sleep(0.01)
+    for step in range(1, MOST_WAITING + 3):
+        painter.paint(module, step)
+    store.free.set()
+    painter.close()
+    assert [each.step for each in painted(store)] == list(range(MOST_WAITING + 1))
+    assert caplog.text.count("the store is slow") == 2
+
+
+def test_a_store_that_fails_does_not_end_the_run(
+    sources: dict[Modality, Source], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(str(tmp_path / "run"))
+    store.write_bytes("pictures", b"a file where the folder should be")
+    with Painter(RUN, store, sources) as painter:
+        painter.paint(build_autoencoder(RUN.spec.training), 5)
+    for modality in sources:
+        assert f"the {modality} of step 5 is not kept: Cannot write {store.url}" in caplog.text
+
+
+def test_a_set_without_a_readable_sample_is_left_out(
+    sources: dict[Modality, Source], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "image" / "astronaut.png").write_bytes(b"nothing")
+    store = Store(str(tmp_path / "run"))
+    with caplog.at_level(logging.WARNING), Painter(RUN, store, sources) as painter:
+        painter.paint(build_autoencoder(RUN.spec.training), 5)
+    assert [each.modality for each in painted(store)] == ["video"]
+    assert "no pictures of images" in caplog.text
+
+
+def test_pictures_are_due_at_the_interval_and_at_the_end(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "run"))
+    with Painter(RUN, store, {}) as painter:
+        assert [step for step in range(1, 501) if painter.due(step, 500)] == [200, 400, 500]
+    never = RUN.spec.training.model_copy(update={"pictures_every_steps": None})
+    run = RUN.model_copy(update={"spec": RUN.spec.model_copy(update={"training": never})})
+    with Painter(run, store, {}) as painter:
+        assert not painter.due(2500, 2500)
+
+
+def test_other_files_beside_the_pictures_are_passed_over(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    for name in ("step-20-image.png", "step-3-image.png", "step-x-image.png", "notes.txt"):
+        store.write_bytes(f"pictures/{name}", b"")
+    assert [each.step for each in painted(store)] == [3, 20]

@@ -1,0 +1,141 @@
+"""The report in a real browser, on a wide and on a narrow screen."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from html import unescape
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from stored_run import save_checkpoint, tiny_run
+
+from arlow_trainer.checkpoint.events import EventLog
+from arlow_trainer.checkpoint.store import Store
+from arlow_trainer.pictures.drawing import png
+from arlow_trainer.pictures.gallery import picture_key
+from arlow_trainer.pictures.record import read_record
+from arlow_trainer.pictures.report import page
+from arlow_trainer.telemetry import HISTORY_FILE
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no browser; `apt-get install chromium` and run again"
+)
+
+# Chromium's own window is never narrower than 500 pixels; a frame in a page is.
+MEASURE = """<!doctype html><body style="margin:0">
+<iframe id="frame" src="report.html" style="width:WIDTHpx;height:900px;border:0"></iframe>
+<pre id="found"></pre>
+<script>
+const frame = document.getElementById("frame");
+frame.onload = async () => {
+  const page = frame.contentDocument, root = page.documentElement;
+  const images = [...page.images];
+  for (const image of images) { image.loading = "eager"; await image.decode(); }
+  const plots = [...page.querySelectorAll(".plots svg")].map((svg) => svg.getBoundingClientRect());
+  document.getElementById("found").textContent = JSON.stringify({
+    overflow: root.scrollWidth - root.clientWidth,
+    images: images.map((image) => image.naturalWidth),
+    plots: plots.map((box) => [box.left, box.width, box.height]),
+    sections: [...page.querySelectorAll("section[id]")].map((each) => each.id),
+    line: frame.contentWindow.getComputedStyle(page.querySelector("svg text")).fill,
+    loaded: frame.contentWindow.performance.getEntriesByType("resource")
+      .map((entry) => entry.name).filter((name) => !name.startsWith("data:")),
+  });
+};
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A folder with a run's report, and its URL."""
+    folder = tmp_path_factory.mktemp("site")
+    store = Store(str(tmp_path_factory.mktemp("runs") / ("x" * 200) / "tiny-run"))
+    save_checkpoint(store, tiny_run(), 20)
+    points = [{"step": s, "time": "t", "loss": 1 / s, "phase_seconds": {"data": 1}} for s in (1, 2)]
+    store.write_bytes(HISTORY_FILE, "\n".join(map(json.dumps, points)).encode())
+    with EventLog(store) as events:
+        events.record("checkpoint", uri="s3://bucket/" + "long-name-" * 20)
+    for step in (1, 2):
+        drawn = png(Image.new("RGB", (1300, 500), "red"), "/a/path/" + "x" * 200)
+        store.write_bytes(picture_key(step, "image"), drawn)
+    (folder / "report.html").write_text(page(read_record(store), datetime.now(UTC)))
+    handler = partial(_Quiet, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def chromium(tmp_path: Path, *arguments: str) -> str:
+    assert CHROMIUM is not None
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_fits_the_screen(site: tuple[Path, str], tmp_path: Path, width: int) -> None:
+    folder, url = site
+    (folder / f"measure-{width}.html").write_text(MEASURE.replace("WIDTH", str(width)))
+    address = f"{url}/measure-{width}.html"
+    dom = chromium(tmp_path, "--virtual-time-budget=20000", "--dump-dom", address)
+    match = re.search(r'<pre id="found">(\{.*?)</pre>', dom, re.DOTALL)
+    assert match, dom[:2000]
+    found = json.loads(unescape(match.group(1)))
+    assert found["overflow"] == 0
+    assert found["images"] == [1300, 1300]
+    assert found["loaded"] == []
+    assert found["sections"] == [
+        "pictures",
+        "curves",
+        "step",
+        "card",
+        "checkpoints",
+        "events",
+        "config",
+    ]
+    # Plots stand side by side where there is room, and are never too small to read.
+    columns = {round(left) for left, _, _ in found["plots"]}
+    assert len(columns) == (2 if width > 1000 else 1)
+    assert min(plot_width for _, plot_width, _ in found["plots"]) > 300
+    assert all(height > 150 for _, _, height in found["plots"])
+    assert found["line"].startswith("rgb(")
+
+
+def test_the_page_is_painted(site: tuple[Path, str], tmp_path: Path) -> None:
+    _, url = site
+    shot = tmp_path / "shot.png"
+    size = "--window-size=1280,1600"
+    chromium(tmp_path, size, f"--screenshot={shot}", f"{url}/report.html")
+    with Image.open(shot) as image:
+        assert image.size == (1280, 1600)
+        colours = image.convert("RGB").getcolors(maxcolors=2**24)
+    assert colours is not None
+    assert max(count for count, (r, g, b) in colours if r > 240 and g < 20 and b < 20) > 10_000

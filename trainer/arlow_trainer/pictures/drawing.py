@@ -1,0 +1,167 @@
+"""Pictures for people: original, masked and reconstruction side by side, or as a film strip."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+from .reconstruction import Panels, Pixels
+
+ROWS = ("Original", "Masked", "Reconstruction")
+MOST_COLUMNS = 8
+DESCRIPTION = "Description"
+"""Keyword of a PNG's description (PNG specification, 11.3.3)."""
+
+_PANEL_SIDE, _FRAME_SIDE = 380, 160
+_PAPER, _INK, _FAINT, _VEIL = (255, 255, 255), (27, 31, 36), (101, 109, 118), (222, 225, 230)
+_MARGIN, _GAP, _FRAME_GAP = 32, 20, 6
+_TITLE, _LABEL, _NOTE = 26, 20, 17
+_LABEL_ROOM, _ROW_LABEL_ROOM = 34, 164
+
+
+def draw(panels: Panels, title: str, notes: Sequence[str]) -> Image.Image:
+    """Draws a picture's panels, or a clip's film strip.
+
+    Args:
+        panels: before and after; one frame is a picture.
+        title: heading.
+        notes: sentences below, each on a line of its own.
+    """
+    return (draw_picture if len(panels.original) == 1 else draw_film)(panels, title, notes)
+
+
+def draw_picture(panels: Panels, title: str, notes: Sequence[str]) -> Image.Image:
+    """Draws a picture's three panels side by side; arguments as in `draw`."""
+    scale = _scale(panels, _PANEL_SIDE)
+    row = [frames[0] for frames in _enlarged(panels, [0], scale)]
+    height, width = row[0].shape[:2]
+    total = 2 * _MARGIN + 3 * width + 2 * _GAP
+    sheet = _Sheet(total, title, _LABEL_ROOM + height, notes)
+    for column, (label, pixels) in enumerate(zip(_labels(panels), row, strict=True)):
+        left = _MARGIN + column * (width + _GAP)
+        sheet.text((left, sheet.top), label, _LABEL, _INK)
+        sheet.paste(pixels, left, sheet.top + _LABEL_ROOM)
+    return sheet.image
+
+
+def draw_film(panels: Panels, title: str, notes: Sequence[str]) -> Image.Image:
+    """Draws a clip as a strip: a row each for original, masked and reconstruction.
+
+    Columns are frames, at most `MOST_COLUMNS` evenly spaced ones; arguments as in `draw`.
+    """
+    shown = shown_frames(panels.original.shape[0])
+    scale = _scale(panels, _FRAME_SIDE)
+    rows = _enlarged(panels, shown, scale)
+    height, width = rows[0][0].shape[:2]
+    total = 2 * _MARGIN + _ROW_LABEL_ROOM + len(shown) * (width + _FRAME_GAP) - _FRAME_GAP
+    body = _LABEL_ROOM + 3 * (height + _FRAME_GAP) - _FRAME_GAP
+    sheet = _Sheet(total, title, body, notes)
+    for number, (label, row) in enumerate(zip(_labels(panels), rows, strict=True)):
+        top = sheet.top + _LABEL_ROOM + number * (height + _FRAME_GAP)
+        for line, word in enumerate(label.split(" ", 1)):
+            style = (_LABEL, _INK) if line == 0 else (_NOTE, _FAINT)
+            sheet.text((_MARGIN, top + height // 2 - _LABEL + line * 28), word, *style)
+        for column, pixels in enumerate(row):
+            left = _MARGIN + _ROW_LABEL_ROOM + column * (width + _FRAME_GAP)
+            if number == 0:
+                sheet.text((left, sheet.top + 4), f"frame {shown[column] + 1}", _NOTE, _FAINT)
+            sheet.paste(pixels, left, top)
+    return sheet.image
+
+
+def shown_frames(frames: int) -> list[int]:
+    """Returns the indexes of a clip's frames that a strip shows, ascending and evenly spaced."""
+    columns = min(frames, MOST_COLUMNS)
+    return [index * frames // columns for index in range(columns)]
+
+
+def png(image: Image.Image, description: str) -> bytes:
+    """Returns a picture as a PNG file that carries a description for those who cannot see it."""
+    text = PngInfo()
+    text.add_itxt(DESCRIPTION, description)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=text)
+    return buffer.getvalue()
+
+
+class _Sheet:
+    """White paper with a title above and notes below a body that its user fills from `top` on."""
+
+    def __init__(self, width: int, title: str, body: int, notes: Sequence[str]) -> None:
+        lines = [line for note in notes if note for line in _wrapped(note, width - 2 * _MARGIN)]
+        self.top = _MARGIN + _TITLE + 24
+        bottom = self.top + body + _GAP
+        height = bottom + len(lines) * (_NOTE + 9) + _MARGIN - 9
+        self.image = Image.new("RGB", (width, height), _PAPER)
+        self._draw = ImageDraw.Draw(self.image)
+        self.text((_MARGIN, _MARGIN), _cut(title, _TITLE, width - 2 * _MARGIN), _TITLE, _INK)
+        for number, line in enumerate(lines):
+            self.text((_MARGIN, bottom + number * (_NOTE + 9)), line, _NOTE, _FAINT)
+
+    def text(
+        self, place: tuple[int, int], words: str, size: int, colour: tuple[int, int, int]
+    ) -> None:
+        self._draw.text(place, words, fill=colour, font=ImageFont.load_default(size))
+
+    def paste(self, pixels: Pixels, left: int, top: int) -> None:
+        self.image.paste(Image.fromarray(pixels), (left, top))
+
+
+def _labels(panels: Panels) -> tuple[str, str, str]:
+    original, masked, reconstruction = ROWS
+    return original, f"{masked} ({panels.hidden.mean():.0%} hidden)", reconstruction
+
+
+def _scale(panels: Panels, side: int) -> int:
+    """Whole, so that patches stay sharp squares."""
+    height, width = panels.original.shape[1:3]
+    return -(-side // int(min(height, width)))
+
+
+def _enlarged(panels: Panels, shown: Sequence[int], scale: int) -> tuple[list[Pixels], ...]:
+    original = [_resize(panels.original[index], scale) for index in shown]
+    reconstruction = [_resize(panels.reconstruction[index], scale) for index in shown]
+    masked = [
+        np.where(
+            _grown(panels.hidden[index], scale)[..., None], np.array(_VEIL, dtype=np.uint8), pixels
+        )
+        for index, pixels in zip(shown, original, strict=True)
+    ]
+    return original, masked, reconstruction
+
+
+def _resize(pixels: Pixels, scale: int) -> Pixels:
+    height, width = pixels.shape[:2]
+    size = (width * scale, height * scale)
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+
+
+def _grown(mask: npt.NDArray[np.bool_], scale: int) -> npt.NDArray[np.bool_]:
+    return mask.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    font = ImageFont.load_default(_NOTE)
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(_cut(word, _NOTE, width))
+        else:
+            lines[-1] = _cut(longer, _NOTE, width)
+    return lines
+
+
+def _cut(text: str, size: int, width: int) -> str:
+    """Returns a text, or its two ends where it is too long for the width: paths have no spaces."""
+    font = ImageFont.load_default(size)
+    kept, cut = len(text), text
+    while font.getlength(cut) > width:
+        kept -= 2
+        cut = f"{text[: kept // 2]}...{text[len(text) - kept // 2 :]}"
+    return cut

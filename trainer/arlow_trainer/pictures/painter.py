@@ -1,0 +1,104 @@
+"""Reconstructions of fixed samples while a run trains, drawn and uploaded beside it."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+
+import torch
+
+from arlow_trainer.checkpoint.store import Store
+from arlow_trainer.config import ArlowPretrain
+from arlow_trainer.config.errors import ArlowError
+from arlow_trainer.data import Modality, Source
+from arlow_trainer.mae import MaskedAutoencoder, Reconstruction
+
+from .drawing import draw, png
+from .gallery import picture_key
+from .reconstruction import Pixels, notes, panels, reconstruct
+from .samples import first_sample
+
+MASK_SEED = 0
+MOST_WAITING = 4
+
+log = logging.getLogger(__name__)
+
+
+class Painter:
+    """Keeps pictures of how a run fills in the first sample of each of its sets.
+
+    For rank 0. The samples are seen whole (centre view) with the same mask every time. A step waits
+    for the forward pass alone: pixels are drawn, encoded and uploaded on a thread. A picture that
+    fails is logged and never ends the run; one that comes while `MOST_WAITING` wait for a slow
+    store is left out.
+    """
+
+    def __init__(
+        self, run: ArlowPretrain, store: Store, sources: Mapping[Modality, Source]
+    ) -> None:
+        self._run, self._store = run, store
+        self._samples: dict[Modality, tuple[str, Pixels]] = {}
+        for modality, source in sources.items():
+            try:
+                self._samples[modality] = first_sample(source, modality, run.spec.training.data)
+            except ArlowError as error:
+                log.warning("no pictures of %ss: %s", modality, error)
+        self._waiting: queue.Queue[tuple[int, Modality, Reconstruction] | None] = queue.Queue(
+            MOST_WAITING
+        )
+        # A daemon: a process that is ending for another reason must not wait for a store.
+        self._thread = threading.Thread(target=self._work, name="painter", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Painter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def due(self, step: int, total_steps: int) -> bool:
+        """Whether pictures are wanted after a step: at the run's interval and at its end."""
+        every = self._run.spec.training.pictures_every_steps
+        return every is not None and (step % every == 0 or step == total_steps)
+
+    def paint(self, module: MaskedAutoencoder, step: int) -> None:
+        """Lets the module fill in the samples, with its weights as they are after `step`."""
+        ratio = self._run.spec.training.mae.mask_ratio
+        for modality, (_, frames) in self._samples.items():
+            try:
+                made = reconstruct(module, frames, ratio, MASK_SEED)
+                self._waiting.put_nowait((step, modality, made))
+            except torch.OutOfMemoryError:
+                log.warning("step %d: no memory left to reconstruct the %s", step, modality)
+            except queue.Full:
+                log.warning("step %d: the store is slow, its %s is not kept", step, modality)
+
+    def close(self) -> None:
+        """Returns when all pictures are in the store or were given up."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (work := self._waiting.get()) is not None:
+            step, modality, made = work
+            try:
+                self._store.write_bytes(picture_key(step, modality), self._drawn(*work))
+            except Exception as error:
+                log.warning("the %s of step %d is not kept: %s", modality, step, error)
+            del work, made
+
+    def _drawn(self, step: int, modality: Modality, made: Reconstruction) -> bytes:
+        name, frames = self._samples[modality]
+        training = self._run.spec.training
+        pixels = panels(made, len(frames), training)
+        told = [name, *notes(pixels.score, training.mae.normalized_pixel_loss)]
+        drawn = draw(pixels, f"{self._run.metadata.name}, step {step:,}", told)
+        return png(drawn, "\n".join(told))

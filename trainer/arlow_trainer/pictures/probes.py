@@ -1,0 +1,82 @@
+"""Probe results of a run: how well frozen features tell labels, step by step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+
+from .plotting import Palette, Plot, legend, line
+
+PROBE_FILE = "probe.jsonl"
+
+
+@dataclass(frozen=True, order=True)
+class Probe:
+    """Accuracy of a probe (0 to 1) after a step, its standard deviation over seeds, and the
+    accuracy that random weights reach."""
+
+    data: str
+    method: str
+    step: int
+    accuracy: float
+    spread: float | None = None
+    baseline: float | None = None
+
+
+def read_probes(lines: Iterable[bytes]) -> list[Probe]:
+    """Returns the probes by data set, method and step; of one repeated, the last.
+
+    Lines that are none, such as one cut short by a crash, are left out.
+    """
+    probes: dict[tuple[str, str, int], Probe] = {}
+    for text in lines:
+        try:
+            record = json.loads(text)
+            probe = Probe(
+                str(record["data"]),
+                str(record["method"]),
+                int(record["step"]),
+                float(record["accuracy"]),
+                _number(record.get("spread")),
+                _number(record.get("baseline")),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+        probes[probe.data, probe.method, probe.step] = probe
+    return [probes[key] for key in sorted(probes)]
+
+
+def probe_plots(probes: Sequence[Probe]) -> list[Plot]:
+    """Returns a plot for every data set: accuracy over steps, random weights dashed."""
+    sets = groupby(probes, key=lambda probe: probe.data)
+    return [_plot(data, list(of_set)) for data, of_set in sets]
+
+
+def _plot(data: str, probes: Sequence[Probe]) -> Plot:
+    def draw(axes: Axes, palette: Palette) -> None:
+        colours = (palette.image, palette.video, palette.main)
+        methods = groupby(probes, key=lambda probe: probe.method)
+        for number, (method, found) in enumerate(methods):
+            points, colour = list(found), colours[number % len(colours)]
+            steps = np.array([point.step for point in points], dtype=np.float64)
+            accuracy = np.array([point.accuracy for point in points])
+            spread = np.array([point.spread or 0.0 for point in points])
+            line(axes, steps, accuracy, colour, method)
+            axes.fill_between(steps, accuracy - spread, accuracy + spread, color=colour, alpha=0.15)
+            baseline = points[-1].baseline
+            if baseline is not None:
+                axes.axhline(baseline, color=colour, linewidth=1, linestyle=(0, (4, 3)))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        legend(axes, palette)
+
+    return Plot(f"Probe accuracy on {data}", draw)
+
+
+def _number(value: object) -> float | None:
+    return None if value is None else float(value)  # type: ignore[arg-type]

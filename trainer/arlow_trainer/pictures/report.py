@@ -1,0 +1,146 @@
+"""The report: one self-contained HTML page of a run. Pure: a record in, a page out."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+from arlow_trainer.checkpoint.events import Event
+from arlow_trainer.config import to_yaml
+from arlow_trainer.telemetry import HistoryPoint
+from arlow_trainer.telemetry.display import duration
+
+from .curves import gradient_norm_plot, learning_rate_plot, loss_plot, throughput_plot
+from .plotting import Plot, to_svg
+from .probes import probe_plots
+from .record import Picture, Record
+
+MOST_EVENTS = 200
+RECENT_POINTS = 20
+_TEMPLATE = "report.html.jinja"
+_FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+
+
+def page(record: Record, now: datetime) -> str:
+    """Returns the report of a run as HTML without any reference to other files."""
+    environment = Environment(
+        loader=PackageLoader("arlow_trainer.pictures", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    points = record.history
+    plots = [loss_plot, learning_rate_plot, throughput_plot, gradient_norm_plot]
+    return environment.get_template(_TEMPLATE).render(
+        name=_name(record),
+        url=record.url,
+        now=now,
+        status=record.status,
+        facts=_facts(record),
+        curves=[_figure(make(points)) for make in plots] if points else [],
+        phases=phase_shares(points),
+        galleries=_galleries(record.pictures),
+        probes=record.probes,
+        probe_curves=[_figure(plot) for plot in probe_plots(record.probes)],
+        checkpoints=list(reversed(record.checkpoints)),
+        events=[_event(event) for event in reversed(record.events[-MOST_EVENTS:])],
+        events_left_out=max(0, len(record.events) - MOST_EVENTS),
+        config=to_yaml(record.run) if record.run else "",
+        card=card_html(record.card),
+    )
+
+
+def phase_shares(points: Sequence[HistoryPoint]) -> list[tuple[str, float, float]]:
+    """Returns (phase, seconds a step, share) of the newest read-outs' mean, longest first."""
+    recent = [point.phase_seconds for point in points if point.phase_seconds][-RECENT_POINTS:]
+    names = {name for phases in recent for name in phases}
+    means = {name: sum(p.get(name, 0.0) for p in recent) / len(recent) for name in names}
+    total = sum(means.values())
+    ordered = sorted(means.items(), key=lambda item: -item[1])
+    return [(name, seconds, seconds / total) for name, seconds in ordered if seconds > 0]
+
+
+def card_html(card: str) -> Markup:
+    """Returns a model card as HTML, headings one level lower, without title and front matter.
+
+    HTML in the card is shown as text.
+    """
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = parser.parse(_FRONT_MATTER.sub("", card))
+    if tokens and tokens[0].tag == "h1":
+        del tokens[:3]
+    for token in tokens:
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(6, int(token.tag[1]) + 1)}"
+    return Markup(parser.renderer.render(tokens, parser.options, {}))
+
+
+def _name(record: Record) -> str:
+    if record.run is not None:
+        return record.run.metadata.name
+    return record.status.run if record.status is not None else record.url.rpartition("/")[2]
+
+
+def _facts(record: Record) -> list[tuple[str, str]]:
+    """Returns the run's figures, name and value; those not known are left out."""
+    status, state, points = record.status, record.state, record.history
+    last = points[-1] if points else None
+    step = max(part.step for part in (status, state, last) if part is not None)
+    total = next((p.total_steps for p in (status, state) if p is not None and p.total_steps), None)
+    facts = [("Step", f"{step:,} of {total:,}" if total else f"{step:,}")]
+    if last is not None and last.loss is not None:
+        facts.append(("Loss", f"{last.loss:.4f}"))
+    if last is not None and last.images_per_second is not None:
+        facts.append(("Images per second", f"{last.images_per_second:,.1f}"))
+    if status is not None and status.model_flops_utilization is not None:
+        facts.append(("Model FLOPs utilisation", f"{status.model_flops_utilization:.1%}"))
+    if status is not None and status.median_step_seconds is not None:
+        facts.append(("Median step", f"{status.median_step_seconds:.3g} s"))
+    if status is not None and status.eta_seconds and status.phase != "finished":
+        facts.append(("Time left", duration(status.eta_seconds)))
+    if state is not None:
+        facts.append(("Samples seen", f"{state.next_sample:,}"))
+        facts.append(("Broken samples", f"{state.skipped:,}"))
+    return facts
+
+
+def _figure(plot: Plot) -> tuple[str, Markup]:
+    # Drawn by matplotlib, which escapes what it writes.
+    return plot.title, Markup(to_svg(plot))
+
+
+def _galleries(pictures: Sequence[Picture]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Returns each modality's pictures, newest first."""
+    return [
+        (modality, [_embedded(each) for each in reversed(list(found))])
+        for modality, found in groupby(pictures, key=lambda each: each.modality)
+    ]
+
+
+def _embedded(each: Picture) -> dict[str, Any]:
+    return {
+        "step": each.step,
+        "source": "data:image/webp;base64," + base64.b64encode(each.webp).decode(),
+        "width": each.width,
+        "height": each.height,
+        "lines": each.description.splitlines(),
+    }
+
+
+def _event(event: Event) -> dict[str, Any]:
+    fields = (
+        f"{key} {value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in event.fields.items()
+        if value not in (None, "")
+    )
+    return {"time": event.time, "kind": event.kind, "text": ", ".join(fields)}

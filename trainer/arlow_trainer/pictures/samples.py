@@ -1,0 +1,74 @@
+"""The pictures and clips that reconstructions are made of: whole ones, in a centre view."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from arlow_trainer.config import DataSection, TrainingSection
+from arlow_trainer.config.errors import ConfigError, DataError
+from arlow_trainer.data import (
+    BrokenSample,
+    Modality,
+    RawSample,
+    Source,
+    center_view,
+    decode_clip,
+    decode_image,
+)
+from arlow_trainer.data.folder import EXTENSIONS
+from arlow_trainer.mae.masks import hidden_count
+
+from .reconstruction import Pixels
+
+_TRIES = 8
+
+
+def read_file(path: Path, data: DataSection) -> Pixels:
+    """Reads a picture or, by its file name's ending, a film's middle clip.
+
+    Returns:
+        uint8 [frames, imageSize, imageSize, 3]; one frame for a picture.
+
+    Raises:
+        DataError: the file cannot be decoded.
+    """
+    modality: Modality = "video" if path.suffix.lower() in EXTENSIONS["video"] else "image"
+    try:
+        return _frames(RawSample(str(path), str(path)), modality, data)
+    except BrokenSample as broken:
+        raise DataError(
+            f"{broken}; give a picture or a film that other programs can open"
+        ) from None
+
+
+def first_sample(source: Source, modality: Modality, data: DataSection) -> tuple[str, Pixels]:
+    """Returns name and frames, as `read_file` does, of the first sample that can be decoded.
+
+    Raises DataError when none of the first few can, or the set is out of reach.
+    """
+    reasons = []
+    for position in range(min(_TRIES, len(source))):
+        try:
+            raw = source.read(position)
+            return raw.name, _frames(raw, modality, data)
+        except BrokenSample as broken:
+            reasons.append(str(broken))
+    raise DataError(f"{source.name}: no sample to reconstruct: " + "; ".join(reasons))
+
+
+def check_mask_ratio(mask_ratio: float, training: TrainingSection) -> None:
+    """Raises ConfigError unless the ratio hides some and not all of a picture."""
+    side = training.model.patch_size * training.model.spatial_merge_size
+    units = (training.data.image_size // side) ** 2
+    hidden = hidden_count(units, mask_ratio)
+    if not 0 < hidden < units:
+        raise ConfigError(
+            f"--mask-ratio {mask_ratio}: must hide some and not all of a picture's {units} merge "
+            f"units; this one hides {hidden}"
+        )
+
+
+def _frames(raw: RawSample, modality: Modality, data: DataSection) -> Pixels:
+    if modality == "image":
+        return center_view([decode_image(raw)], data.image_size)
+    return center_view(decode_clip(raw, data.clip_frames, data.frame_stride), data.image_size)
