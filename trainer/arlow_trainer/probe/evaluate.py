@@ -1,0 +1,104 @@
+"""Probing a checkpoint: its tower and the same with random weights, on a labelled set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import torch
+
+from arlow_trainer.checkpoint.lines import StoredLines
+from arlow_trainer.checkpoint.reader import read_manifest
+from arlow_trainer.checkpoint.store import Store
+from arlow_trainer.config import ProbeSection
+from arlow_trainer.engine import build_autoencoder
+from arlow_trainer.pictures.load import load_autoencoder
+from arlow_trainer.pictures.location import newest_step
+from arlow_trainer.pictures.probes import PROBE_FILE
+
+from .features import split_features
+from .labelled import open_labelled
+from .results import ProbeResult, compare
+
+NEIGHBORS = 20
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What probing a checkpoint found: `samples` of each split, `broken` pictures left out."""
+
+    run: str
+    step: int
+    data: str
+    classes: int
+    samples: dict[str, int]
+    broken: int
+    results: Sequence[ProbeResult]
+
+
+def run_probe(
+    store: Store,
+    step: int | None,
+    section: ProbeSection,
+    neighbors: int = NEIGHBORS,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Probed:
+    """Probes a checkpoint of a run on a labelled set.
+
+    Pictures are seen at the run's image size and normalised as in training. The random weights are
+    the run's own of before its first step. Uses a GPU where there is one.
+
+    Args:
+        store: the run's store.
+        step: the checkpoint's step; None takes the newest valid one.
+        section: the labelled set.
+        neighbors: the k of k nearest neighbours.
+        on_progress: is told how many pictures of how many are done.
+
+    Raises:
+        StoreError: there is no such checkpoint, or it is damaged.
+        DataError, CredentialsError: the set cannot be read or has no usable labels.
+    """
+    # What is cheap to find wrong comes before data and weights are fetched.
+    step = read_manifest(store, newest_step(store) if step is None else step).step
+    labelled = open_labelled(section)
+    module, run, state = load_autoencoder(store, step)
+    training = run.spec.training
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    random = build_autoencoder(training).eval().requires_grad_(False)
+    towers = [each.to(device).tower for each in (module, random)]
+    total, done = len(labelled.train) + len(labelled.test), 0
+
+    def tell(pictures: int) -> None:
+        nonlocal done
+        done += pictures
+        on_progress(done, total)
+
+    size = training.data.image_size
+    train, broken_train = split_features(towers, labelled.train, size, tell)
+    test, broken_test = split_features(towers, labelled.test, size, tell)
+    tower, baseline = zip(train, test, strict=True)
+    name = section.data.name
+    return Probed(
+        run=run.metadata.name,
+        step=state.step,
+        data=section.data.path if name is None else f"{section.data.path} ({name})",
+        classes=labelled.classes,
+        samples={"train": len(train[0]), "test": len(test[0])},
+        broken=broken_train + broken_test,
+        results=compare(tower, baseline, labelled.classes, neighbors),
+    )
+
+
+def records(probed: Probed) -> list[dict[str, object]]:
+    """Returns the results as lines of `probe.jsonl`."""
+    now = datetime.now(UTC)
+    return [
+        result.to_record(probed.step, probed.data, probed.samples, now) for result in probed.results
+    ]
+
+
+def keep(store: Store, lines: Sequence[dict[str, object]]) -> None:
+    """Appends lines to the run's `probe.jsonl`. Raises what the store raises."""
+    StoredLines(store, PROBE_FILE).append_json(lines)
