@@ -1,0 +1,90 @@
+"""How a command's failures end: one message on stderr, and an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from arlow_trainer.config import ArlowError, ExitCode
+
+# A command that fails in the way asked for, run by the real `main`.
+PROGRAM = """
+import signal, sys, time
+# A shell that started this in the background has switched Ctrl-C off.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from arlow_trainer.cli import app, main
+from arlow_trainer.config import errors
+
+@app.command()
+def fail(how: str) -> None:
+    if how == "wait":
+        print("waiting", flush=True)
+        time.sleep(60)
+    if how == "defect":
+        raise ValueError("two is not three")
+    raise getattr(errors, how)("what was wrong [bold]in[/bold] /a/b\\nwhat to do " + "x" * 200)
+
+main()
+"""
+
+
+def fail(how: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, "fail", how], capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("kind", ArlowError.__subclasses__(), ids=lambda kind: kind.__name__)
+def test_a_failure_a_user_can_mend(kind: type[ArlowError]) -> None:
+    result = fail(kind.__name__)
+    assert result.returncode == kind.exit_code
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == [
+        "error: what was wrong [bold]in[/bold] /a/b",
+        "error: what to do " + "x" * 200,
+    ]
+
+
+def test_every_kind_of_failure_has_a_code_of_its_own() -> None:
+    codes = [kind.exit_code for kind in ArlowError.__subclasses__()]
+    assert len(codes) == len(set(codes))
+    assert not {ExitCode.FINISHED, ExitCode.DEFECT} & set(codes)
+
+
+def test_a_defect_is_told_briefly_and_logged_whole() -> None:
+    result = fail("defect")
+    assert result.returncode == ExitCode.DEFECT
+    assert "error: a defect of Arlow itself: ValueError: two is not three" in result.stderr
+    assert result.stderr.count("Traceback") == 1
+
+
+def test_ctrl_c_ends_with_130_and_no_traceback() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "fail", "wait"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.strip() == "error: interrupted"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
+def test_a_full_disk_is_told() -> None:
+    arlow = Path(sys.executable).with_name("arlow")
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [arlow, "config", "show"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert result.returncode == ExitCode.STORE
+    assert result.stderr.startswith("error: the disk is full")
+    assert "Traceback" not in result.stderr

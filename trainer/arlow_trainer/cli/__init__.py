@@ -1,0 +1,5 @@
+"""The command `arlow`."""
+
+from .app import app, main
+
+__all__ = ["app", "main"]

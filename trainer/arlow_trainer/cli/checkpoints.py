@@ -1,0 +1,89 @@
+"""`arlow checkpoints`: ls, verify."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from arlow_trainer.config.errors import ExitCode
+
+from .console import tell_failure, tell_warning
+
+if TYPE_CHECKING:
+    from arlow_trainer.checkpoint.reader import CheckpointInfo
+
+checkpoints_app = typer.Typer(
+    help="List and verify the checkpoints of a run.", no_args_is_help=True
+)
+
+RunUrl = Annotated[
+    str, typer.Argument(metavar="URL", help="The run's URL: <checkpoint url>/<run name>.")
+]
+
+
+@checkpoints_app.command("ls")
+def ls(url: RunUrl) -> None:
+    """List a run's checkpoints; one counts when its manifest and every file's size are right."""
+    from arlow_trainer.checkpoint.reader import list_checkpoints
+    from arlow_trainer.checkpoint.store import Store
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("STEP", "STATE", "SIZE", "CREATED (UTC)", "URI"):
+        table.add_column(name, justify="right" if name in ("STEP", "SIZE") else "left")
+    found = list_checkpoints(Store(url))
+    for info in found:
+        created = info.created.strftime("%Y-%m-%d %H:%M:%S") if info.created else "-"
+        size = "-" if info.bytes is None else f"{info.bytes / 2**20:,.1f} MiB"
+        state = "valid" if info.valid else info.reason
+        table.add_row(f"{info.step:,}", state, size, created, info.uri)
+    if not found:
+        typer.echo(f"{url} holds no checkpoints", err=True)
+        return
+    _console().print(table)
+
+
+@checkpoints_app.command()
+def verify(
+    url: RunUrl,
+    step: Annotated[int | None, typer.Option(help="One checkpoint; unset: all of them.")] = None,
+) -> None:
+    """Read every byte of the checkpoints and compare it with their manifests.
+
+    Names each damaged file and ends with exit code 74 when there is one. What was never finished
+    is no checkpoint and only named.
+    """
+    from arlow_trainer.checkpoint import reader
+    from arlow_trainer.checkpoint.store import Store
+
+    store = Store(url)
+    steps = _finished(reader.list_checkpoints(store)) if step is None else [step]
+    if not steps:
+        tell_failure(f"{url} holds no checkpoints")
+        raise typer.Exit(int(ExitCode.STORE))
+    damaged = False
+    for number in steps:
+        problems = reader.verify(store, number)
+        for problem in problems:
+            tell_failure(f"checkpoint-{number}: {problem}")
+        damaged = damaged or bool(problems)
+        if not problems:
+            typer.echo(f"checkpoint-{number}: every byte is as it was written")
+    if damaged:
+        raise typer.Exit(int(ExitCode.STORE))
+
+
+def _finished(found: list[CheckpointInfo]) -> list[int]:
+    """Returns the steps that have a manifest; tells of the others, which are no checkpoints."""
+    for info in found:
+        if info.unfinished:
+            tell_warning(f"checkpoint-{info.step}: being written, or never finished")
+    return [info.step for info in found if not info.unfinished]
+
+
+def _console() -> Console:
+    # A pipe has no width of its own: lines there are never folded.
+    return Console() if os.isatty(1) else Console(width=1000)

@@ -1,0 +1,53 @@
+"""`arlow config`: show, validate, schema."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from arlow_trainer.config import ConfigError, advise, known_set_size, load_run, to_yaml
+from arlow_trainer.config.reference import json_schema
+
+from .console import tell_failure, tell_warning
+from .options import Overrides, RunSource, complete_run
+
+config_app = typer.Typer(help="Show and check what a run is.", no_args_is_help=True)
+
+
+@config_app.command()
+def show(run: RunSource = "arlow-vision-3072", overrides: Overrides = None) -> None:
+    """Write a run out as YAML with every field, its defaults and your --set values."""
+    typer.echo(to_yaml(load_run(run, overrides or ())), nl=False)
+
+
+@config_app.command()
+def validate(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...", help="Manifests or presets.", autocompletion=complete_run
+        ),
+    ],
+    overrides: Overrides = None,
+) -> None:
+    """Tell every mistake in the files, and warn of settings that can hardly be meant."""
+    failed: ConfigError | None = None
+    for file in files:
+        try:
+            run = load_run(file, overrides or ())
+        except ConfigError as error:
+            tell_failure(str(error))
+            failed = error
+            continue
+        for warning in advise(run, known_set_size(run)):
+            tell_warning(f"{file}: {warning}")
+        typer.echo(f"{file}: valid")
+    if failed:
+        raise typer.Exit(int(failed.exit_code))
+
+
+@config_app.command()
+def schema() -> None:
+    """Write the JSON schema of a manifest, for editors and other tools."""
+    typer.echo(json_schema(), nl=False)

@@ -1,0 +1,42 @@
+"""`arlow train`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from arlow_trainer.config import load_run
+from arlow_trainer.options import TrainOptions
+
+from .options import Overrides, RunSource
+
+
+def train(
+    run: RunSource,
+    overrides: Overrides = None,
+    ranks: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes to train on. Unset: one a GPU, or one on a CPU."),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Serve /metrics and /status on this port."),
+    ] = None,
+    log: Annotated[
+        Literal["auto", "text", "json"],
+        typer.Option(help="How log lines look; auto is text at a terminal, JSON elsewhere."),
+    ] = "auto",
+    live: Annotated[
+        bool, typer.Option("--live/--plain", help="A live display, or plain lines.")
+    ] = True,
+) -> None:
+    """Pretrain a tower, or go on with the run that its URL already holds.
+
+    Ctrl-C and SIGTERM save a checkpoint and end with exit code 75; the same command goes on from
+    there. Every exit code is listed in docs/configuration.md.
+    """
+    manifest = load_run(run, overrides or ())
+    from arlow_trainer.launch import default_ranks, launch
+
+    launch(manifest, ranks or default_ranks(), TrainOptions(port, live, log))

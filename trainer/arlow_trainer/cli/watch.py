@@ -1,0 +1,94 @@
+"""`arlow watch`: a running or finished run, in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import Overrides, complete_run
+
+if TYPE_CHECKING:
+    from arlow_trainer.checkpoint.store import Store
+    from arlow_trainer.config.status import LossPoint
+
+ENDPOINT_INTERVAL_S = 1.0
+STORE_INTERVAL_S = 5.0
+
+
+def watch(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|URL|HOST:PORT",
+            help="The run's manifest or preset, its URL (the folder of its checkpoints), or the "
+            "address of its /status.",
+            autocompletion=complete_run,
+        ),
+    ],
+    overrides: Overrides = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="Show the run as it is now, and end.")
+    ] = False,
+) -> None:
+    """Watch a run: progress, remaining time, loss, throughput, checkpoints.
+
+    Goes on over the run's restarts and ends when it is finished; Ctrl-C ends only the watch.
+    """
+    from rich.console import Console
+
+    from arlow_trainer.config.errors import StoreError
+    from arlow_trainer.telemetry.display import utc_now
+    from arlow_trainer.telemetry.status_source import (
+        STATUS_FILE,
+        NoAnswer,
+        endpoint,
+        is_endpoint,
+        published,
+    )
+    from arlow_trainer.telemetry.watch import View, picture, seen, watch_run
+
+    if is_endpoint(target):
+        fetch, interval, earlier = endpoint(target), ENDPOINT_INTERVAL_S, []
+    else:
+        from arlow_trainer.checkpoint.store import Store
+
+        store = Store(_run_url(target, overrides))
+        fetch = published(lambda: store.read_bytes(STATUS_FILE), store.url_of(STATUS_FILE))
+        interval, earlier = STORE_INTERVAL_S, _earlier_losses(store)
+    console = Console()
+    if once:
+        try:
+            view = seen(View(losses=tuple(earlier)), fetch())
+        except NoAnswer as error:
+            raise StoreError(f"{target}: no status: {error}") from None
+        console.print(picture(view, target, utc_now()))
+        return
+    try:
+        watch_run(fetch, target, console, interval, earlier)
+    except KeyboardInterrupt:
+        raise typer.Exit from None
+
+
+def _run_url(target: str, overrides: list[str] | None) -> str:
+    from arlow_trainer.config import load_run
+
+    if "://" in target or Path(target).expanduser().is_dir():
+        return target
+    return load_run(target, overrides or ()).run_url
+
+
+def _earlier_losses(store: Store) -> list[LossPoint]:
+    """The curve that the run has left so far; none where there is none yet."""
+    from arlow_trainer.checkpoint.lines import read_lines
+    from arlow_trainer.config.errors import StoreError
+    from arlow_trainer.config.status import LossPoint
+    from arlow_trainer.telemetry import HISTORY_FILE, read_history
+
+    try:
+        lines = read_lines(store, HISTORY_FILE)
+    except StoreError:
+        return []
+    points = read_history(line.decode("utf-8", "replace") for line in lines)
+    return [LossPoint(step=p.step, loss=p.loss) for p in points if p.loss is not None]

@@ -1,0 +1,21 @@
+"""What the command line adds to a run: nothing of it changes the training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of `arlow train`.
+
+    Attributes:
+        port: port of /metrics and /status on rank 0; None serves none.
+        live: show the live display at a terminal.
+        log_format: how log lines look; "auto" is text at a terminal and JSON elsewhere.
+    """
+
+    port: int | None = None
+    live: bool = True
+    log_format: Literal["auto", "json", "text"] = "auto"

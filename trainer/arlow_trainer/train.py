@@ -1,0 +1,217 @@
+"""The story of a run, from the first rank to the last checkpoint, in numbered steps."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+from arlow_trainer.checkpoint.events import EventLog
+from arlow_trainer.checkpoint.lease import TTL_S, Lease
+from arlow_trainer.checkpoint.reader import newest_valid
+from arlow_trainer.checkpoint.saver import CheckpointSaver, read_state, restore
+from arlow_trainer.checkpoint.store import Store
+from arlow_trainer.checkpoint.training_state import check_same_run
+from arlow_trainer.config import ArlowPretrain, advise, total_steps
+from arlow_trainer.config.errors import ConfigError, Interrupted
+from arlow_trainer.data import StepBatch, StepLoader, open_sources, workers_per_rank
+from arlow_trainer.engine import (
+    FiniteGuard,
+    Ranks,
+    StepRunner,
+    build_autoencoder,
+    device_memory,
+    effective_precision,
+    initialize_engine,
+    memory_told,
+)
+from arlow_trainer.options import TrainOptions
+from arlow_trainer.pictures.painter import Painter
+from arlow_trainer.plan.memory import largest_micro_batch
+from arlow_trainer.probe import BackgroundProbe
+from arlow_trainer.reporting import StepReporter, end_told, on_saved, telemetry_options
+from arlow_trainer.signals import StopSignal
+from arlow_trainer.telemetry import Telemetry
+
+
+def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
+    """Trains a run to its last step, from its newest checkpoint if its URL holds one.
+
+    Runs on every rank, in a process group that the environment describes. Raises Interrupted when
+    `stop` was raised on any rank and the checkpoint is saved, another ArlowError when it failed.
+    """
+    training, batch_size = run.spec.training, run.spec.global_batch_size
+    with ExitStack() as stack:
+        # 1. The ranks, and a store that is ours alone, before anything slow begins.
+        ranks = Ranks()
+        stack.callback(ranks.leave)
+        ranks.agree(lambda: _check_shares(ranks.size, batch_size))
+        store = Store(run.run_url)
+        lease = ranks.agree(lambda: _take(store, run) if ranks.first else None)
+        events = None
+        if lease is not None:
+            stack.callback(lease.release)
+            events = stack.enter_context(EventLog(store))
+        telemetry = Telemetry(
+            run, ranks.rank, ranks.size, telemetry_options(run, options, ranks, store, events)
+        )
+        stack.callback(telemetry.close)
+        stack.enter_context(end_told(telemetry))
+        stack.enter_context(memory_told())
+
+        # 2. The data, opened before any GPU time is spent.
+        telemetry.phase("loading", "opening the data")
+        # Rank 0 first, so that each set is prepared once.
+        early = ranks.agree(lambda: open_sources(training.data) if ranks.first else None)
+        late = ranks.agree(lambda: None if ranks.first else open_sources(training.data))
+        sources = early or late or {}
+        set_sizes: dict[str, int] = {modality: len(source) for modality, source in sources.items()}
+        set_size = set_sizes["image" if "image" in sources else "video"]
+        steps = total_steps(run, set_size)
+        for warning in advise(run, set_size) if ranks.first else ():
+            telemetry.warning(warning)
+
+        # 3. The newest valid checkpoint, where there is one.
+        _stop_if_asked(ranks, stop)
+        newest = ranks.from_first(lambda: newest_valid(store, on_skip=_passed_over(telemetry)))
+        done = newest.step if newest else 0
+        if newest is not None and done >= steps:
+            place = newest.uri
+            ranks.agree(lambda: check_same_run(read_state(store, done), run, set_sizes, place))
+            telemetry.phase("finished", f"all {steps:,} steps were done before")
+            return
+
+        # 4. The model under ZeRO-2, as it was then.
+        _stop_if_asked(ranks, stop)
+        telemetry.phase("loading", "building the model")
+        precision = effective_precision(training.precision, ranks.device)
+        # Before anything is allocated: a model that does not fit is told of in words.
+        micro_batch = training.batch.micro_batch or largest_micro_batch(
+            run, ranks.size, device_memory(ranks.device, ranks.size), precision
+        )
+        module = build_autoencoder(training)
+        engine = initialize_engine(module, training, precision, ranks.device)
+        runner = StepRunner(engine, training, batch_size, steps)
+        guard = FiniteGuard(runner, ranks)
+
+        reporter = StepReporter(run, telemetry, runner, guard, ranks, steps)
+        if newest is not None:
+            telemetry.phase("loading", f"resuming from {newest.uri}")
+            state = restore(store, newest.step, run, set_sizes, engine, ranks)
+            guard.overflows, reporter.loss = state.overflows, state.loss
+
+        _stop_if_asked(ranks, stop)
+
+        # 5. Steps, each on its own samples, with a checkpoint now and then.
+        workers = training.data.workers
+        loader = StepLoader(
+            training.data,
+            training.model,
+            sources,
+            training.seed,
+            batch_size,
+            ranks.rank,
+            ranks.size,
+            micro_batch,
+            workers_per_rank(ranks.size) if workers is None else workers,
+            start_step=done,
+        )
+        attempt = ranks.from_first(lambda: uuid.uuid4().hex)
+        probe = None
+        if ranks.first:
+            probe = stack.enter_context(BackgroundProbe(run, telemetry.probe, telemetry.warning))
+        saver = stack.enter_context(
+            CheckpointSaver(
+                store,
+                run,
+                engine,
+                ranks,
+                attempt,
+                steps,
+                set_sizes,
+                precision,
+                on_saved(telemetry, store, run, probe),
+            )
+        )
+        painter = None
+        if ranks.first and training.pictures_every_steps is not None:
+            painter = stack.enter_context(Painter(run, store, sources))
+
+        def save() -> None:
+            with runner.clock.phase("checkpoint"):
+                saver.save(done, reporter.loss, guard.overflows, reporter.skipped)
+
+        telemetry.phase("training", f"{steps - done:,} steps to go, micro-batch {micro_batch}")
+        batches = iter(loader)
+        # The decoding processes end here, not at the interpreter's exit, which would wait for them.
+        stack.callback(batches.close)
+        reporter.start()
+        while done < steps:
+            with runner.clock.phase("data"):
+                batch = ranks.agree(lambda: _fetch(batches, lease))
+            stopping, skipping = ranks.any(stop.raised, bool(batch.skipped))
+            if stopping:
+                break
+            if skipping:
+                reporter.skip(batch.skipped)
+            applied = runner.step(done, batch.micro_batches)
+            lost = guard.after_step(done, applied, batch.micro_batches)
+            if lost:
+                telemetry.warning(lost)
+            done += 1
+            reporter.after_step(batch)
+            if painter is not None and painter.due(done, steps):
+                painter.paint(engine.module, done)
+            if done % run.spec.checkpoint.every_steps == 0 and done < steps:
+                save()
+
+        # 6. The last checkpoint: of a finished run, or of one that goes on another time.
+        telemetry.phase("saving")
+        if done > (newest.step if newest else 0):
+            save()
+        saver.wait()
+        ranks.wait()
+        if done < steps:
+            raise Interrupted(
+                f"stopped at step {done:,} of {steps:,} as asked; everything is saved in "
+                f"{run.run_url}, and the same command goes on from there"
+            )
+        if probe is not None:
+            probe.finish(stopped=lambda: stop.raised)
+        telemetry.phase("finished", f"{steps:,} steps done")
+
+
+def _check_shares(ranks: int, batch_size: int) -> None:
+    if ranks > batch_size:
+        raise ConfigError(
+            f"spec.training.batch: {ranks} ranks cannot share a global batch of {batch_size}; "
+            "start fewer ranks or raise globalSize"
+        )
+
+
+def _stop_if_asked(ranks: Ranks, stop: StopSignal) -> None:
+    """Ends a run that was asked to stop while it was still loading; nothing is to be saved."""
+    if ranks.any(stop.raised)[0]:
+        raise Interrupted("stopped as asked while loading; the same command begins or goes on")
+
+
+def _take(store: Store, run: ArlowPretrain) -> Lease:
+    store.check_writable()
+    # A killed pod's lease runs out by itself; its replacement is no rival and waits for that.
+    in_pod = "KUBERNETES_SERVICE_HOST" in os.environ
+    wait_s = 1.25 * TTL_S if in_pod else 0.0
+    # What is under way (a save, pictures, status) must not overwrite its successor's.
+    return Lease.acquire(store, run.metadata.name, wait_s=wait_s, on_lost=store.forbid_writes)
+
+
+def _fetch(batches: Iterator[StepBatch], lease: Lease | None) -> StepBatch:
+    """Returns the next step's samples, if the run's URL is still ours."""
+    if lease is not None:
+        lease.check()
+    return next(batches)
+
+
+def _passed_over(telemetry: Telemetry) -> Any:
+    return lambda info, reason: telemetry.warning(f"passing over {info.uri}: {reason}")
