@@ -1,0 +1,46 @@
+"""`python -m benchmarks`: every benchmark in turn, and a page of what came out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+# Before torch is imported; ranks and decoding processes inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from .result import page, say
+
+# Modules, each with a `measure` and its sizes `FULL` and `TOY`.
+BENCHMARKS = ("tower", "step", "loader", "checkpoint", "telemetry", "full_run")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, help="run these alone")
+    parser.add_argument("--toy", action="store_true", help="sizes that only show that it runs")
+    parser.add_argument("--out", type=Path, help="write the page to this file, too")
+    parser.add_argument("--note", default="", help="a paragraph for the page: how it was taken")
+    options = parser.parse_args()
+    load_before = os.getloadavg()[0]
+    chosen = options.only or list(BENCHMARKS)
+    results = []
+    for number, name in enumerate(chosen, start=1):
+        start = time.perf_counter()
+        show = partial(say, f"[{number}/{len(chosen)}] {name}")
+        benchmark = import_module(f".{name}", __package__)
+        results.append(benchmark.measure(benchmark.TOY if options.toy else benchmark.FULL, show))
+        show(f"done in {time.perf_counter() - start:.0f} s")
+        print(results[-1].to_markdown(), flush=True)
+    text = page(results, load_before, options.note)
+    if options.out is not None:
+        options.out.write_text(text)
+        print(f"written to {options.out}")
+
+
+if __name__ == "__main__":
+    main()

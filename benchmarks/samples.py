@@ -1,0 +1,78 @@
+"""The pictures, runs and micro-batches that benchmarks are made of."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from arlow_trainer.config import ArlowPretrain, validate
+from arlow_trainer.config.load import preset_manifest
+from arlow_trainer.config.presets import deep_merge
+from arlow_trainer.data import MicroBatch, center_view
+
+# ImageNet's pictures are about this large.
+PICTURE_SIZE = (500, 375)
+
+_PHOTOGRAPHS = {
+    "skimage": ("data", ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png",
+                         "motorcycle_right.png", "retina.jpg", "rocket.jpg")),
+    "sklearn": ("datasets/images", ("china.jpg", "flower.jpg")),
+}  # fmt: skip
+
+# A tower between the demo's and the full one: its step takes seconds on a CPU core.
+MEDIUM: dict[str, Any] = {
+    "precision": "fp32",
+    "model": {"depth": 6, "embedDim": 384, "hiddenSize": 768, "numHeads": 6, "patchSize": 14},
+    "mae": {"decoderDim": 256, "decoderDepth": 4, "decoderHeads": 8},
+    "data": {"imageSize": 224},
+    "batch": {"globalSize": 32},
+}
+
+TOY_TRAINING: dict[str, Any] = {"model": {"patchSize": 12}, "batch": {"globalSize": 4}}
+
+
+def photographs() -> list[Image.Image]:
+    """Returns the photographs of scikit-image and scikit-learn, cropped to one size."""
+    pictures = []
+    for package, (folder, names) in _PHOTOGRAPHS.items():
+        spec = find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise SystemExit(f"benchmarks: {package} is not installed; install the extra `demo`")
+        root = Path(spec.submodule_search_locations[0]) / folder
+        for name in names:
+            with Image.open(root / name) as image:
+                pictures.append(ImageOps.fit(image.convert("RGB"), PICTURE_SIZE))
+    return pictures
+
+
+def write_jpegs(folder: Path, count: int) -> list[Path]:
+    """Writes `count` JPEG files, the photographs again and again."""
+    folder.mkdir(parents=True)
+    paths = []
+    for number, picture in enumerate(islice(cycle(photographs()), count)):
+        paths.append(folder / f"{number:05d}.jpg")
+        picture.save(paths[-1], quality=92)
+    return paths
+
+
+def micro_batch(run: ArlowPretrain, count: int, first: int = 0) -> MicroBatch:
+    """Returns `count` photographs of a run's image size, samples `first`, `first + 1`, ..."""
+    pictures = islice(cycle(photographs()), first, first + count)
+    size = run.spec.training.data.image_size
+    frames = np.stack([center_view([picture], size) for picture in pictures])
+    numbers = list(range(first, first + count))
+    return MicroBatch("image", torch.from_numpy(frames), mask_seeds=numbers, indexes=numbers)
+
+
+def build_run(preset: str, training: dict[str, Any], **spec: Any) -> ArlowPretrain:
+    """Returns a run of a preset with more of its training section and its spec said."""
+    manifest = preset_manifest(preset)
+    manifest["metadata"] = {"name": "benchmark"}
+    manifest["spec"] = deep_merge(manifest["spec"], {"training": training, **spec})
+    return validate(manifest, "benchmark")
