@@ -240,10 +240,30 @@ def test_workers_ignore_signals_and_die_with_their_rank(image_folder: Path) -> N
             rank.stdin.flush()
             assert rank.stdout.readline() == f"{step}\n"
         rank.kill()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while any(w.is_running() and w.status() != psutil.STATUS_ZOMBIE for w in workers):
             assert time.monotonic() < deadline, "workers outlived their rank"
             time.sleep(0.05)
+
+
+def test_signals_to_workers_that_are_still_starting_do_not_end_them(image_folder: Path) -> None:
+    loop = """
+        import sys
+        print("started", flush=True)
+        sys.stdin.readline()
+        print(next(steps).step, flush=True)
+    """
+    with run_rank(image_folder, loop) as rank:
+        assert rank.stdin is not None
+        assert rank.stdout is not None
+        assert rank.stdout.readline() == "started\n"
+        workers = workers_of(rank.pid)
+        assert len(workers) == 2
+        for worker in workers:
+            worker.send_signal(signal.SIGTERM)
+            worker.send_signal(signal.SIGINT)
+        _, messages = rank.communicate("\n", timeout=120)
+        assert rank.returncode == 0, messages
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from .workers import (
     Decoder,
     Job,
     end_workers,
+    held_signals,
     receive,
     settle_worker,
     share_slots,
@@ -108,20 +109,20 @@ class StepLoader:
         if self._workers:
             share_slots(self._decoder.slots)
         for_jobs, for_steps = tee(self._plans())
-        # Made here, not in the generator: the processes start now and not at the first `next`.
-        decoded = iter(
-            DataLoader(
-                self._decoder,
-                batch_size=None,
-                sampler=self._jobs(for_jobs),
-                num_workers=self._workers,
-                prefetch_factor=_JOBS_AHEAD if self._workers else None,
-                # A forked rank would carry locks and CUDA state into its children.
-                multiprocessing_context="spawn" if self._workers else None,
-                worker_init_fn=settle_worker,
-                generator=torch.Generator(),  # else it draws from the global one
-            )
+        loader = DataLoader(
+            self._decoder,
+            batch_size=None,
+            sampler=self._jobs(for_jobs),
+            num_workers=self._workers,
+            prefetch_factor=_JOBS_AHEAD if self._workers else None,
+            # A forked rank would carry locks and CUDA state into its children.
+            multiprocessing_context="spawn" if self._workers else None,
+            worker_init_fn=settle_worker,
+            generator=torch.Generator(),  # else it draws from the global one
         )
+        # Made here, not in the generator: the processes start now and not at the first `next`.
+        with held_signals():
+            decoded = iter(loader)
         # A traceback may keep the iterator alive until exit, where multiprocessing would wait for
         # ever for processes that ignore SIGTERM: end them before it does.
         atexit.register(end := partial(end_workers, decoded))

@@ -12,7 +12,9 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import groupby
+from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
 
 import torch
@@ -155,6 +157,21 @@ def too_many_broken(broken: Mapping[str, str], allowed: int) -> DataError:
         + "\n".join(f"  {name}: {reason}" for name, reason in last)
         + "\nRepair or remove them, or raise data.maxSkipped"
     )
+
+
+@contextmanager
+def held_signals() -> Iterator[None]:
+    """Holds back SIGTERM and Ctrl-C from processes started meanwhile, for as long as they live.
+
+    A process takes seconds to reach `settle_worker`; a signal to the whole group would end it.
+    """
+    # Started along with the first process, the tracker would lift the block from this thread.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def settle_worker(_: int) -> None:

@@ -104,6 +104,9 @@ class Ranks:
 
     def leave(self) -> None:
         """Leaves the process group, without waiting: others may have failed."""
+        # The last references: gloo's threads end here, and not amid the interpreter's own end,
+        # where one that still holds a tensor would abort the process.
+        del self._host, self._store
         dist.destroy_process_group()
 
 
