@@ -106,6 +106,27 @@ def test_a_slow_store_does_not_hold_a_step(
     assert caplog.text.count("the store is slow") == 2
 
 
+def test_a_store_that_hangs_does_not_hold_the_end(
+    sources: dict[Modality, Source],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("arlow_trainer.pictures.painter.CLOSE_SECONDS", 0.5)
+    store, module = HeldStore(str(tmp_path / "run")), build_autoencoder(RUN.spec.training)
+    painter = Painter(RUN, store, {"image": sources["image"]})
+    painter.paint(module, 0)
+    while not painter._waiting.empty():
+        time.sleep(0.01)
+    for step in range(1, MOST_WAITING + 1):
+        painter.paint(module, step)
+    start = time.monotonic()
+    painter.close()
+    assert 0.4 < time.monotonic() - start < 5
+    assert f"the last pictures ({MOST_WAITING + 1}) are not kept" in caplog.text
+    store.free.set()
+
+
 def test_a_store_that_fails_does_not_end_the_run(
     sources: dict[Modality, Source], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -23,6 +23,8 @@ from .samples import first_sample
 
 MASK_SEED = 0
 MOST_WAITING = 4
+CLOSE_SECONDS = 30.0
+"""How long the end of a run waits for a store that does not answer."""
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +34,8 @@ class Painter:
 
     For rank 0. The samples are seen whole (centre view) with the same mask every time. A step waits
     for the forward pass alone: pixels are drawn, encoded and uploaded on a thread. A picture that
-    fails is logged and never ends the run; one that comes while `MOST_WAITING` wait for a slow
-    store is left out.
+    fails is logged and never ends the run; those that come while `MOST_WAITING` wait for a slow
+    store are left out.
     """
 
     def __init__(
@@ -46,9 +48,8 @@ class Painter:
                 self._samples[modality] = first_sample(source, modality, run.spec.training.data)
             except ArlowError as error:
                 log.warning("no pictures of %ss: %s", modality, error)
-        self._waiting: queue.Queue[tuple[int, Modality, Reconstruction] | None] = queue.Queue(
-            MOST_WAITING
-        )
+        self._waiting: queue.SimpleQueue[tuple[int, Modality, Reconstruction] | None]
+        self._waiting = queue.SimpleQueue()
         # A daemon: a process that is ending for another reason must not wait for a store.
         self._thread = threading.Thread(target=self._work, name="painter", daemon=True)
         self._thread.start()
@@ -73,18 +74,28 @@ class Painter:
         """Lets the module fill in the samples, with its weights as they are after `step`."""
         ratio = self._run.spec.training.mae.mask_ratio
         for modality, (_, frames) in self._samples.items():
+            if self._waiting.qsize() >= MOST_WAITING:
+                log.warning("step %d: the store is slow, its %s is not kept", step, modality)
+                continue
             try:
                 made = reconstruct(module, frames, ratio, MASK_SEED)
-                self._waiting.put_nowait((step, modality, made))
             except torch.OutOfMemoryError:
                 log.warning("step %d: no memory left to reconstruct the %s", step, modality)
-            except queue.Full:
-                log.warning("step %d: the store is slow, its %s is not kept", step, modality)
+            else:
+                self._waiting.put((step, modality, made))
 
     def close(self) -> None:
-        """Returns when all pictures are in the store or were given up."""
+        """Returns when all pictures are in the store, at the latest after CLOSE_SECONDS."""
         self._waiting.put(None)
-        self._thread.join()
+        self._thread.join(CLOSE_SECONDS)
+        # The None that is still there stands for the picture that is being uploaded.
+        given_up = self._waiting.qsize()
+        if given_up:
+            log.warning(
+                "the last pictures (%d) are not kept: the store has not answered for %.0f s",
+                given_up,
+                CLOSE_SECONDS,
+            )
 
     def _work(self) -> None:
         while (work := self._waiting.get()) is not None:
