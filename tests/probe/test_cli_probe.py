@@ -37,9 +37,10 @@ def test_the_table_and_the_record(arlow, store: Store, folder: Path) -> None:
     knn, linear = lines(store)
     assert set(knn) == {
         *("time", "step", "method", "accuracy", "spread", "baseline", "baseline_spread"),
-        *("data", "samples"),
+        *("data", "samples", "neighbors"),
     }
     assert (knn["method"], linear["method"]) == ("knn", "linear")
+    assert (knn["neighbors"], linear["neighbors"]) == (20, None)
     assert knn["step"] == 10
     assert knn["data"] == str(folder)
     assert knn["samples"] == {"train": 12, "test": 8}
@@ -51,12 +52,14 @@ def test_the_table_and_the_record(arlow, store: Store, folder: Path) -> None:
 def test_json_lines_are_those_of_the_record(arlow, store: Store, folder: Path) -> None:
     for _ in range(2):
         code, out, _ = arlow(
-            "probe", f"{store.url}/checkpoint-10", "--data", str(folder), "--limit=6", "--json"
+            *("probe", f"{store.url}/checkpoint-10", "--data", str(folder)),
+            *("--limit=6", "--neighbors=3", "--json"),
         )
         assert code == 0
     assert len(lines(store)) == 4
     assert [json.loads(line) for line in out.splitlines()] == lines(store)[2:]
     assert lines(store)[2]["samples"] == {"train": 6, "test": 6}
+    assert lines(store)[2]["neighbors"] == 3
     first, second = lines(store)[0], lines(store)[2]
     assert first | {"time": ""} == second | {"time": ""}
 

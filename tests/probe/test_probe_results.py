@@ -19,7 +19,7 @@ from arlow_trainer.probe.results import (
     table_rows,
 )
 
-RESULT = ProbeResult("knn", (0.70, 0.72, 0.74, 0.70, 0.74), (0.60, 0.62, 0.64, 0.58, 0.66))
+RESULT = ProbeResult("knn", (0.70, 0.72, 0.74, 0.70, 0.74), (0.60, 0.62, 0.64, 0.58, 0.66), 20)
 
 
 def test_mean_and_deviation_over_the_seeds() -> None:
@@ -44,7 +44,7 @@ def test_the_report_reads_the_record() -> None:
     assert record["time"] == "2026-01-02T00:00:00.000+00:00"
     assert record["samples"] == {"train": 5, "test": 4}
     read = read_probes([json.dumps(record).encode()])
-    expected = Probe("./data", "knn", 300, RESULT.accuracy, RESULT.spread, RESULT.baseline)
+    expected = Probe("./data", "knn", 300, RESULT.accuracy, RESULT.spread, RESULT.baseline, 20)
     assert read == [expected]
 
 
@@ -96,3 +96,4 @@ def test_better_features_have_a_margin_and_equal_ones_none() -> None:
         assert len(result.accuracies) == len(result.baselines) == SEEDS
     for result in compare(good, good, 3, neighbors=20):
         assert result.margin == result.margin_spread == 0
+        assert result.neighbors == (20 if result.method == "knn" else None)

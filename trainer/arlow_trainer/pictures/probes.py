@@ -16,10 +16,11 @@ from .plotting import Palette, Plot, legend, line
 PROBE_FILE = "probe.jsonl"
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Probe:
     """Accuracy of a probe (0 to 1) after a step, its standard deviation over seeds, and the
-    accuracy that random weights reach."""
+    accuracy that random weights reach. `neighbors` is the k of k-NN, None where it is not known.
+    """
 
     data: str
     method: str
@@ -27,17 +28,24 @@ class Probe:
     accuracy: float
     spread: float | None = None
     baseline: float | None = None
+    neighbors: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The method, with its k where it has one."""
+        return self.method if self.neighbors is None else f"{self.method}, k = {self.neighbors}"
 
 
 def read_probes(lines: Iterable[bytes]) -> list[Probe]:
-    """Returns the probes by data set, method and step; of one repeated, the last.
+    """Returns the probes by data set, method, neighbours and step; of one repeated, the last.
 
     Lines that are none, such as one cut short by a crash, are left out.
     """
-    probes: dict[tuple[str, str, int], Probe] = {}
+    probes: dict[tuple[str, str, int, int], Probe] = {}
     for text in lines:
         try:
             record = json.loads(text)
+            neighbors = record.get("neighbors")
             probe = Probe(
                 str(record["data"]),
                 str(record["method"]),
@@ -45,10 +53,11 @@ def read_probes(lines: Iterable[bytes]) -> list[Probe]:
                 float(record["accuracy"]),
                 _number(record.get("spread")),
                 _number(record.get("baseline")),
+                None if neighbors is None else int(neighbors),
             )
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
-        probes[probe.data, probe.method, probe.step] = probe
+        probes[probe.data, probe.method, probe.neighbors or 0, probe.step] = probe
     return [probes[key] for key in sorted(probes)]
 
 
@@ -60,14 +69,14 @@ def probe_plots(probes: Sequence[Probe]) -> list[Plot]:
 
 def _plot(data: str, probes: Sequence[Probe]) -> Plot:
     def draw(axes: Axes, palette: Palette) -> None:
-        colours = (palette.image, palette.video, palette.main)
-        methods = groupby(probes, key=lambda probe: probe.method)
-        for number, (method, found) in enumerate(methods):
+        colours = (palette.image, palette.video, palette.main, palette.faint)
+        names = groupby(probes, key=lambda probe: probe.name)
+        for number, (name, found) in enumerate(names):
             points, colour = list(found), colours[number % len(colours)]
             steps = np.array([point.step for point in points], dtype=np.float64)
             accuracy = np.array([point.accuracy for point in points])
             spread = np.array([point.spread or 0.0 for point in points])
-            line(axes, steps, accuracy, colour, method)
+            line(axes, steps, accuracy, colour, name)
             axes.fill_between(steps, accuracy - spread, accuracy + spread, color=colour, alpha=0.15)
             baseline = points[-1].baseline
             if baseline is not None:

@@ -35,11 +35,12 @@ class Labelled:
 @dataclass(frozen=True)
 class ProbeResult:
     """Test accuracies (0 to 1) of one method, one for each seed, of the tower's features and of
-    the same tower's with random weights, on the same samples."""
+    the same tower's with random weights, on the same samples. `neighbors` is the k of k-NN."""
 
     method: Method
     accuracies: tuple[float, ...]
     baselines: tuple[float, ...]
+    neighbors: int | None = None
 
     @property
     def accuracy(self) -> float:
@@ -79,6 +80,7 @@ class ProbeResult:
             "time": now.isoformat(timespec="milliseconds"),
             "step": step,
             "method": self.method,
+            "neighbors": self.neighbors,
             "accuracy": self.accuracy,
             "spread": self.spread,
             "baseline": self.baseline,
@@ -115,6 +117,7 @@ def compare(
             method,
             tuple(accuracy(*tower, chosen, classes, predict) for chosen in halves),
             tuple(accuracy(*random, chosen, classes, predict) for chosen in halves),
+            neighbors if method == "knn" else None,
         )
         for method, predict in methods.items()
     ]
