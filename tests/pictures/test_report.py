@@ -77,6 +77,7 @@ def full_store(store: Store) -> Store:
             "loss": 1 / step,
             "learning_rate": 1e-4,
             "images_per_second": 123.4,
+            "clips_per_second": 5.6,
             "phase_seconds": {"data": 0.1, "forward": 0.3},
         }
         for step in (10, 20)
@@ -88,7 +89,8 @@ def full_store(store: Store) -> Store:
         events.record("start", ranks=2)
         events.record("skip", name=HOSTILE, reason="broken")
     probe = {"step": 20, "method": "knn", "accuracy": 0.7123, "spread": 0.01, "data": HOSTILE}
-    store.write_bytes(PROBE_FILE, json.dumps(probe | {"baseline": 0.5}).encode())
+    probe |= {"baseline": 0.5, "neighbors": 20}
+    store.write_bytes(PROBE_FILE, json.dumps(probe).encode())
     for step in (10, 20):
         drawn = png(Image.new("RGB", (60, 20), "red"), f"{HOSTILE}\nPSNR {step} dB")
         store.write_bytes(picture_key(step, "image"), drawn)
@@ -105,6 +107,9 @@ def test_a_page_shows_all_that_a_run_has_left(full_store: Store) -> None:
     for words in (
         "20 of 40",
         "123.4",
+        "Clips per second",
+        "5.6",
+        "knn, k = 20",
         "71.2% ± 1.0%",
         "50.0%",
         "PSNR 10 dB",
@@ -136,6 +141,14 @@ def test_what_a_run_says_is_text_and_not_markup(full_store: Store) -> None:
     assert "script" not in shown.tags
     # Status message, event, picture's description, probe's data set in its table and plot.
     assert shown.text.count(HOSTILE) >= 5
+
+
+def test_a_run_on_films_alone_is_not_told_as_standing_still(store: Store) -> None:
+    point = {"step": 10, "time": "t", "images_per_second": 0.0, "clips_per_second": 5.6}
+    store.write_bytes(HISTORY_FILE, json.dumps(point).encode())
+    shown = Page(page(read_record(store), NOW)).text
+    assert "Clips per second" in shown
+    assert "Images per second" not in shown
 
 
 def test_a_young_run_has_a_page_too(tmp_path: Path) -> None:

@@ -115,18 +115,49 @@ def test_a_long_curve_stays_small() -> None:
     assert len(to_svg(loss_plot(history(range(1, 40_001))))) < 200_000
 
 
+@pytest.mark.parametrize(
+    ("rates", "title", "lines"),
+    [
+        ([(50.0, 0.0), (60.0, 0.0)], "Images per second", ["--main"]),
+        ([(50.0, None), (60.0, None)], "Images per second", ["--main"]),
+        ([(0.0, 5.0), (0.0, 6.0)], "Clips per second", ["--main"]),
+        ([(50.0, 5.0), (60.0, 6.0)], "Images and clips per second", ["--image", "--video"]),
+        ([(None, None)], "Images per second", []),
+    ],
+)
+def test_throughput_is_that_of_what_is_trained_on(
+    rates: list[tuple[float | None, float | None]], title: str, lines: list[str]
+) -> None:
+    plot = throughput_plot(
+        [
+            HistoryPoint(step=step, time="t", images_per_second=images, clips_per_second=clips)
+            for step, (images, clips) in enumerate(rates)
+        ]
+    )
+    assert plot.title == title
+    drawn = to_svg(plot)
+    assert [name for name in ("--main", "--image", "--video") if f"var({name})" in drawn] == lines
+
+
 def test_probes_are_read_and_repeated_ones_replaced() -> None:
     records = [
         {"step": 20, "method": "knn", "accuracy": 0.5, "spread": 0.1, "baseline": 0.2, "data": "d"},
         {"step": 10, "method": "knn", "accuracy": 0.4, "data": "d"},
         {"step": 20, "method": "knn", "accuracy": 0.6, "spread": 0.1, "baseline": 0.2, "data": "d"},
         {"step": 20, "method": "linear", "data": "d"},
+        {"step": 20, "method": "knn", "neighbors": 5, "accuracy": 0.3, "data": "d"},
+        {"step": 20, "method": "knn", "neighbors": 20, "accuracy": 0.5, "data": "d"},
+        {"step": 20, "method": "knn", "neighbors": 5, "accuracy": 0.4, "data": "d"},
+        {"step": 20, "method": "linear", "neighbors": None, "accuracy": 0.7, "data": "d"},
         [1, 2],
     ]
     lines = [*(json.dumps(record).encode() for record in records), b'{"step": 30, "meth']
     assert read_probes(lines) == [
         Probe("d", "knn", 10, 0.4),
         Probe("d", "knn", 20, 0.6, 0.1, 0.2),
+        Probe("d", "knn", 20, 0.4, neighbors=5),
+        Probe("d", "knn", 20, 0.5, neighbors=20),
+        Probe("d", "linear", 20, 0.7),
     ]
 
 
@@ -146,3 +177,10 @@ def test_every_data_set_has_a_probe_plot() -> None:
         text = to_svg(plot)
         assert "knn" in text
         assert "linear" in text
+
+
+def test_another_k_is_another_curve() -> None:
+    [plot] = probe_plots([Probe("d", "knn", 10, 0.5, neighbors=k) for k in (5, 20)])
+    text = to_svg(plot)
+    assert "knn, k = 5" in text
+    assert "knn, k = 20" in text

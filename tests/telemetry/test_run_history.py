@@ -21,7 +21,7 @@ def line(step: int, loss: float) -> str:
 
 def test_a_line_reads_back() -> None:
     report = make_report(10, readout=make_readout(loss=0.25))
-    written = json.dumps(history_line(report, NOW, 48.0, {"data": 0.1}))
+    written = json.dumps(history_line(report, NOW, 48.0, 6.0, {"data": 0.1}))
     assert read_history([written]) == [
         HistoryPoint(
             step=10,
@@ -33,6 +33,7 @@ def test_a_line_reads_back() -> None:
             grad_norm=0.8,
             loss_scale=65536.0,
             images_per_second=48.0,
+            clips_per_second=6.0,
             phase_seconds={"data": 0.1},
         )
     ]
@@ -40,7 +41,7 @@ def test_a_line_reads_back() -> None:
 
 def test_numbers_that_json_lacks_are_null() -> None:
     report = make_report(10, readout=make_readout(loss=math.nan, grad_norm=math.inf))
-    written = history_line(report, NOW, None, {})
+    written = history_line(report, NOW, None, None, {})
     assert (written["loss"], written["grad_norm"]) == (None, None)
     json.dumps(written, allow_nan=False)
 

@@ -59,14 +59,22 @@ def learning_rate_plot(points: Sequence[HistoryPoint]) -> Plot:
 
 
 def throughput_plot(points: Sequence[HistoryPoint]) -> Plot:
-    """Images per second, of the steps before each read-out."""
+    """Images and clips per second of the steps before each read-out; of each only where some were
+    seen."""
+    steps = values(points, "step")
+    rates = {kind: values(points, f"{kind}_per_second") for kind in ("images", "clips")}
+    seen = [kind for kind, rate in rates.items() if (np.nan_to_num(rate) > 0).any()]
 
     def draw(axes: Axes, palette: Palette) -> None:
-        rate = values(points, "images_per_second")
-        line(axes, values(points, "step"), rate, palette.main, "images/s")
+        colours = {"images": palette.image, "clips": palette.video}
+        for kind in seen:
+            colour = colours[kind] if len(seen) > 1 else palette.main
+            line(axes, steps, rates[kind], colour, kind)
+        if len(seen) > 1:
+            legend(axes, palette)
         plain_scale(axes)
 
-    return Plot("Images per second", draw)
+    return Plot(f"{' and '.join(seen or ['images']).capitalize()} per second", draw)
 
 
 def gradient_norm_plot(points: Sequence[HistoryPoint]) -> Plot:

@@ -100,8 +100,11 @@ def _facts(record: Record) -> list[tuple[str, str]]:
     facts = [("Step", f"{step:,} of {total:,}" if total else f"{step:,}")]
     if last is not None and last.loss is not None:
         facts.append(("Loss", f"{last.loss:.4f}"))
-    if last is not None and last.images_per_second is not None:
+    # A run on one modality alone makes none of the other.
+    if last is not None and last.images_per_second:
         facts.append(("Images per second", f"{last.images_per_second:,.1f}"))
+    if last is not None and last.clips_per_second:
+        facts.append(("Clips per second", f"{last.clips_per_second:,.1f}"))
     if status is not None and status.model_flops_utilization is not None:
         facts.append(("Model FLOPs utilisation", f"{status.model_flops_utilization:.1%}"))
     if status is not None and status.median_step_seconds is not None:

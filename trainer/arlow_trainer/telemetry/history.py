@@ -18,7 +18,8 @@ HISTORY_FILE = "history.jsonl"
 class HistoryPoint:
     """What was read at a step. `time` is UTC in ISO 8601; NaN and Inf are null, as in JSON.
 
-    `images_per_second` and `phase_seconds` (per step) are those of the recent steps.
+    `images_per_second`, `clips_per_second` and `phase_seconds` (per step) are those of the recent
+    steps.
     """
 
     step: int
@@ -30,6 +31,7 @@ class HistoryPoint:
     grad_norm: float | None = None
     loss_scale: float | None = None
     images_per_second: float | None = None
+    clips_per_second: float | None = None
     phase_seconds: dict[str, float] | None = None
 
 
@@ -37,6 +39,7 @@ def history_line(
     report: StepReport,
     now: datetime,
     images_per_second: float | None,
+    clips_per_second: float | None,
     phase_seconds: dict[str, float],
 ) -> dict[str, Any]:
     """Returns the line of a step that has a read-out."""
@@ -52,6 +55,7 @@ def history_line(
         grad_norm=_finite(readout.grad_norm),
         loss_scale=readout.loss_scale,
         images_per_second=images_per_second,
+        clips_per_second=clips_per_second,
         phase_seconds=phase_seconds,
     )
     return asdict(point)

@@ -95,7 +95,13 @@ class Telemetry:
         self._metrics.outlook(status.median_step_seconds, status.eta_seconds)
         if self._publisher is not None:
             self._publisher.history(
-                history_line(report, now, status.images_per_second, status.step_phase_seconds)
+                history_line(
+                    report,
+                    now,
+                    status.images_per_second,
+                    status.clips_per_second,
+                    status.step_phase_seconds,
+                )
             )
         if self._live is None:
             self._log.info("step", **_step_fields(status, report))
