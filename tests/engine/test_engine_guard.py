@@ -40,8 +40,11 @@ def outcome(finite: bool, scale: float | None) -> Any:
 def test_one_step(
     alone: Ranks, applied: bool, finite: bool, scale: float | None, overflows: int, warned: bool
 ) -> None:
-    guard = FiniteGuard(outcome(finite, scale), alone)
-    assert bool(guard.after_step(7, applied, [samples(1)])) == warned
+    told: list[str] = []
+    guard = FiniteGuard(outcome(finite, scale), alone, told.append)
+    guard.after_step(7, applied, [samples(2, first=14), samples(1, 4, first=16)])
+    assert len(told) == warned
+    assert all("step 7 holds the samples 14 to 16" in text for text in told)
     assert guard.overflows == overflows
 
 
@@ -50,7 +53,8 @@ def test_one_step(
     [(False, None, True), (False, 512.0, True), (True, 1.0, True), (True, 512.0, False)],
 )
 def test_many_steps_in_a_row(alone: Ranks, finite: bool, scale: float | None, ends: bool) -> None:
-    guard = FiniteGuard(outcome(finite, scale), alone)
+    told: list[str] = []
+    guard = FiniteGuard(outcome(finite, scale), alone, told.append)
     for step in range(MOST_IN_A_ROW - 1):
         guard.after_step(step, False, [samples(1)])
     if ends:
@@ -59,10 +63,11 @@ def test_many_steps_in_a_row(alone: Ranks, finite: bool, scale: float | None, en
     else:
         guard.after_step(MOST_IN_A_ROW, False, [samples(1)])
     assert guard.overflows == MOST_IN_A_ROW
+    assert len(told) == (MOST_IN_A_ROW if ends else 0), "the last one too, before the run ends"
 
 
 def test_a_step_that_is_applied_breaks_the_row(alone: Ranks) -> None:
-    guard = FiniteGuard(outcome(False, None), alone)
+    guard = FiniteGuard(outcome(False, None), alone, lambda text: None)
     for step in range(3 * MOST_IN_A_ROW):
         guard.after_step(step, step % MOST_IN_A_ROW == 0, [samples(1)])
 
@@ -88,18 +93,19 @@ def test_nothing_is_named_where_all_is_finite(alone: Ranks) -> None:
 
 def test_a_broken_tower_ends_the_run_with_its_module_and_its_weights_kept(alone: Ranks) -> None:
     runner = build_runner(2)
-    guard = FiniteGuard(runner, alone)
+    told: list[str] = []
+    guard = FiniteGuard(runner, alone, told.append)
     assert runner.step(0, [samples(2)])
-    assert guard.after_step(0, True, [samples(2)]) is None
+    guard.after_step(0, True, [samples(2)])
+    assert told == []
     runner.engine.module.tower.blocks[2].attn.proj.bias.data[0] = float("nan")
     before = weights(runner)
     batch = [samples(1, first=8), samples(1, 4, first=9)]
     for step in range(1, MOST_IN_A_ROW):
         applied = runner.step(step, batch)
         assert not applied
-        warning = guard.after_step(step, applied, batch)
-        assert warning is not None
-        assert "module tower.blocks.2.attn.proj on samples [8]" in warning
+        guard.after_step(step, applied, batch)
+        assert "module tower.blocks.2.attn.proj on samples [8]" in told[-1]
     runner.step(MOST_IN_A_ROW, batch)
     with pytest.raises(NonFiniteError, match=r"module tower\.blocks\.2\.attn\.proj"):
         guard.after_step(MOST_IN_A_ROW, False, batch)

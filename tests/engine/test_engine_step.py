@@ -138,15 +138,20 @@ def test_the_clock_adds_up_phases(alone: Ranks) -> None:
     for _ in range(2):
         with clock.phase("data"):
             time.sleep(0.01)
-    clock.add("data", 1.0)
-    clock.add("checkpoint", 0.5)
+    with clock.phase("checkpoint"):
+        pass
     seconds = clock.collect(wait=False)
     assert set(seconds) == {"data", "checkpoint"}
-    assert 1.02 <= seconds["data"] < 1.5
+    assert seconds["data"] >= 0.02 > seconds["checkpoint"] >= 0
     assert clock.collect(wait=True) == {}
     runner = build_runner(2)
     runner.step(0, [samples(2)])
-    assert set(runner.clock.collect(wait=True)) == {"forward", "backward", "optimizer"}
+    assert set(runner.clock.collect(wait=True)) == {
+        "forward",
+        "backward",
+        "reduce",
+        "optimizer",
+    }
 
 
 def test_a_device_out_of_memory_is_told_with_a_remedy(alone: Ranks) -> None:

@@ -28,6 +28,7 @@ def make_readout(**changes: Any) -> Readout:
         "loss": 0.5,
         "learning_rate": 1e-4,
         "grad_norm": 0.8,
+        "grad_norm_max": 1.5,
         "image_loss": 0.45,
         "video_loss": 0.65,
         "loss_scale": 65536.0,

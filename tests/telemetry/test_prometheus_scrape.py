@@ -24,8 +24,13 @@ phases = {"data": 0.005, "forward": 0.015, "backward": 0.02, "optimizer": 0.005,
 for step in range(1, 10_000):
     time.sleep(0.05)
     broken = faulty and step > 250
-    loss, norm = (math.nan, 50.0) if broken else (1 / step, 0.8)
-    readout = Readout(loss, 1e-4, norm, 0.4, 0.6, 65536.0, step // 100, 12.0, 0.002, 2e9)
+    # Ten steps in a row that are lost end a run, and never reach a read-out.
+    if broken and step < 261:
+        telemetry.lost_step(f"step {step} was skipped: numbers were not finite in the loss")
+    largest = 50.0 if broken else 1.0
+    readout = Readout(
+        1 / step, 1e-4, 0.8, 0.4, 0.6, 65536.0, step // 100, largest, 12.0, 0.002, 2e9
+    )
     report = StepReport(
         step, 10_000, 0.05, 24, 8, 2000, 1e9, phases, readout if step % 5 == 0 else None
     )

@@ -7,18 +7,28 @@ import math
 import shutil
 import socket
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from datetime import UTC, datetime
+from threading import Thread
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from telemetry_reports import make_readout, make_report
 
 from arlow_trainer.config import RunStatus
-from arlow_trainer.telemetry import STEP_PHASES, CheckpointReport, Readout, Telemetry
+from arlow_trainer.config.status import LastCheckpoint, Phase
+from arlow_trainer.telemetry import STEP_PHASES, CheckpointReport, Resumed, Telemetry
 
 Start = Callable[..., Telemetry]
+SAVED = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def checkpoint_500(overflows: int = 0) -> Resumed:
+    checkpoint = LastCheckpoint(uri="s3://b/quick/checkpoint-500", step=500, time=SAVED)
+    return Resumed(checkpoint, total_steps=900, loss=0.7, overflows=overflows)
 
 
 def get(port: int, path: str, host: str = "127.0.0.1") -> str:
@@ -66,6 +76,7 @@ def test_metrics_of_a_run(telemetry: Start, free_port: int) -> None:
         "arlow_video_loss": 0.65,
         "arlow_learning_rate": 1e-4,
         "arlow_gradient_norm": 0.8,
+        "arlow_gradient_norm_max": 1.5,
         "arlow_loss_scale": 65536,
         "arlow_overflow_steps_total": 2,
         "arlow_max_attention_logit": 12,
@@ -82,7 +93,7 @@ def test_metrics_of_a_run(telemetry: Start, free_port: int) -> None:
         "arlow_checkpoint_bytes": 4096,
         "arlow_run_phase[training]": 1,
         "arlow_run_phase[failed]": 0,
-        "arlow_non_finite_readouts_total": 0,
+        "arlow_non_finite_steps_total": 0,
     }
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     assert found["arlow_last_step_timestamp_seconds"] >= found["arlow_run_start_timestamp_seconds"]
@@ -102,21 +113,13 @@ def test_counters_start_at_zero_and_what_does_not_apply_is_absent(
     assert not absent & later.keys()
 
 
-@pytest.mark.parametrize(
-    ("readout", "count"),
-    [
-        (make_readout(), 0),
-        (make_readout(loss=math.nan), 1),
-        (make_readout(grad_norm=math.inf), 0),
-        (make_readout(grad_norm=math.inf, loss_scale=None), 1),
-    ],
-    ids=["sound", "loss", "overflow under a loss scale", "gradient norm"],
-)
-def test_non_finite_numbers_are_counted(
-    telemetry: Start, free_port: int, readout: Readout, count: int
-) -> None:
-    telemetry().step(make_report(1, readout=readout))
-    assert samples(free_port)["arlow_non_finite_readouts_total"] == count
+def test_lost_steps_are_counted_and_told(telemetry: Start, free_port: int) -> None:
+    kinds: list[str] = []
+    started = telemetry(record_event=lambda kind, **fields: kinds.append(kind))
+    started.lost_step("step 3 was skipped: numbers were not finite in the loss")
+    assert samples(free_port)["arlow_non_finite_steps_total"] == 1
+    assert started.status().message.startswith("step 3 was skipped")
+    assert kinds == ["start", "warning"]
 
 
 def test_an_overflowed_step_leaves_the_last_gradient_norm(telemetry: Start, free_port: int) -> None:
@@ -130,9 +133,26 @@ def test_overflows_from_before_a_resume_are_not_counted_again(
     telemetry: Start, free_port: int
 ) -> None:
     resumed = telemetry()
-    for step in (501, 510, 520):
-        resumed.step(make_report(step, readout=make_readout(overflows=12 + (step == 520))))
-    assert samples(free_port)["arlow_overflow_steps_total"] == 1
+    resumed.resumed(checkpoint_500(overflows=12))
+    for step in (510, 520):
+        resumed.step(make_report(step, readout=make_readout(overflows=12 + step // 10 - 50)))
+    assert samples(free_port)["arlow_overflow_steps_total"] == 2
+
+
+def test_a_resumed_run_stands_where_its_checkpoint_stood(telemetry: Start, free_port: int) -> None:
+    events: list[tuple[str, dict[str, object]]] = []
+    started = telemetry(record_event=lambda kind, **fields: events.append((kind, fields)))
+    started.resumed(checkpoint_500())
+    found = samples(free_port)
+    assert found["arlow_global_step"] == found["arlow_checkpoint_step"] == 500
+    assert found["arlow_planned_steps"] == 900
+    assert found["arlow_checkpoint_last_success_timestamp_seconds"] == SAVED.timestamp()
+    assert found["arlow_checkpoints_total"] == 0, "written by another process"
+    status = RunStatus.model_validate_json(get(free_port, "/status"))
+    assert (status.step, status.total_steps, status.loss) == (500, 900, 0.7)
+    assert status.last_checkpoint is not None
+    assert status.last_checkpoint.uri == "s3://b/quick/checkpoint-500"
+    assert events[-1] == ("resume", {"step": 500, "uri": "s3://b/quick/checkpoint-500"})
 
 
 def test_skipped_samples_of_all_ranks_are_counted_once(telemetry: Start, free_port: int) -> None:
@@ -199,6 +219,34 @@ def test_other_ranks_serve_nothing(telemetry: Start, free_port: int) -> None:
     busy_run(telemetry(rank=1))
     with pytest.raises(urllib.error.URLError):
         get(free_port, "/status")
+
+
+@pytest.mark.parametrize("phase", ["finished", "failed"])
+def test_who_scrapes_sees_how_the_run_ended(telemetry: Start, free_port: int, phase: Phase) -> None:
+    started = telemetry()
+    started.phase("training")
+    assert samples(free_port)["arlow_run_phase[training]"] == 1
+    started.phase(phase)
+    closing = Thread(target=started.close)
+    closing.start()
+    time.sleep(0.2)
+    assert samples(free_port)[f"arlow_run_phase[{phase}]"] == 1
+    closing.join(5)
+    assert not closing.is_alive()
+
+
+@pytest.mark.parametrize(("phase", "scraped"), [("finished", False), ("saving", True)])
+def test_nobody_waits_for_a_scrape_that_does_not_come_or_tells_nothing(
+    telemetry: Start, free_port: int, phase: Phase, scraped: bool
+) -> None:
+    started = telemetry()
+    if scraped:
+        samples(free_port)
+    started.phase(phase)
+    closing = Thread(target=started.close)
+    closing.start()
+    closing.join(5)
+    assert not closing.is_alive()
 
 
 def test_closing_frees_the_port(telemetry: Start, free_port: int) -> None:

@@ -12,10 +12,13 @@ import torch
 from arlow_trainer.checkpoint.events import EventLog
 from arlow_trainer.checkpoint.lines import StoredLines
 from arlow_trainer.checkpoint.prune import prune
+from arlow_trainer.checkpoint.reader import CheckpointInfo
 from arlow_trainer.checkpoint.store import Store
+from arlow_trainer.checkpoint.training_state import TrainingState
 from arlow_trainer.checkpoint.writer import SaveEvent
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.errors import ArlowError, Interrupted
+from arlow_trainer.config.status import LastCheckpoint
 from arlow_trainer.data import Skipped, StepBatch, modality_at
 from arlow_trainer.data.workers import too_many_broken
 from arlow_trainer.engine import (
@@ -34,10 +37,14 @@ from arlow_trainer.telemetry import (
     STATUS_FILE,
     CheckpointReport,
     Readout,
+    Resumed,
     StepReport,
     Telemetry,
     TelemetryOptions,
 )
+
+# It costs a forward pass of one sample, which is a percent of a rank's step where that is small.
+_READOUTS_A_LOGIT = 10
 
 
 def telemetry_options(
@@ -59,6 +66,17 @@ def telemetry_options(
         publish_status=lambda status: store.write_bytes(STATUS_FILE, status),
         append_history=StoredLines(store, HISTORY_FILE).append_json,
         record_event=events.record,
+    )
+
+
+def resumed_from(newest: CheckpointInfo, saved: TrainingState) -> Resumed:
+    """Returns what to tell of the checkpoint that a run goes on from."""
+    assert newest.created is not None  # it is valid, so its manifest says so
+    return Resumed(
+        LastCheckpoint(uri=newest.uri, step=newest.step, time=newest.created),
+        saved.total_steps,
+        saved.loss,
+        saved.overflows,
     )
 
 
@@ -92,7 +110,7 @@ def end_told(telemetry: Telemetry) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        telemetry.message(str(error))
+        telemetry.interrupted(str(error))
         raise
     except ArlowError as error:
         telemetry.phase("failed", str(error))
@@ -127,6 +145,7 @@ class StepReporter:
         self._clip_flops = clip_training_flops(training)
         self._broken: dict[str, str] = {}
         self._last = 0.0
+        self._readouts = 0
         self.loss: float | None = None
 
     def start(self) -> None:
@@ -190,14 +209,16 @@ class StepReporter:
         self.loss, image_loss, video_loss = self._runner.take_losses().means()
         memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
         logit = None
-        if self._ranks.first:
+        if self._ranks.first and self._readouts % _READOUTS_A_LOGIT == 0:
             logit = self._runner.max_attention_logit(batch.micro_batches[0])
+        self._readouts += 1
         return Readout(
             loss=self.loss,
             image_loss=image_loss,
             video_loss=video_loss,
             learning_rate=self._runner.rate,
             grad_norm=self._runner.grad_norm(),
+            grad_norm_max=self._runner.take_largest_grad_norm(),
             loss_scale=self._runner.loss_scale(),
             overflows=self._guard.overflows,
             max_attention_logit=logit,

@@ -31,7 +31,13 @@ from arlow_trainer.options import TrainOptions
 from arlow_trainer.pictures.painter import Painter
 from arlow_trainer.plan.memory import largest_micro_batch
 from arlow_trainer.probe import BackgroundProbe
-from arlow_trainer.reporting import StepReporter, end_told, on_saved, telemetry_options
+from arlow_trainer.reporting import (
+    StepReporter,
+    end_told,
+    on_saved,
+    resumed_from,
+    telemetry_options,
+)
 from arlow_trainer.signals import StopSignal
 from arlow_trainer.telemetry import Telemetry
 
@@ -61,7 +67,15 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         stack.enter_context(end_told(telemetry))
         stack.enter_context(memory_told())
 
-        # 2. The data, opened before any GPU time is spent.
+        # 2. The newest valid checkpoint, where there is one.
+        newest = ranks.from_first(lambda: newest_valid(store, on_skip=_passed_over(telemetry)))
+        done = newest.step if newest else 0
+        saved = ranks.agree(lambda: read_state(store, done)) if newest else None
+        if newest and saved:
+            telemetry.resumed(resumed_from(newest, saved))
+        _stop_if_asked(ranks, stop)
+
+        # 3. The data, opened before any GPU time is spent.
         telemetry.phase("loading", "opening the data")
         # Rank 0 first, so that each set is prepared once.
         early = ranks.agree(lambda: open_sources(training.data) if ranks.first else None)
@@ -73,15 +87,12 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         for warning in advise(run, set_size) if ranks.first else ():
             telemetry.warning(warning)
 
-        # 3. The newest valid checkpoint, where there is one.
-        _stop_if_asked(ranks, stop)
-        newest = ranks.from_first(lambda: newest_valid(store, on_skip=_passed_over(telemetry)))
-        done = newest.step if newest else 0
-        if newest is not None and done >= steps:
-            place = newest.uri
-            ranks.agree(lambda: check_same_run(read_state(store, done), run, set_sizes, place))
-            telemetry.phase("finished", f"all {steps:,} steps were done before")
-            return
+        if newest and saved:
+            uri, state = newest.uri, saved
+            ranks.agree(lambda: check_same_run(state, run, set_sizes, uri))
+            if done >= steps:
+                telemetry.phase("finished", f"all {steps:,} steps were done before")
+                return
 
         # 4. The model under ZeRO-2, as it was then.
         _stop_if_asked(ranks, stop)
@@ -94,13 +105,13 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         module = build_autoencoder(training)
         engine = initialize_engine(module, training, precision, ranks.device)
         runner = StepRunner(engine, training, batch_size, steps)
-        guard = FiniteGuard(runner, ranks)
+        guard = FiniteGuard(runner, ranks, telemetry.lost_step)
 
         reporter = StepReporter(run, telemetry, runner, guard, ranks, steps)
-        if newest is not None:
+        if newest and saved:
             telemetry.phase("loading", f"resuming from {newest.uri}")
-            state = restore(store, newest.step, run, set_sizes, engine, ranks)
-            guard.overflows, reporter.loss = state.overflows, state.loss
+            restore(store, saved, engine, ranks)
+            guard.overflows, reporter.loss = saved.overflows, saved.loss
 
         _stop_if_asked(ranks, stop)
 
@@ -157,9 +168,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
             if skipping:
                 reporter.skip(batch.skipped)
             applied = runner.step(done, batch.micro_batches)
-            lost = guard.after_step(done, applied, batch.micro_batches)
-            if lost:
-                telemetry.warning(lost)
+            guard.after_step(done, applied, batch.micro_batches)
             done += 1
             reporter.after_step(batch)
             if painter is not None and painter.due(done, steps):

@@ -36,7 +36,7 @@ from .export import (
 from .layout import checkpoint_name
 from .reader import download
 from .store import Store
-from .training_state import TRAINING_STATE, TrainingState, check_same_run
+from .training_state import TRAINING_STATE, TrainingState
 from .writer import BackgroundWriter, FileWriter, SaveEvent
 
 MOST_FAILED = 3
@@ -149,32 +149,20 @@ def read_state(store: Store, step: int) -> TrainingState:
     return TrainingState.from_bytes(store.read_bytes(key), store.url_of(key))
 
 
-def restore(
-    store: Store,
-    step: int,
-    run: ArlowPretrain,
-    set_sizes: Mapping[str, int],
-    engine: Any,
-    ranks: Ranks,
-) -> TrainingState:
-    """Restores a run from a checkpoint, saved by any number of ranks; call on every rank.
+def restore(store: Store, state: TrainingState, engine: Any, ranks: Ranks) -> None:
+    """Restores a checkpoint, saved by any number of ranks, into the engine; call on every rank.
 
-    Raises ConfigError when the file or the data sets are not those of the run that saved,
-    StoreError when the checkpoint is damaged.
+    Raises StoreError when the checkpoint is damaged.
     """
 
-    def read() -> tuple[TrainingState, RestoredShard]:
-        state = read_state(store, step)
-        check_same_run(state, run, set_sizes, store.url_of(checkpoint_name(step)))
+    def read() -> RestoredShard:
         # The same number of ranks: each has its own slices in its own file.
         mine = [ranks.rank] if state.ranks == ranks.size else range(state.ranks)
         names = [shard_name(rank, state.ranks) for rank in mine]
-        return state, read_shards(engine, _fetched(store, step, names))
+        return read_shards(engine, _fetched(store, state.step, names))
 
-    state, restored = ranks.agree(read)
-    install_shard(engine, restored)
+    install_shard(engine, ranks.agree(read))
     restore_loss_scaler(engine, state.loss_scaler)
-    return state
 
 
 def _fetched(store: Store, step: int, names: Sequence[str]) -> Iterator[Path]:

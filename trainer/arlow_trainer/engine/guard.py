@@ -3,7 +3,7 @@ learning."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -27,36 +27,41 @@ class FiniteGuard:
     run.
     """
 
-    def __init__(self, runner: StepRunner, ranks: Ranks) -> None:
+    def __init__(self, runner: StepRunner, ranks: Ranks, on_lost: Callable[[str], None]) -> None:
+        """`on_lost` hears of every step that was lost so, on every rank, before the run ends."""
         self._runner = runner
         self._ranks = ranks
+        self._on_lost = on_lost
         self.overflows = 0
         self._in_a_row = 0
 
-    def after_step(self, step: int, applied: bool, micro_batches: Sequence[Any]) -> str | None:
-        """Takes a step's outcome; returns a warning when its numbers were not finite.
+    def after_step(self, step: int, applied: bool, micro_batches: Sequence[Any]) -> None:
+        """Takes a step's outcome; call on every rank.
 
         Raises NonFiniteError on every rank when too many steps in a row were lost.
         """
         if applied:
             self._in_a_row = 0
-            return None
+            return
         self.overflows += 1
         broken = not bool(torch.isfinite(self._runner.last_sums.values).all())
         scale = self._runner.loss_scale()
         if not self._ranks.any(broken)[0] and scale is not None and scale > MIN_LOSS_SCALE:
-            return None
+            return
         self._in_a_row += 1
-        places = self._ranks.gather(self._locate(micro_batches) if broken else None)
-        place = next((place for place in places if place), "the gradients")
+        own = [index for batch in micro_batches for index in batch.indexes]
+        found = self._ranks.gather((self._locate(micro_batches) if broken else None, own))
+        place = next((place for place, _ in found if place), "the gradients")
+        samples = sorted(index for _, indexes in found for index in indexes)
+        place += f" (step {step} holds the samples {samples[0]} to {samples[-1]})"
+        self._on_lost(f"step {step} was skipped: numbers were not finite in {place}")
         if self._in_a_row >= MOST_IN_A_ROW:
             raise NonFiniteError(
-                f"{self._in_a_row} steps in a row were not finite, the last at step {step}: "
-                f"{place}. The weights are those of the last finite step. Lower "
+                f"{self._in_a_row} steps in a row were not finite, the last in {place}. "
+                "The weights are those of the last finite step. Lower "
                 "training.optimizer.learningRate, or set training.precision to fp32; the run "
                 "continues from its newest checkpoint."
             )
-        return f"step {step} was skipped: {place} had non-finite numbers"
 
     def _locate(self, micro_batches: Sequence[Any]) -> str:
         for micro_batch in micro_batches:
@@ -65,7 +70,7 @@ class FiniteGuard:
             )
             if module:
                 return f"{module} on samples {list(micro_batch.indexes)}"
-        return "the loss, though not when it was computed again,"
+        return "the loss, though not when it was computed again"
 
 
 @torch.no_grad()

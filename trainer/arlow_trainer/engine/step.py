@@ -65,6 +65,7 @@ class StepRunner:
         # DeepSpeed averages over ranks what is a sum over ranks here.
         self._weight = dist.get_world_size() / global_batch_size
         self._sums = self._no_sums()
+        self._largest_norm: Tensor | None = None
 
     def step(self, number: int, micro_batches: Sequence[MicroBatch]) -> bool:
         """Runs a step and returns whether it changed the weights; False: gradients overflowed.
@@ -101,6 +102,8 @@ class StepRunner:
                 place = 0 if micro_batch.modality == "image" else 2
                 sums[place] += losses.detach().sum()
                 sums[place + 1] += losses.numel()
+            with self.clock.phase("reduce"):
+                stack.close()
         before = self.engine.global_steps
         with self.clock.phase("optimizer"):
             self.engine.step()
@@ -110,7 +113,13 @@ class StepRunner:
         applied = bool(self.engine.was_step_applied())
         if applied:
             self._sums += sums
+            self._keep_largest(self.engine.get_global_grad_norm())
         return applied
+
+    def _keep_largest(self, norm: Tensor | float) -> None:
+        found = torch.as_tensor(norm, dtype=torch.float32, device=self.engine.device)
+        known = self._largest_norm
+        self._largest_norm = found if known is None else torch.maximum(known, found)
 
     def losses(self, micro_batch: MicroBatch) -> Tensor:
         """Returns each sample's loss, float32 [batch] on the device."""
@@ -152,6 +161,11 @@ class StepRunner:
     def grad_norm(self) -> float:
         """Returns the global gradient norm of the last step, before clipping."""
         return float(self.engine.get_global_grad_norm() or 0.0)
+
+    def take_largest_grad_norm(self) -> float | None:
+        """Returns and forgets the largest norm since the last call; None: no step was applied."""
+        largest, self._largest_norm = self._largest_norm, None
+        return None if largest is None else float(largest)
 
     def loss_scale(self) -> float | None:
         """Returns the loss scale, None where there is none."""

@@ -33,10 +33,6 @@ class PhaseClock:
         end.record()
         self._pending.append((name, begin, end))
 
-    def add(self, name: str, seconds: float) -> None:
-        """Counts host time towards a phase."""
-        self._seconds[name] += seconds
-
     def collect(self, wait: bool) -> dict[str, float]:
         """Returns and forgets the seconds so far; events still running are left, or waited for."""
         left = []

@@ -6,6 +6,7 @@ from .reports import (
     CheckpointReport,
     LogFormat,
     Readout,
+    Resumed,
     StepReport,
     TelemetryOptions,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "HistoryPoint",
     "LogFormat",
     "Readout",
+    "Resumed",
     "StepReport",
     "Telemetry",
     "TelemetryOptions",

@@ -19,7 +19,7 @@ from prometheus_client import (
 
 from ..config.models import ArlowPretrain
 from ..config.status import Phase
-from .reports import STEP_PHASES, CheckpointReport, Readout, StepReport
+from .reports import STEP_PHASES, CheckpointReport, Readout, Resumed, StepReport
 
 # A step takes from tens of milliseconds (a tiny tower) to a minute (a full one on few devices).
 STEP_SECONDS_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300)
@@ -41,8 +41,7 @@ class RunMetrics:
         self.registry = CollectorRegistry()
         self._run = run.metadata.name
         self._peak_flops = peak_flops
-        self._first_step: int | None = None
-        self._overflows: int | None = None
+        self._overflows = 0
         self._skipped = 0
         self._window_flops = 0.0
         self._window_seconds = 0.0
@@ -57,8 +56,8 @@ class RunMetrics:
             "arlow_overflow_steps", "Steps skipped because a gradient overflowed"
         )
         self._non_finite = self._counter(
-            "arlow_non_finite_readouts",
-            "Read-outs with a NaN or Inf that no loss scale explains",
+            "arlow_non_finite_steps",
+            "Steps lost to a NaN or Inf that no loss scale explains",
         )
         self._skipped_samples = self._counter(
             "arlow_skipped_samples", "Broken samples left out and replaced"
@@ -149,8 +148,6 @@ class RunMetrics:
 
     def step(self, report: StepReport, now: datetime) -> None:
         """Counts a step, and its read-out where it has one."""
-        if self._first_step is None:
-            self._first_step = report.step
         self._steps.inc()
         self._images.inc(report.images)
         self._clips.inc(report.clips)
@@ -159,13 +156,27 @@ class RunMetrics:
         self._step_seconds.observe(report.seconds)
         for phase, seconds in report.phase_seconds.items():
             self._phase_seconds.labels(self._run, phase).inc(seconds)
-        self._set("arlow_global_step", "Optimisation steps of the run so far", report.step)
-        self._set("arlow_planned_steps", "Steps that the run will have made", report.total_steps)
+        self._progress(report.step, report.total_steps)
         self._set("arlow_last_step_timestamp_seconds", "End of the last step", now.timestamp())
         self._window_flops += report.flops
         self._window_seconds += report.seconds
         if report.readout is not None:
             self._read_out(report.readout)
+
+    def _progress(self, step: int, total_steps: int) -> None:
+        self._set("arlow_global_step", "Optimisation steps of the run so far", step)
+        self._set("arlow_planned_steps", "Steps that the run will have made", total_steps)
+
+    def resumed(self, start: Resumed) -> None:
+        """The run goes on from a checkpoint."""
+        self._progress(start.checkpoint.step, start.total_steps)
+        self._committed(start.checkpoint.step, start.checkpoint.time)
+        # What the run brings along from before this process is no new overflow.
+        self._overflows = start.overflows
+
+    def lost_step(self) -> None:
+        """Counts a step lost to numbers that were not finite."""
+        self._non_finite.inc()
 
     def _read_out(self, readout: Readout) -> None:
         self._set("arlow_loss", "Loss, mean over samples", readout.loss)
@@ -176,23 +187,27 @@ class RunMetrics:
         overflowed = readout.loss_scale is not None and not math.isfinite(readout.grad_norm)
         if not overflowed:
             self._set("arlow_gradient_norm", "Gradient norm before clipping", readout.grad_norm)
+        self._set(
+            "arlow_gradient_norm_max",
+            "Largest gradient norm before clipping since the last read-out",
+            readout.grad_norm_max,
+        )
         self._set("arlow_loss_scale", "Dynamic loss scale of fp16", readout.loss_scale)
         self._set(
             "arlow_max_attention_logit",
-            "Largest absolute attention logit",
+            "Largest absolute attention logit of the tower on one sample",
             readout.max_attention_logit,
         )
         self._set(
             "arlow_rank_skew_seconds",
-            "Step time of the slowest rank less that of the fastest",
+            "Forward and backward time of the slowest rank less that of the fastest",
             readout.rank_skew_seconds,
         )
-        self._set("arlow_gpu_memory_bytes", "Peak GPU memory allocated", readout.gpu_memory_bytes)
-        if not (math.isfinite(readout.loss) and (overflowed or math.isfinite(readout.grad_norm))):
-            self._non_finite.inc()
-        if self._overflows is None:
-            # What a resumed run brings along from before this process is no new overflow.
-            self._overflows = 0 if self._first_step == 1 else readout.overflows
+        self._set(
+            "arlow_gpu_memory_bytes",
+            "Peak GPU memory allocated by rank 0",
+            readout.gpu_memory_bytes,
+        )
         self._overflow_steps.inc(max(0, readout.overflows - self._overflows))
         self._overflows = readout.overflows
         if readout.skipped_samples is not None:
@@ -220,7 +235,7 @@ class RunMetrics:
     def checkpoint(self, report: CheckpointReport, now: datetime) -> None:
         """Counts a committed checkpoint."""
         self._checkpoints.inc()
-        self._set("arlow_checkpoint_step", "Step of the last checkpoint", report.step)
+        self._committed(report.step, now)
         self._set(
             "arlow_checkpoint_duration_seconds",
             "Time of the last checkpoint from capture to commit",
@@ -232,10 +247,13 @@ class RunMetrics:
             report.stall_seconds,
         )
         self._set("arlow_checkpoint_bytes", "Size of the last checkpoint", report.bytes)
+
+    def _committed(self, step: int, time: datetime) -> None:
+        self._set("arlow_checkpoint_step", "Step of the last checkpoint", step)
         self._set(
             "arlow_checkpoint_last_success_timestamp_seconds",
             "Commit of the last checkpoint",
-            now.timestamp(),
+            time.timestamp(),
         )
 
     def probe(self, method: str, accuracy: float) -> None:

@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-STEP_PHASES = ("data", "forward", "backward", "optimizer", "checkpoint")
-"""What a step's time is spent on; `data` is the wait for the loader."""
+from ..config.status import LastCheckpoint
+
+STEP_PHASES = ("data", "forward", "backward", "reduce", "optimizer", "checkpoint")
+"""What a step's time is spent on; `data` is the wait for the loader, `reduce` the gradients'
+communication."""
 
 LogFormat = Literal["auto", "json", "text"]
 
@@ -18,7 +21,10 @@ class Readout:
 
     `overflows` counts since the run's start, `skipped_samples` since the process's, both over all
     ranks.
-    `rank_skew_seconds` is the slowest rank's step time less the fastest one's.
+    `grad_norm` is the step's own, `grad_norm_max` the largest since the last read-out (None: every
+    step since was lost). `rank_skew_seconds` is the slowest rank's forward and backward time of the
+    step less the fastest one's; `max_attention_logit` is that of one sample, `gpu_memory_bytes`
+    that of one rank.
     """
 
     loss: float
@@ -28,6 +34,7 @@ class Readout:
     video_loss: float | None = None
     loss_scale: float | None = None
     overflows: int = 0
+    grad_norm_max: float | None = None
     max_attention_logit: float | None = None
     rank_skew_seconds: float | None = None
     gpu_memory_bytes: float | None = None
@@ -62,6 +69,16 @@ class CheckpointReport:
     seconds: float
     bytes: int
     stall_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Where a run goes on from: its newest valid checkpoint, with the loss and overflows so far."""
+
+    checkpoint: LastCheckpoint
+    total_steps: int
+    loss: float | None
+    overflows: int
 
 
 @dataclass(frozen=True, slots=True)

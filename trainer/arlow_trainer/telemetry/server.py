@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import socket
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from ..config.status import RunStatus
+
+LONGEST_SCRAPE_INTERVAL_S = 120.0
+"""A scrape longer ago than this was nobody's who comes again."""
 
 
 class TelemetryServer:
@@ -24,7 +29,10 @@ class TelemetryServer:
     def __init__(
         self, port: int, registry: CollectorRegistry, status: Callable[[], RunStatus]
     ) -> None:
-        self._server = _DualStackServer(("", port), _handler(registry, status))
+        self._scraped = Event()
+        self._scraped_at = -math.inf
+        self._awaited_since = math.inf
+        self._server = _DualStackServer(("", port), _handler(registry, status, self._on_scrape))
         self._thread = Thread(
             target=self._server.serve_forever, args=(0.1,), name="telemetry-server", daemon=True
         )
@@ -34,6 +42,17 @@ class TelemetryServer:
     def port(self) -> int:
         """The port that is served; the one asked for, unless that was 0."""
         return int(self._server.server_address[1])
+
+    def _on_scrape(self, began: float) -> None:
+        self._scraped_at = began
+        if began >= self._awaited_since:
+            self._scraped.set()
+
+    def await_scrape(self, longest_s: float) -> None:
+        """Returns when `/metrics` has been answered once more; at once when nobody scrapes."""
+        self._awaited_since = time.monotonic()
+        if self._awaited_since - self._scraped_at < LONGEST_SCRAPE_INTERVAL_S:
+            self._scraped.wait(longest_s)
 
     def close(self) -> None:
         """Stops serving and frees the port."""
@@ -59,7 +78,7 @@ class _DualStackServer(ThreadingHTTPServer):
 
 
 def _handler(
-    registry: CollectorRegistry, status: Callable[[], RunStatus]
+    registry: CollectorRegistry, status: Callable[[], RunStatus], on_scrape: Callable[[float], None]
 ) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -68,8 +87,10 @@ def _handler(
         def do_GET(self) -> None:
             match self.path.partition("?")[0]:
                 case "/metrics":
+                    began = time.monotonic()
                     encode, content_type = choose_encoder(self.headers.get("Accept") or "")
                     self._answer(HTTPStatus.OK, encode(registry), content_type)
+                    on_scrape(began)
                 case "/status":
                     body = status().model_dump_json(by_alias=True).encode()
                     self._answer(HTTPStatus.OK, body, "application/json")

@@ -8,7 +8,7 @@ from datetime import datetime
 from statistics import median
 
 from ..config.status import LastCheckpoint, LossPoint, Phase, RunStatus
-from .reports import CheckpointReport, Readout, StepReport
+from .reports import CheckpointReport, Readout, Resumed, StepReport
 
 RECENT_STEPS = 50
 RECENT_LOSSES = 60
@@ -29,7 +29,7 @@ class Message:
     text: str
 
 
-Event = PhaseChanged | Message | StepReport | CheckpointReport
+Event = PhaseChanged | Message | Resumed | StepReport | CheckpointReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ class Progress:
     peak_flops: float | None = None
     phase: Phase = "starting"
     message: str = ""
+    resumed: Resumed | None = None
     recent: tuple[StepReport, ...] = ()
     last_step_time: datetime | None = None
     readout: Readout | None = None
@@ -56,6 +57,8 @@ def advance(progress: Progress, event: Event, now: datetime) -> Progress:
         case PhaseChanged():
             message = event.message or progress.message
             return replace(progress, phase=event.phase, message=message)
+        case Resumed():
+            return replace(progress, resumed=event, checkpoint=event.checkpoint)
         case CheckpointReport():
             checkpoint = LastCheckpoint(uri=event.uri, step=event.step, time=now)
             return replace(progress, checkpoint=checkpoint)
@@ -90,6 +93,10 @@ def status_of(progress: Progress) -> RunStatus:
         recent_losses=list(progress.losses),
         message=progress.message,
     )
+    if progress.resumed is not None:
+        status.step = progress.resumed.checkpoint.step
+        status.total_steps = progress.resumed.total_steps
+        status.loss = progress.resumed.loss
     if progress.readout is not None:
         readout = progress.readout
         status.loss = readout.loss

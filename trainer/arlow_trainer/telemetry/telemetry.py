@@ -15,9 +15,13 @@ from .live import LiveDisplay
 from .logs import configure_logging, logger, register_stack_dump
 from .metrics import RunMetrics
 from .publish import Publisher
-from .reports import CheckpointReport, StepReport, TelemetryOptions
+from .reports import CheckpointReport, Resumed, StepReport, TelemetryOptions
 from .server import TelemetryServer
 from .status import Event, Message, PhaseChanged, Progress, advance, status_of
+
+LAST_SCRAPE_S: dict[Phase, float] = {"finished": 60.0, "failed": 20.0}
+"""How long the end of a run waits for its last scrape. A rank that fails has 30 s before the
+launcher kills it."""
 
 
 class Telemetry:
@@ -45,9 +49,8 @@ class Telemetry:
         self._server: TelemetryServer | None = None
         self._live: LiveDisplay | None = None
         self._publisher: Publisher | None = None
+        self._options = options
         if rank == 0:
-            if options.publish_status or options.append_history:
-                self._publisher = Publisher(options, self.status, self.warning)
             self._event("start", ranks=ranks)
             if options.port:
                 self._server = self._serve(options.port)
@@ -71,6 +74,11 @@ class Telemetry:
     def phase(self, phase: Phase, message: str = "") -> None:
         """The run entered a phase; with `failed`, the message says cause and remedy."""
         if self._rank == 0:
+            if self._publisher is None and (
+                self._options.publish_status or self._options.append_history
+            ):
+                # Not before: the status in the store is the last one's until this one says more.
+                self._publisher = Publisher(self._options, self.status, self.warning)
             self._advance(PhaseChanged(phase, message))
             self._metrics.phase(phase)
             self._event("phase", phase=phase, message=message)
@@ -78,6 +86,20 @@ class Telemetry:
             return
         fields = {"reason": message} if message else {}
         (self._log.error if phase == "failed" else self._log.info)(phase, **fields)
+
+    def resumed(self, start: Resumed) -> None:
+        """The run goes on from a checkpoint; call it before the first phase."""
+        if self._rank != 0:
+            return
+        self._advance(start)
+        self._metrics.resumed(start)
+        self._event("resume", step=start.checkpoint.step, uri=start.checkpoint.uri)
+
+    def lost_step(self, text: str) -> None:
+        """A step was lost to numbers that were not finite; the text names their place."""
+        if self._rank == 0:
+            self._metrics.lost_step()
+            self.warning(text)
 
     def step(self, report: StepReport) -> None:
         """A step was made. Cheap; call it for every step."""
@@ -142,10 +164,10 @@ class Telemetry:
         self._event("skip", name=name, reason=reason)
         self._log.warning("skipped", name=name, reason=reason)
 
-    def message(self, text: str) -> None:
-        """Something that a reader should know."""
+    def interrupted(self, text: str) -> None:
+        """The run ends as asked, before its last step."""
         self._advance(Message(text))
-        self._event("message", message=text)
+        self._event("interrupt", message=text)
         if self._rank == 0:
             self._log.info(text)
 
@@ -156,7 +178,10 @@ class Telemetry:
         self._log.warning(text)
 
     def close(self) -> None:
-        """Hands the last status and lines to the store, ends display and server."""
+        """Hands the last status and lines to the store, ends display and server.
+
+        Where a Prometheus has been scraping, it is given the time to see how the run ended.
+        """
         if self._live is not None:
             self._live.close()
             self._live = None
@@ -165,6 +190,7 @@ class Telemetry:
             self._publisher.close()
             self._publisher = None
         if self._server is not None:
+            self._server.await_scrape(LAST_SCRAPE_S.get(self._progress.phase, 0.0))
             self._server.close()
             self._server = None
 
