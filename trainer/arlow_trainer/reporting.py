@@ -25,6 +25,7 @@ from arlow_trainer.engine import (
     FiniteGuard,
     Ranks,
     StepRunner,
+    device_name,
     effective_precision,
     peak_flops,
 )
@@ -62,6 +63,8 @@ def telemetry_options(
         port=options.port,
         live=options.live,
         log_format=options.log_format,
+        device=device_name(ranks.device),
+        precision=precision,
         peak_flops=None if peak is None else peak * ranks.size,
         publish_status=lambda status: store.write_bytes(STATUS_FILE, status),
         append_history=StoredLines(store, HISTORY_FILE).append_json,

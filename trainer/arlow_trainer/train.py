@@ -98,6 +98,11 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         _stop_if_asked(ranks, stop)
         telemetry.phase("loading", "building the model")
         precision = effective_precision(training.precision, ranks.device)
+        if ranks.first and precision != training.precision:
+            telemetry.warning(
+                f"spec.training.precision: {training.precision} needs a GPU and this machine has "
+                f"none, so the run trains in {precision}"
+            )
         # Before anything is allocated: a model that does not fit is told of in words.
         micro_batch = training.batch.micro_batch or largest_micro_batch(
             run, ranks.size, device_memory(ranks.device, ranks.size), precision

@@ -1,7 +1,7 @@
 """Optimisation under DeepSpeed ZeRO-2: modules, parameter groups, schedule, the step, its guard."""
 
 from .build import build_autoencoder, vision_config
-from .devices import device_memory, memory_told, peak_flops
+from .devices import device_memory, device_name, memory_told, peak_flops
 from .guard import FiniteGuard
 from .ranks import Ranks
 from .schedule import learning_rate
@@ -29,6 +29,7 @@ __all__ = [
     "capture_optimizer",
     "capture_weights",
     "device_memory",
+    "device_name",
     "effective_precision",
     "initialize_engine",
     "install_shard",

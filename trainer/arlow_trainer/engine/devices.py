@@ -32,6 +32,11 @@ def memory_told() -> Iterator[None]:
         ) from error
 
 
+def device_name(device: torch.device) -> str:
+    """Returns a GPU's name as its driver gives it, or `cpu`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def device_memory(device: torch.device, ranks: int) -> int:
     """Returns the bytes that a rank may use; CPU ranks share the machine's memory."""
     if device.type == "cuda":
@@ -51,7 +56,7 @@ def peak_flops(device: torch.device, precision: Precision) -> float | None:
     """Returns the peak FLOP/s of one device: a GPU's from the hardware table (None where it is not
     in it), a CPU rank's measured on a matrix product with the threads it has."""
     if device.type == "cuda":
-        hardware = hardware_of_device(torch.cuda.get_device_name(device))
+        hardware = hardware_of_device(device_name(device))
         return hardware.peak_flops.get(precision) if hardware else None
     matrix = torch.rand(PROBE_SIDE, PROBE_SIDE)
     torch.mm(matrix, matrix)

@@ -19,7 +19,7 @@ from prometheus_client import (
 
 from ..config.models import ArlowPretrain
 from ..config.status import Phase
-from .reports import STEP_PHASES, CheckpointReport, Readout, Resumed, StepReport
+from .reports import STEP_PHASES, CheckpointReport, Readout, Resumed, StepReport, TelemetryOptions
 
 # A step takes from tens of milliseconds (a tiny tower) to a minute (a full one on few devices).
 STEP_SECONDS_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300)
@@ -34,13 +34,13 @@ class RunMetrics:
     """
 
     def __init__(
-        self, run: ArlowPretrain, ranks: int, started_at: datetime, peak_flops: float | None = None
+        self, run: ArlowPretrain, ranks: int, started_at: datetime, options: TelemetryOptions
     ) -> None:
         # `_created` would double every counter; the start of the process is a metric of its own.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._run = run.metadata.name
-        self._peak_flops = peak_flops
+        self._peak_flops = options.peak_flops
         self._overflows = 0
         self._skipped = 0
         self._window_flops = 0.0
@@ -106,7 +106,7 @@ class RunMetrics:
             "Steps between two checkpoints",
             run.spec.checkpoint.every_steps,
         )
-        self._describe(run, ranks)
+        self._describe(run, ranks, options)
 
     def _counter(self, name: str, help_text: str) -> Counter:
         return Counter(name, help_text, ("run",), registry=self.registry).labels(self._run)
@@ -120,7 +120,7 @@ class RunMetrics:
             gauge = self._gauges[name] = family.labels(self._run)
         gauge.set(value)
 
-    def _describe(self, run: ArlowPretrain, ranks: int) -> None:
+    def _describe(self, run: ArlowPretrain, ranks: int, options: TelemetryOptions) -> None:
         build = Info("arlow_build", "Versions of the trainer", ("run",), registry=self.registry)
         build.labels(self._run).info(
             {
@@ -134,9 +134,9 @@ class RunMetrics:
         about.labels(self._run).info(
             {
                 "preset": training.preset,
-                "precision": training.precision,
+                "precision": options.precision,
                 "ranks": str(ranks),
-                "gpu": run.spec.resources.gpu,
+                "device": options.device,
                 "global_batch_size": str(run.spec.global_batch_size),
             }
         )

@@ -83,7 +83,9 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class TelemetryOptions:
-    """Where telemetry goes. `peak_flops` is the peak FLOP/s of all the run's devices together.
+    """Where telemetry goes, and what the run trains on: `device` by name, in `precision`.
+
+    `peak_flops` is the peak FLOP/s of all the run's devices together.
 
     The callables are the store's. `publish_status` is handed the status as JSON at most every
     15 s, and `append_history` the new lines of `history.jsonl`, both on a thread of their own;
@@ -93,6 +95,8 @@ class TelemetryOptions:
     port: int | None = None
     live: bool = False
     log_format: LogFormat = "auto"
+    device: str = "cpu"
+    precision: str = "fp32"
     peak_flops: float | None = None
     publish_status: Callable[[bytes], None] | None = None
     append_history: Callable[[list[dict[str, Any]]], None] | None = None

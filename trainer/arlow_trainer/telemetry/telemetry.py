@@ -45,7 +45,7 @@ class Telemetry:
         self._skipped = 0
         now = utc_now()
         self._progress = Progress(run=name, started_at=now, peak_flops=options.peak_flops)
-        self._metrics = RunMetrics(run, ranks, now, options.peak_flops)
+        self._metrics = RunMetrics(run, ranks, now, options)
         self._server: TelemetryServer | None = None
         self._live: LiveDisplay | None = None
         self._publisher: Publisher | None = None
