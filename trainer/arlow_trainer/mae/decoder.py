@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from arlow_trainer.model import ArlowVisionConfig
 from arlow_trainer.model.geometry import aligned_bias, distance_bias, normalised_coordinates
 
+from .tables import kept
 from .view import MERGE, VisibleView
 
 STEEPEST, OCTAVES = 32.0, 6.0
@@ -93,10 +94,10 @@ class PixelDecoder(nn.Module):
             )
         ).view(batch, count, -1)
         width = shown.shape[-1]
-        # Row-major, so that places and distances are one table for all samples.
+        # Row-major, so that places and distances are one table for all samples of a grid.
         tokens = self.mask_token.to(shown.dtype).expand(batch, count + hidden, width)
         tokens = tokens.scatter(1, view.visible[:, :, None].expand(-1, -1, width), shown)
-        tokens = tokens + place_table(view.grid, width, tokens.device).to(tokens.dtype)
+        tokens = tokens + place_table(view.grid, width, tokens.device, tokens.dtype)
         bias = nearness(view.grid, self.heads, tokens.device, tokens.dtype)
         bias = bias.expand(batch, -1, -1, -1)
         for block in self.blocks:
@@ -109,6 +110,7 @@ class PixelDecoder(nn.Module):
         return predictions
 
 
+@kept
 def nearness(
     grid: tuple[int, int, int], heads: int, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
@@ -126,14 +128,17 @@ def nearness(
     return aligned_bias((slopes[:, None, None] * distance)[None], dtype)
 
 
-def place_table(grid: tuple[int, int, int], width: int, device: torch.device) -> Tensor:
+@kept
+def place_table(
+    grid: tuple[int, int, int], width: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
     """Returns fixed sine and cosine places of a grid's tokens, row-major.
 
     The width is shared equally among the three axes in whole sine-cosine pairs; what is left over
     stays zero (He et al. use the same table with two axes).
 
     Returns:
-        float32 [t * h * w, width].
+        [t * h * w, width], computed in float32.
     """
     pairs = width // 6
     frequencies = 10_000.0 ** (-torch.arange(pairs, device=device) / pairs)
@@ -144,4 +149,4 @@ def place_table(grid: tuple[int, int, int], width: int, device: torch.device) ->
         start = 2 * pairs * number
         table[:, start : start + pairs] = angles.sin()
         table[:, start + pairs : start + 2 * pairs] = angles.cos()
-    return table
+    return table.to(dtype)

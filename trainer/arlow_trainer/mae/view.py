@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from arlow_trainer.model import ArlowVLVisionModel
 from arlow_trainer.model.geometry import (
-    aligned_bias,
+    BIAS_ALIGNMENT,
     distance_bias,
     grid_coordinates,
     normalised_coordinates,
@@ -21,6 +22,7 @@ from arlow_trainer.model.geometry import (
 )
 
 from .masks import hidden_units
+from .tables import kept
 
 MERGE = 2
 
@@ -69,6 +71,27 @@ def unit_tokens(units: Tensor, grid: tuple[int, int, int]) -> Tensor:
     return (frames[None, :, None, None] + step[:, None]).reshape(units.shape[0], -1)
 
 
+@kept
+def grid_rope(
+    grid: tuple[int, int, int], head_dim: int, sections: tuple[int, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Returns the rotary tables of a grid's tokens, row-major: float32 [t * h * w, head_dim]."""
+    return rope_tables(grid_coordinates(*grid, device), head_dim, sections)
+
+
+@kept
+def grid_bias(
+    grid: tuple[int, int, int],
+    window: float,
+    strength: float,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Returns the distance bias of a grid's tokens, row-major: [t * h * w, t * h * w]."""
+    return distance_bias(normalised_coordinates(*grid, device), window, strength).to(dtype)
+
+
+@kept
 def axis_interpolation(coarse: int, device: torch.device) -> Tensor:
     """Returns linear interpolation from `coarse` cells to twice as many, as F.interpolate does
     with align_corners=False: float32 [2 * coarse, coarse]."""
@@ -114,7 +137,8 @@ def visible_view(
 ) -> VisibleView:
     """Returns the geometry of a micro-batch of masks.
 
-    Visible tokens keep the rotary positions and distances of the full grid.
+    Visible tokens keep the rotary positions and distances of the full grid: each mask picks its
+    own from the grid's tables.
 
     Args:
         tower: the tower whose positions and bias are wanted.
@@ -122,23 +146,35 @@ def visible_view(
         units: visible units of each sample, int64 [batch, k], on the tower's device.
     """
     config, device = tower.config, units.device
-    t, h, w = grid
+    _, h, w = grid
     visible = unit_tokens(units, grid)
     hidden = unit_tokens(hidden_units(units, (h // MERGE) * (w // MERGE)), grid)
-    cos, sin = rope_tables(
-        grid_coordinates(t, h, w, device),
-        config.head_dim,
-        config.mrope_sections or (),
-    )
+    cos, sin = grid_rope(grid, config.head_dim, tuple(config.mrope_sections or ()), device)
     bias = None
     if config.use_deformable_attention:
-        places = normalised_coordinates(t, h, w, device)[visible]
-        distance = distance_bias(
-            places, config.deformable_attention_window, config.deformable_attention_strength
+        window, strength = (
+            config.deformable_attention_window,
+            config.deformable_attention_strength,
         )
-        bias = aligned_bias(distance[:, None], tower.dtype)
+        bias = visible_bias(grid_bias(grid, window, strength, device, tower.dtype), visible)
     refinement = refinement_weights(units, grid) if config.use_progressive_patches else None
     return VisibleView(grid, visible, hidden, cos[visible], sin[visible], bias, refinement)
+
+
+def visible_bias(table: Tensor, visible: Tensor) -> Tensor:
+    """Returns the visible tokens' part of a bias, with rows that SDPA's kernels read without a
+    copy (`aligned_bias`).
+
+    Args:
+        table: bias of all tokens of a grid [tokens, tokens].
+        visible: token indexes int64 [batch, n].
+
+    Returns:
+        [batch, 1, n, n], each row followed by unused numbers up to a multiple of 8.
+    """
+    count = visible.shape[1]
+    padded = F.pad(visible, (0, -count % BIAS_ALIGNMENT))
+    return table[visible[:, :, None], padded[:, None, :]][:, None, :, :count]
 
 
 def encode_visible(
