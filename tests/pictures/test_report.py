@@ -109,7 +109,7 @@ def test_a_page_shows_all_that_a_run_has_left(full_store: Store) -> None:
         "123.4",
         "Clips per second",
         "5.6",
-        "knn, k = 20",
+        "knn, k=20",
         "71.2% ± 1.0%",
         "50.0%",
         "PSNR 10 dB",

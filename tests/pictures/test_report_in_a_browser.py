@@ -18,17 +18,24 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from stored_run import save_checkpoint, tiny_run
 
 from arlow_trainer.checkpoint.events import EventLog
 from arlow_trainer.checkpoint.store import Store
-from arlow_trainer.pictures.drawing import png
+from arlow_trainer.pictures.drawing import draw, png
 from arlow_trainer.pictures.gallery import picture_key
+from arlow_trainer.pictures.probes import PROBE_FILE
+from arlow_trainer.pictures.reconstruction import Panels, Score
 from arlow_trainer.pictures.record import read_record
 from arlow_trainer.pictures.report import page
 from arlow_trainer.telemetry import HISTORY_FILE
+
+FRAME = 224
+LEAST_FRAME = 90
+"""Pixels of a page that a film's frame needs to be read."""
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -56,9 +63,17 @@ frame.onload = async () => {
   const images = [...page.images];
   for (const image of images) { image.loading = "eager"; await image.decode(); }
   const plots = [...page.querySelectorAll(".plots svg")].map((svg) => svg.getBoundingClientRect());
+  // A strip scrolls inside its own box, and what it says stays in sight.
+  const films = page.querySelector(".gallery.video"), box = films.getBoundingClientRect();
+  const words = films.querySelector("figcaption").getBoundingClientRect();
+  films.scrollLeft = 100;
   fetch("found", {method: "POST", body: JSON.stringify({
     overflow: root.scrollWidth - root.clientWidth,
-    images: images.map((image) => image.naturalWidth),
+    images: images.map((image) => [image.naturalWidth, image.getBoundingClientRect().width]),
+    caption: [words.left - box.left, words.width - box.width],
+    scrolled: films.scrollLeft,
+    captionScrolled: films.querySelector("figcaption").getBoundingClientRect().left - box.left,
+    probes: page.querySelector("#probes table").rows.length,
     plots: plots.map((box) => [box.left, box.width, box.height]),
     sections: [...page.querySelectorAll("section[id]")].map((each) => each.id),
     line: frame.contentWindow.getComputedStyle(page.querySelector("svg text")).fill,
@@ -78,6 +93,14 @@ class Site:
     found: Queue[dict[str, Any]]
 
 
+def film_panels() -> Panels:
+    """A clip of 16 frames as the full run sees them."""
+    frames = np.full((16, FRAME, FRAME, 3), (30, 160, 60), dtype=np.uint8)
+    hidden = np.zeros((16, FRAME, FRAME), dtype=bool)
+    hidden[:, :, FRAME // 4 :] = True
+    return Panels(frames, frames, hidden, Score(20.0, 10.0, None))
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
@@ -87,9 +110,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     store.write_bytes(HISTORY_FILE, "\n".join(map(json.dumps, points)).encode())
     with EventLog(store) as events:
         events.record("checkpoint", uri="s3://bucket/" + "long-name-" * 20)
+    words = "/a/path/" + "x" * 200
     for step in (1, 2):
-        drawn = png(Image.new("RGB", (1300, 500), "red"), "/a/path/" + "x" * 200)
+        drawn = png(Image.new("RGB", (1300, 500), "red"), words)
         store.write_bytes(picture_key(step, "image"), drawn)
+        strip = draw(film_panels(), f"tiny-run, step {step}", [words, "A sentence. " * 9])
+        store.write_bytes(picture_key(step, "video"), png(strip, f"{words}\n{'A sentence. ' * 9}"))
+    probes = [
+        {"step": s, "method": m, "neighbors": k, "accuracy": 0.5, "spread": 0.1, "data": words}
+        for s in (10, 20)
+        for m, k in (("knn", 5), ("knn", 20), ("linear", None))
+    ]
+    store.write_bytes(PROBE_FILE, "\n".join(map(json.dumps, probes)).encode())
     (folder / "report.html").write_text(page(read_record(store), datetime.now(UTC)))
     found: Queue[dict[str, Any]] = Queue()
 
@@ -130,11 +162,20 @@ def test_the_page_fits_the_screen(site: Site, tmp_path: Path, width: int) -> Non
     with chromium(tmp_path, "--remote-debugging-port=0", f"{site.url}/measure-{width}.html"):
         found = site.found.get(timeout=120)
     assert found["overflow"] == 0
-    assert found["images"] == [1300, 1300]
+    assert [natural for natural, _ in found["images"][:2]] == [1300, 1300]
+    for natural, shown in found["images"][2:]:
+        assert FRAME * shown / natural >= LEAST_FRAME
+    assert len(found["images"]) == 4
+    assert found["caption"][0] == 0
+    assert found["caption"][1] <= 0
+    if width < 1000:  # a wide box snaps back to the step it shows
+        assert (found["scrolled"], found["captionScrolled"]) == (100, 0)
+    assert found["probes"] == 2 + 6
     assert found["loaded"] == []
     assert found["sections"] == [
         "pictures",
         "curves",
+        "probes",
         "step",
         "card",
         "checkpoints",

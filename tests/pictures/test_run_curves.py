@@ -182,5 +182,5 @@ def test_every_data_set_has_a_probe_plot() -> None:
 def test_another_k_is_another_curve() -> None:
     [plot] = probe_plots([Probe("d", "knn", 10, 0.5, neighbors=k) for k in (5, 20)])
     text = to_svg(plot)
-    assert "knn, k = 5" in text
-    assert "knn, k = 20" in text
+    assert "knn, k=5" in text
+    assert "knn, k=20" in text

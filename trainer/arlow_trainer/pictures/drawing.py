@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,12 @@ MOST_COLUMNS = 8
 DESCRIPTION = "Description"
 """Keyword of a PNG's description (PNG specification, 11.3.3)."""
 
+# Sizes are in pixels of a panel of `_PANEL_SIDE` or a frame of `_FRAME_SIDE`, and grow with it.
 _PANEL_SIDE, _FRAME_SIDE = 380, 160
 _PAPER, _INK, _FAINT, _VEIL = (255, 255, 255), (27, 31, 36), (101, 109, 118), (222, 225, 230)
-_MARGIN, _GAP, _FRAME_GAP = 32, 20, 6
+_MARGIN, _GAP, _FRAME_GAP, _ROW_GAP = 32, 20, 6, 14
 _TITLE, _LABEL, _NOTE = 26, 20, 17
-_LABEL_ROOM, _ROW_LABEL_ROOM = 34, 164
+_LABEL_ROOM = 34
 
 
 def draw(panels: Panels, title: str, notes: Sequence[str]) -> Image.Image:
@@ -37,15 +38,15 @@ def draw(panels: Panels, title: str, notes: Sequence[str]) -> Image.Image:
 
 def draw_picture(panels: Panels, title: str, notes: Sequence[str]) -> Image.Image:
     """Draws a picture's three panels side by side; arguments as in `draw`."""
-    scale = _scale(panels, _PANEL_SIDE)
-    row = [frames[0] for frames in _enlarged(panels, [0], scale)]
+    row = [frames[0] for frames in _enlarged(panels, [0], _scale(panels, _PANEL_SIDE))]
     height, width = row[0].shape[:2]
-    total = 2 * _MARGIN + 3 * width + 2 * _GAP
-    sheet = _Sheet(total, title, _LABEL_ROOM + height, notes)
+    zoomed = _zoomed(min(height, width) / _PANEL_SIDE)
+    label_room, step = zoomed(_LABEL_ROOM), width + zoomed(_GAP)
+    sheet = _Sheet(zoomed, 2 * step + width, title, label_room + height, notes)
     for column, (label, pixels) in enumerate(zip(_labels(panels), row, strict=True)):
-        left = _MARGIN + column * (width + _GAP)
+        left = sheet.left + column * step
         sheet.text((left, sheet.top), label, _LABEL, _INK)
-        sheet.paste(pixels, left, sheet.top + _LABEL_ROOM)
+        sheet.paste(pixels, left, sheet.top + label_room)
     return sheet.image
 
 
@@ -55,22 +56,22 @@ def draw_film(panels: Panels, title: str, notes: Sequence[str]) -> Image.Image:
     Columns are frames, at most `MOST_COLUMNS` evenly spaced ones; arguments as in `draw`.
     """
     shown = shown_frames(panels.original.shape[0])
-    scale = _scale(panels, _FRAME_SIDE)
-    rows = _enlarged(panels, shown, scale)
+    rows = _enlarged(panels, shown, _scale(panels, _FRAME_SIDE))
     height, width = rows[0][0].shape[:2]
-    total = 2 * _MARGIN + _ROW_LABEL_ROOM + len(shown) * (width + _FRAME_GAP) - _FRAME_GAP
-    body = _LABEL_ROOM + 3 * (height + _FRAME_GAP) - _FRAME_GAP
-    sheet = _Sheet(total, title, body, notes)
-    for number, (label, row) in enumerate(zip(_labels(panels), rows, strict=True)):
-        top = sheet.top + _LABEL_ROOM + number * (height + _FRAME_GAP)
-        for line, word in enumerate(label.split(" ", 1)):
-            style = (_LABEL, _INK) if line == 0 else (_NOTE, _FAINT)
-            sheet.text((_MARGIN, top + height // 2 - _LABEL + line * 28), word, *style)
-        for column, pixels in enumerate(row):
-            left = _MARGIN + _ROW_LABEL_ROOM + column * (width + _FRAME_GAP)
-            if number == 0:
-                sheet.text((left, sheet.top + 4), f"frame {shown[column] + 1}", _NOTE, _FAINT)
-            sheet.paste(pixels, left, top)
+    zoomed = _zoomed(min(height, width) / _FRAME_SIDE)
+    label_room, step = zoomed(_LABEL_ROOM), width + zoomed(_FRAME_GAP)
+    row_step = label_room + height + zoomed(_ROW_GAP)
+    numbers = label_room + 2 * row_step + height + zoomed(_FRAME_GAP)
+    body = numbers + zoomed(_NOTE)
+    sheet = _Sheet(zoomed, (len(shown) - 1) * step + width, title, body, notes)
+    for row, (label, frames) in enumerate(zip(_labels(panels), rows, strict=True)):
+        top = sheet.top + row * row_step
+        sheet.text((sheet.left, top), label, _LABEL, _INK)
+        for column, pixels in enumerate(frames):
+            sheet.paste(pixels, sheet.left + column * step, top + label_room)
+    for column, frame in enumerate(shown):
+        place = sheet.left + column * step, sheet.top + numbers
+        sheet.text(place, f"frame {frame + 1}", _NOTE, _FAINT)
     return sheet.image
 
 
@@ -89,24 +90,40 @@ def png(image: Image.Image, description: str) -> bytes:
     return buffer.getvalue()
 
 
-class _Sheet:
-    """White paper with a title above and notes below a body that its user fills from `top` on."""
+def _zoomed(zoom: float) -> Callable[[int], int]:
+    return lambda size: round(size * zoom)
 
-    def __init__(self, width: int, title: str, body: int, notes: Sequence[str]) -> None:
-        lines = [line for note in notes if note for line in _wrapped(note, width - 2 * _MARGIN)]
-        self.top = _MARGIN + _TITLE + 24
-        bottom = self.top + body + _GAP
-        height = bottom + len(lines) * (_NOTE + 9) + _MARGIN - 9
-        self.image = Image.new("RGB", (width, height), _PAPER)
+
+class _Sheet:
+    """White paper with a title above and notes below a body of `width` and `body` pixels, which
+    its user fills from `left` and `top` on."""
+
+    def __init__(
+        self,
+        zoomed: Callable[[int], int],
+        width: int,
+        title: str,
+        body: int,
+        notes: Sequence[str],
+    ) -> None:
+        self._zoomed = zoomed
+        note, line_room = zoomed(_NOTE), zoomed(_NOTE + 9)
+        lines = [line for words in notes if words for line in _wrapped(words, note, width)]
+        self.left, self.top = zoomed(_MARGIN), zoomed(_MARGIN + _TITLE + 24)
+        bottom = self.top + body + zoomed(_GAP)
+        height = bottom + len(lines) * line_room + self.left - (line_room - note)
+        self.image = Image.new("RGB", (width + 2 * self.left, height), _PAPER)
         self._draw = ImageDraw.Draw(self.image)
-        self.text((_MARGIN, _MARGIN), _cut(title, _TITLE, width - 2 * _MARGIN), _TITLE, _INK)
+        cut = _cut(title, zoomed(_TITLE), width)
+        self.text((self.left, self.left), cut, _TITLE, _INK)
         for number, line in enumerate(lines):
-            self.text((_MARGIN, bottom + number * (_NOTE + 9)), line, _NOTE, _FAINT)
+            self.text((self.left, bottom + number * line_room), line, _NOTE, _FAINT)
 
     def text(
         self, place: tuple[int, int], words: str, size: int, colour: tuple[int, int, int]
     ) -> None:
-        self._draw.text(place, words, fill=colour, font=ImageFont.load_default(size))
+        font = ImageFont.load_default(self._zoomed(size))
+        self._draw.text(place, words, fill=colour, font=font)
 
     def paste(self, pixels: Pixels, left: int, top: int) -> None:
         self.image.paste(Image.fromarray(pixels), (left, top))
@@ -145,15 +162,15 @@ def _grown(mask: npt.NDArray[np.bool_], scale: int) -> npt.NDArray[np.bool_]:
     return mask.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
-def _wrapped(text: str, width: int) -> list[str]:
-    font = ImageFont.load_default(_NOTE)
+def _wrapped(text: str, size: int, width: int) -> list[str]:
+    font = ImageFont.load_default(size)
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
         if lines[-1] and font.getlength(longer) > width:
-            lines.append(_cut(word, _NOTE, width))
+            lines.append(_cut(word, size, width))
         else:
-            lines[-1] = _cut(longer, _NOTE, width)
+            lines[-1] = _cut(longer, size, width)
     return lines
 
 

@@ -33,7 +33,7 @@ class Probe:
     @property
     def name(self) -> str:
         """The method, with its k where it has one."""
-        return self.method if self.neighbors is None else f"{self.method}, k = {self.neighbors}"
+        return self.method if self.neighbors is None else f"{self.method}, k={self.neighbors}"
 
 
 def read_probes(lines: Iterable[bytes]) -> list[Probe]:
