@@ -13,9 +13,11 @@ from arlow_trainer.model.modeling_arlow import ArlowVLAttention, rotate
 
 @torch.no_grad()
 def max_attention_logit(module: MaskedAutoencoder, frames: Tensor, units: Tensor) -> float:
-    """Runs the tower once more and returns the largest |q.k| / sqrt(head_dim) of all its layers.
+    """Runs the tower on the visible tokens and returns the largest |q.k| / sqrt(head_dim) of all
+    its layers and heads, and of all pairs of a sample's tokens.
 
-    Without the distance bias, which is known and only lowers scores. Waits for the device.
+    Without the distance bias, which is known and only lowers scores; the decoder does not run.
+    Waits for the device.
 
     Args:
         module: the autoencoder.
@@ -37,7 +39,7 @@ def max_attention_logit(module: MaskedAutoencoder, frames: Tensor, units: Tensor
     layers = [layer for layer in module.tower.modules() if isinstance(layer, ArlowVLAttention)]
     handles = [layer.register_forward_pre_hook(watch) for layer in layers]
     try:
-        module.reconstruct(frames, units)
+        module.encode(frames, units)
     finally:
         for handle in handles:
             handle.remove()

@@ -36,7 +36,22 @@ class MaskedAutoencoder(nn.Module):
     def __init__(
         self, tower: ArlowVLVisionModel, decoder: PixelDecoder, normalized_pixel_loss: bool
     ) -> None:
+        """Joins a tower and its decoder.
+
+        Args:
+            tower: the tower, with merge units of 2 x 2 patches.
+            decoder: a decoder for towers of its configuration.
+            normalized_pixel_loss: normalise each target patch by its own mean and variance.
+
+        Raises:
+            ValueError: the tower merges units of another size.
+        """
         super().__init__()
+        if tower.config.spatial_merge_size != MERGE:
+            raise ValueError(
+                f"the tower's spatial_merge_size is {tower.config.spatial_merge_size}: masked "
+                f"autoencoding masks merge units of {MERGE} x {MERGE} patches only."
+            )
         self.tower = tower
         self.decoder = decoder
         self.normalized_pixel_loss = normalized_pixel_loss
@@ -57,6 +72,18 @@ class MaskedAutoencoder(nn.Module):
 
     def reconstruct(self, frames: Tensor, units: Tensor) -> Reconstruction:
         """Predicts the hidden patches; arguments as in `forward`."""
+        patches, view, merged, deepstack = self.encode(frames, units)
+        return Reconstruction(self.decoder(merged, deepstack, view), patches, view)
+
+    def encode(
+        self, frames: Tensor, units: Tensor
+    ) -> tuple[Tensor, VisibleView, Tensor, list[Tensor]]:
+        """Runs the tower on the visible tokens; arguments as in `forward`.
+
+        Returns:
+            All patches of the input and the masks' geometry, as in `Reconstruction`, then the
+            merged tokens and DeepStack features as in `encode_visible`.
+        """
         config = self.tower.config
         size, depth = config.patch_size, config.temporal_patch_size
         pixels = normalize_pixels(frames)
@@ -66,8 +93,7 @@ class MaskedAutoencoder(nn.Module):
         patches = patchify(pixels, size, depth)
         view = visible_view(self.tower, grid, units)
         visible = _take(patches, view.visible).to(self.tower.dtype)
-        merged, deepstack = encode_visible(self.tower, visible, view)
-        return Reconstruction(self.decoder(merged, deepstack, view), patches, view)
+        return patches, view, *encode_visible(self.tower, visible, view)
 
     def gradient_checkpointing_enable(self) -> None:
         """Recomputes blocks in the backward pass instead of keeping their activations."""

@@ -1,0 +1,80 @@
+"""What only a GPU shows: the kernel that attention takes in fp16, and no waiting for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from engine_cases import samples, training
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from arlow_trainer.engine import build_autoencoder
+from arlow_trainer.mae import MaskedAutoencoder, visible_unit_batch
+
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(),
+    reason="needs a GPU: run make test ARGS=tests/engine/test_engine_gpu.py on a machine with CUDA",
+)
+
+FRAMES = pytest.mark.parametrize("frames", [1, 4], ids=["image", "video"])
+SCALE = 256.0
+"""Of the loss: fp16 loses gradients below 6e-8."""
+
+
+def autoencoder(device: str, dtype: torch.dtype) -> MaskedAutoencoder:
+    return build_autoencoder(training()).to(device, dtype)
+
+
+def inputs(frames: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    # 11 hidden units of 16 leave 20 visible tokens a step, which is no multiple of 8.
+    return samples(2, frames).frames.to(device), visible_unit_batch([3, 4], 16, 0.7).to(device)
+
+
+def gradient(module: MaskedAutoencoder) -> torch.Tensor:
+    """All gradients as one vector, float64 on the CPU."""
+    parts = []
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, name
+        parts.append(parameter.grad.flatten().double().cpu())
+    return torch.cat(parts)
+
+
+@FRAMES
+def test_fp16_takes_the_memory_efficient_kernel_forwards_and_backwards(frames: int) -> None:
+    """Turing's only fused kernel that takes a bias: no other is allowed here."""
+    exact = autoencoder("cpu", torch.float32)
+    expected = exact(*inputs(frames, "cpu"))
+    expected.sum().backward()
+    half = autoencoder("cuda", torch.float16)
+    with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION):
+        losses = half(*inputs(frames, "cuda"))
+        (losses.sum() * SCALE).backward()
+    torch.testing.assert_close(losses.cpu(), expected, rtol=0.02, atol=0)
+    found = gradient(half) / SCALE
+    assert bool(found.isfinite().all())
+    assert torch.cosine_similarity(found, gradient(exact), dim=0) > 0.98
+
+
+@pytest.fixture
+def no_waiting() -> Iterator[None]:
+    """Every wait of the host for the device is an error."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    yield
+    torch.cuda.set_sync_debug_mode(before)
+
+
+@FRAMES
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+def test_a_step_does_not_wait_for_the_device(
+    frames: int, recompute: bool, request: pytest.FixtureRequest
+) -> None:
+    module = autoencoder("cuda", torch.float16).train()
+    if recompute:
+        module.gradient_checkpointing_enable()
+    pixels, units = inputs(frames, "cuda")
+    request.getfixturevalue("no_waiting")
+    # Twice: the first step also makes the tables of its grid.
+    for _ in range(2):
+        (module(pixels, units).sum() * SCALE).backward()
