@@ -27,12 +27,12 @@ def all_frames(path: Path) -> list[np.ndarray]:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
-def remuxed(film: Path, path: Path, **options: str) -> Path:
-    """The film's packets in another container."""
+def remuxed(film: Path, path: Path, kept: range | None = None, **options: str) -> Path:
+    """The film's packets, all or those at some places, in another container."""
     with av.open(str(film)) as source, av.open(str(path), "w", options=options) as target:
         stream = target.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(video=0):
-            if packet.dts is not None:
+        for place, packet in enumerate(source.demux(video=0)):
+            if packet.dts is not None and (kept is None or place in kept):
                 packet.stream = stream
                 target.mux(packet)
     return path
@@ -185,6 +185,17 @@ def test_a_torn_mp4_is_broken(films: list[Path], tmp_path: Path) -> None:
     torn.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(BrokenSample, match=r"torn.mp4: Invalid data"):
         decode_clip(raw(torn), 4, 4)
+
+
+@pytest.mark.parametrize("container", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize("kept", [range(1, 2), range(1, 3), range(1, 30)])
+def test_a_film_without_its_keyframe_is_broken(
+    films: list[Path], tmp_path: Path, container: str, kept: range
+) -> None:
+    film = remuxed(films[0], tmp_path / f"film.{container}", kept)
+    for frames, seed in ((1, None), (1, 5), (4, 5)):
+        with pytest.raises(BrokenSample, match=rf"film\.{container}: \w"):
+            decode_clip(raw(film), frames, 1, seed)
 
 
 def test_what_a_torn_film_still_holds_is_used(films: list[Path], tmp_path: Path) -> None:

@@ -82,7 +82,9 @@ def decode_clip(
         raise BrokenSample(raw.name, "the file is gone") from None
     except (av.FFmpegError, OSError, ValueError) as error:
         raise BrokenSample(raw.name, getattr(error, "strerror", None) or str(error)) from error
-    last = max(decoded, default=-1)
+    if not decoded:
+        raise BrokenSample(raw.name, "no frame decodes")
+    last = max(decoded)
     if last < wanted[-1] - _ANNOUNCED_IN_VAIN:
         raise BrokenSample(raw.name, f"ends at frame {last + 1} of {len(film.times)}")
     clip = [decoded.get(index, decoded[last]) for index in wanted]
