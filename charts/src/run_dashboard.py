@@ -169,7 +169,7 @@ def progress() -> list[Any]:
         ),
         number(
             "Since the last checkpoint",
-            "What a crash now would cost.",
+            "What a crash now would cost at most.",
             f"time() - {last('arlow_checkpoint_last_success_timestamp_seconds')}",
             "s",
         ),
@@ -191,8 +191,11 @@ def learning() -> list[Any]:
         ),
         curves(
             "Gradient norm",
-            "Global norm before clipping.",
-            [(last("arlow_gradient_norm"), "gradient norm")],
+            "Global norm before clipping: the last step's, and the largest between two read-outs.",
+            [
+                (last("arlow_gradient_norm"), "last step"),
+                (last("arlow_gradient_norm_max"), "largest"),
+            ],
             "none",
         ),
         curves(
@@ -207,22 +210,37 @@ def learning() -> list[Any]:
                 "Dynamic loss scale of fp16; absent in other precisions.",
                 [(last("arlow_loss_scale"), "loss scale")],
                 "none",
+                span=6,
             )
         ),
         curves(
             "Steps lost",
-            "Share of steps skipped for an overflow, and read-outs with NaN or Inf per minute.",
+            "Share of steps that changed nothing, and of those among them that no loss scale "
+            "explains.",
             [
-                (f"{rate('arlow_overflow_steps_total')} / {rate('arlow_steps_total')}", "overflow"),
-                (f"60 * {rate('arlow_non_finite_readouts_total')}", "NaN or Inf per minute"),
+                (f"{rate('arlow_overflow_steps_total')} / {rate('arlow_steps_total')}", "lost"),
+                (
+                    f"{rate('arlow_non_finite_steps_total')} / {rate('arlow_steps_total')}",
+                    "NaN or Inf",
+                ),
             ],
-            "none",
+            "percentunit",
+            span=6,
         ),
         curves(
             "Largest attention logit",
-            "Grows before attention collapses or fp16 overflows.",
+            "Of the tower, on one sample of rank 0. Grows before attention collapses or fp16 "
+            "overflows.",
             [(last("arlow_max_attention_logit"), "logit")],
             "none",
+            span=6,
+        ),
+        curves(
+            "Probe accuracy",
+            "Test accuracy of the last checkpoint probed; absent in a run without a probe.",
+            [(f"max by (method) (arlow_probe_accuracy{{{SELECT}}})", "{{method}}")],
+            "percentunit",
+            span=6,
         ),
     ]
 
@@ -235,7 +253,7 @@ def speed() -> list[Any]:
     buckets = f"sum by (le) (rate(arlow_step_seconds_bucket{{{SELECT}}}[$__rate_interval]))"
     stacked = curves(
         "Step time by phase",
-        "Seconds of a step, stacked; data is the wait for the loader.",
+        "Seconds of a step, stacked; data is the wait for the loader, reduce the communication.",
         [(f"{phases} {per_step}", "{{phase}}")],
         "s",
     )
@@ -274,7 +292,8 @@ def speed() -> list[Any]:
         ),
         curves(
             "Data wait and rank skew",
-            "Share of the step spent waiting for data; slowest rank's step less the fastest's.",
+            "Share of the step spent waiting for data; forward and backward time of the slowest "
+            "rank less the fastest's.",
             [
                 (
                     f"sum(rate({waiting}[$__rate_interval])) / {rate('arlow_step_seconds_sum')}",
@@ -286,19 +305,20 @@ def speed() -> list[Any]:
         ),
         curves(
             "GPU memory",
-            "Peak memory allocated on a GPU; absent on a CPU.",
+            "Peak memory allocated on rank 0's GPU; absent on a CPU.",
             [(last("arlow_gpu_memory_bytes"), "allocated")],
             "bytes",
         ),
         curves(
             "Skipped samples",
-            "Broken files left out since the process's start.",
+            "Broken files left out and replaced since the process's start, each counted once.",
             [(last("arlow_skipped_samples_total"), "skipped")],
             "none",
         ),
         curves(
             "Time in steps",
-            "Share of the time spent in steps; the rest is loading, saving and start.",
+            "Share of the time spent in steps, saving between them included; the rest is start, "
+            "loading and the last checkpoint.",
             [(rate("arlow_step_seconds_sum"), "in steps")],
             "percentunit",
         ),

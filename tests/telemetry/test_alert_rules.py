@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_server import needs_prometheus
+from prometheus_server import hastened, needs_prometheus
 from telemetry_reports import make_readout, make_report
 
 from arlow_trainer.config import ArlowPretrain
@@ -39,6 +39,37 @@ def test_each_alert_fires_and_stays_quiet() -> None:
         ["promtool", "test", "rules", str(PROOF)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_prometheus
+def test_hastened_rules_hold_no_time_of_before(tmp_path: Path) -> None:
+    quick = hastened(RULES, tmp_path, 120)
+    done = subprocess.run(
+        ["promtool", "check", "rules", str(quick)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    before, after = (
+        [
+            (rule["expr"], rule.get("for", "0s"))
+            for group in yaml.safe_load(path.read_text())["groups"]
+            for rule in group["rules"]
+        ]
+        for path in (RULES, quick)
+    )
+    for (slow, wait), (fast, short_wait) in zip(before, after, strict=True):
+        # Ranges, offsets and steps of subqueries.
+        old, new = _seconds(slow), _seconds(fast)
+        assert new == pytest.approx([seconds / 120 for seconds in old])
+        assert _seconds(short_wait) == pytest.approx([seconds / 120 for seconds in _seconds(wait)])
+        limits = {float(number) for number in re.findall(r"(?<![\w.])\d{3,}(?![\w.])", slow)}
+        kept = {float(number) for number in re.findall(r"(?<![\w.])\d{3,}(?![\w.])", fast)}
+        assert kept == {limit for limit in limits if limit < 300}
+
+
+def _seconds(expr: str) -> list[float]:
+    units = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+    found = re.findall(r"\b(\d+)(ms|[smhd])\b", expr)
+    return [float(number) * units[unit] for number, unit in found]
 
 
 @pytest.mark.parametrize("name", alerts())

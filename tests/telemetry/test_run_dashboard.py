@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from prometheus_server import DASHBOARD, panel_queries
+from prometheus_server import (
+    DASHBOARD,
+    has_numbers,
+    needs_prometheus,
+    panel_queries,
+    prometheus,
+)
 
-SOURCE = Path(__file__).parents[2] / "charts" / "src" / "run_dashboard.py"
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "charts" / "src" / "run_dashboard.py"
 
 
 def test_committed_dashboard_is_current() -> None:
@@ -35,3 +44,25 @@ def test_panels_fill_their_rows_and_say_what_they_show() -> None:
 def test_every_expression_asks_for_the_chosen_run() -> None:
     for title, expression, _ in panel_queries("quick"):
         assert expression.count('run="quick"') == expression.count("{"), title
+
+
+@pytest.mark.parametrize("section", ["Learning", "Speed"])
+def test_every_metric_of_learning_and_speed_is_drawn(section: str) -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    table = page.split(f"## {section}\n")[1].split("\n## ")[0]
+    metrics = re.findall(r"^\| `(arlow_[a-z_]+)`", table, re.MULTILINE)
+    drawn = "\n".join(expression for _, expression, _ in panel_queries("quick"))
+    assert [metric for metric in metrics if metric not in drawn] == []
+
+
+@needs_prometheus
+def test_an_answer_of_nothing_but_nan_is_no_data(tmp_path: Path) -> None:
+    with prometheus(tmp_path, []) as server:
+        assert not has_numbers(server.query("vector(0) / 0"))
+        assert not has_numbers(server.query_range("vector(0) / 0", 10))
+        assert not has_numbers(server.query("absent_metric"))
+        assert has_numbers(server.query("vector(0)"))
+        assert has_numbers(server.query_range("vector(0)", 10))
+        # A curve may begin with NaN: a share before the first step.
+        late = f"(vector(time()) > bool {time.time() - 5})"
+        assert has_numbers(server.query_range(f"{late} / {late}", 10))
