@@ -22,7 +22,7 @@ def saved_by(run: ArlowPretrain) -> TrainingState:
         loss=None,
         loss_scaler={},
         overflows=0,
-        skipped=0,
+        skipped_files={},
         run=run.model_dump(mode="json", by_alias=True, exclude={"status"}),
     )
 

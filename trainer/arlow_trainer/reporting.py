@@ -147,9 +147,16 @@ class StepReporter:
         self._image_flops = image_training_flops(training)
         self._clip_flops = clip_training_flops(training)
         self._broken: dict[str, str] = {}
+        self._broken_before = 0
         self._last = 0.0
         self._readouts = 0
         self.loss: float | None = None
+
+    def resume(self, saved: TrainingState) -> None:
+        """Goes on from a checkpoint: with its loss, and with the broken files it counts already."""
+        self.loss = saved.loss
+        self._broken = dict(saved.skipped_files)
+        self._broken_before = len(self._broken)
 
     def start(self) -> None:
         """Starts the clock of the first step."""
@@ -158,7 +165,8 @@ class StepReporter:
     def skip(self, skipped: Sequence[Skipped]) -> None:
         """Counts and names the broken files that any rank met; call on every rank.
 
-        Raises DataError on every rank when there are more than `data.maxSkipped` by now.
+        Raises DataError on every rank when there are more than `data.maxSkipped` since the run's
+        first step, over all its resumes.
         """
         for file in chain.from_iterable(self._ranks.gather(skipped)):
             if file.name not in self._broken:
@@ -194,9 +202,9 @@ class StepReporter:
         )
 
     @property
-    def skipped(self) -> int:
-        """Broken files that all ranks have skipped since the start."""
-        return len(self._broken)
+    def skipped(self) -> dict[str, str]:
+        """The broken files that all ranks have skipped since the run's first step, with reasons."""
+        return dict(self._broken)
 
     def _count(self, step: int) -> tuple[int, int]:
         training, size = self._run.spec.training, self._run.spec.global_batch_size
@@ -227,5 +235,5 @@ class StepReporter:
             max_attention_logit=logit,
             rank_skew_seconds=self._ranks.spread(computed),
             gpu_memory_bytes=memory,
-            skipped_samples=self.skipped,
+            skipped_samples=len(self._broken) - self._broken_before,
         )

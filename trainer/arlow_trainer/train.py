@@ -116,7 +116,8 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         if newest and saved:
             telemetry.phase("loading", f"resuming from {newest.uri}")
             restore(store, saved, engine, ranks)
-            guard.overflows, reporter.loss = saved.overflows, saved.loss
+            guard.overflows = saved.overflows
+            reporter.resume(saved)
 
         _stop_if_asked(ranks, stop)
 

@@ -55,7 +55,7 @@ def model_card(run: ArlowPretrain, state: TrainingState, parameters: int) -> str
         ("Learning rate", f"{optimizer.learning_rate}, {schedule}"),
         ("Precision", state.precision),
         ("Seed", str(state.seed)),
-        ("Broken files skipped since the last start", str(state.skipped)),
+        ("Broken files skipped", str(state.skipped)),
         ("Steps lost to overflow", str(state.overflows)),
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)

@@ -80,8 +80,12 @@ class CheckpointSaver:
             self._fixed = fixed_files(module.tower, run.spec.training.model)
             self._fixed[f"{DECODER}/config.json"] = decoder_config(run)
 
-    def save(self, step: int, loss: float | None, overflows: int, skipped: int) -> None:
+    def save(
+        self, step: int, loss: float | None, overflows: int, skipped: Mapping[str, str]
+    ) -> None:
         """Saves the run after `step` steps; returns when it is copied out of the engine.
+
+        `skipped` gives for each broken file that was skipped so far the reason.
 
         Waits first for the save before this one. A failed save was told to `on_event`, and the run
         goes on: `MOST_FAILED` of them in a row raise the last one's ArlowError.
@@ -105,7 +109,9 @@ class CheckpointSaver:
         """Returns on every rank when everything is committed; raises the failure of a save."""
         self._ranks.agree(self._writer.wait)
 
-    def _state(self, step: int, loss: float | None, overflows: int, skipped: int) -> TrainingState:
+    def _state(
+        self, step: int, loss: float | None, overflows: int, skipped: Mapping[str, str]
+    ) -> TrainingState:
         return TrainingState(
             step=step,
             next_sample=step * self._run.spec.global_batch_size,
@@ -117,7 +123,7 @@ class CheckpointSaver:
             loss=loss,
             loss_scaler=loss_scaler_state(self._engine),
             overflows=overflows,
-            skipped=skipped,
+            skipped_files=dict(skipped),
             run=self._run.model_dump(mode="json", by_alias=True, exclude={"status"}),
         )
 

@@ -33,7 +33,8 @@ class TrainingState(BaseModel):
 
     The data's whole state is `next_sample`, the global index of the first sample not yet seen; all
     random choices follow from it, `seed` and `set_sizes` (samples of each set, by modality).
-    `loss_scaler` is empty without fp16.
+    `loss_scaler` is empty without fp16. `skipped_files` gives for each broken file that was skipped
+    since the run's first step the reason.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -48,8 +49,13 @@ class TrainingState(BaseModel):
     loss: float | None
     loss_scaler: dict[str, float]
     overflows: int
-    skipped: int
+    skipped_files: dict[str, str]
     run: dict[str, Any]
+
+    @property
+    def skipped(self) -> int:
+        """Number of broken files skipped since the run's first step."""
+        return len(self.skipped_files)
 
     def to_bytes(self) -> bytes:
         """The state as it is stored."""
