@@ -22,14 +22,19 @@ SCRIPT_SET = {
     "siblings": [{"rfilename": "ucf101.py"}, {"rfilename": "README.md"}],
 }
 OPEN = """
-import sys
-from arlow_trainer.config import SourceSection
+import logging, sys
+from arlow_trainer.config import DataSection, SourceSection
 from arlow_trainer.config.errors import ArlowError
-from arlow_trainer.data import open_source
+from arlow_trainer.data import open_source, open_sources
+logging.basicConfig(stream=sys.stdout)
 try:
-    open_source(SourceSection(path=sys.argv[1]), "video")
+    if sys.argv[1:]:
+        open_source(SourceSection(path=sys.argv[1]), "video")
+    else:
+        open_sources(DataSection())
 except ArlowError as error:
     print(type(error).__name__, error)
+logging.getLogger("huggingface_hub.utils").warning("trying again")
 """
 
 
@@ -79,16 +84,32 @@ def hub() -> Iterator[str]:
 def test_the_hubs_refusals(
     hub: str, tmp_path: Path, name: str, kind: str, words: list[str]
 ) -> None:
+    told = asked(hub, tmp_path, name).stdout
+    assert told.startswith(kind)
+    assert [word for word in words if word not in told] == []
+
+
+def test_both_sets_of_the_default_run_are_told_of_at_once(hub: str, tmp_path: Path) -> None:
+    images, videos, *_ = asked(hub, tmp_path).stdout.splitlines()
+    assert images.startswith("CredentialsError ILSVRC/imagenet-1k is gated")
+    assert videos.startswith("ucf101 is a script")
+
+
+def test_the_libraries_warnings_reach_the_log_once(hub: str, tmp_path: Path) -> None:
+    done = asked(hub, tmp_path, "nobody/nothing")
+    assert (done.stdout + done.stderr).count("trying again") == 1
+
+
+def asked(hub: str, tmp_path: Path, *names: str) -> subprocess.CompletedProcess[str]:
+    """What a process is told that opens a set by name, or, without one, the default run's sets."""
     environment = {**os.environ, "HF_ENDPOINT": hub, "HF_HOME": str(tmp_path), "NO_PROXY": "*"}
     for variable in ("HF_HUB_OFFLINE", "HF_TOKEN"):
         environment.pop(variable, None)
-    told = subprocess.run(
-        [sys.executable, "-c", OPEN, name],
+    return subprocess.run(
+        [sys.executable, "-c", OPEN, *names],
         env=environment,
         capture_output=True,
         text=True,
         check=True,
         timeout=120,
-    ).stdout
-    assert told.startswith(kind)
-    assert [word for word in words if word not in told] == []
+    )

@@ -15,6 +15,7 @@ from arlow_trainer.config.errors import CredentialsError, DataError
 from arlow_trainer.data import BrokenSample, decode_clip, decode_image, open_source, open_sources
 from arlow_trainer.data.folder import is_folder
 from arlow_trainer.data.remote import unreachable
+from arlow_trainer.data.table import check_hub
 
 
 @pytest.fixture(autouse=True)
@@ -195,6 +196,26 @@ def test_a_run_opens_what_it_draws_from(image_folder: Path, video_folder: Path) 
     assert list(open_sources(alone)) == ["image"]
     alone = DataSection(images=unread, videos=videos, video_probability=1)
     assert list(open_sources(alone)) == ["video"]
+
+
+@pytest.mark.parametrize(
+    ("videos", "words"),
+    [("ucf101", "arlow data prepare ucf101"), ("/nowhere", "/nowhere: no such folder")],
+)
+def test_wrong_videos_are_told_before_the_images_are_prepared(
+    table: datasets.Dataset, tmp_path: Path, videos: str, words: str
+) -> None:
+    table.to_parquet(tmp_path / "images" / "train.parquet")
+    images = section(tmp_path / "images")
+    with pytest.raises(DataError, match=words):
+        open_sources(DataSection(images=images, videos=section(videos)))
+    assert not (tmp_path / "cache").exists()
+    with pytest.raises(DataError, match="Unknown split 'val'; .*: train; set data.images.split"):
+        check_hub(section(tmp_path / "images", split="val"), "image")
+    check_hub(section(tmp_path / "images", split="train[:3]"), "image")
+    assert not (tmp_path / "cache").exists()
+    open_source(images, "image")
+    assert (tmp_path / "cache").exists()
 
 
 # Media files

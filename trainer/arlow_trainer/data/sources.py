@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from arlow_trainer.config import DataSection, SourceSection
-from arlow_trainer.config.errors import DataError
+from arlow_trainer.config.errors import ArlowError, DataError
 
 from .choice import Modality
 from .decode import BrokenSample, RawSample, decode_clip, decode_image
 from .folder import is_folder, open_folder
 from .remote import empty_set
-from .table import open_hub
+from .table import check_hub, open_hub
 
 _PROBES = 8
 
@@ -49,13 +50,32 @@ def open_source(section: SourceSection, modality: Modality) -> Source:
 
 
 def open_sources(data: DataSection) -> dict[Modality, Source]:
-    """Opens the sets that a run draws from, by modality. Raises as `open_source` does."""
-    sources: dict[Modality, Source] = {}
+    """Opens the sets that a run draws from, by modality. Raises as `open_source` does.
+
+    What is wrong with either set is told before the samples of the other are downloaded.
+    """
+    drawn: dict[Modality, SourceSection] = {}
     if data.images is not None and data.video_probability < 1:
-        sources["image"] = open_source(data.images, "image")
+        drawn["image"] = data.images
     if data.videos is not None and data.video_probability > 0:
-        sources["video"] = open_source(data.videos, "video")
-    return sources
+        drawn["video"] = data.videos
+    _check(drawn)
+    # Videos first: most often a folder, which opens at once, where the images are a download.
+    opened = {modality: open_source(drawn[modality], modality) for modality in reversed(drawn)}
+    return {modality: opened[modality] for modality in drawn}
+
+
+def _check(drawn: Mapping[Modality, SourceSection]) -> None:
+    """Asks the hub for the sets that come from it, and tells of all of them at once."""
+    wrong: list[ArlowError] = []
+    for modality, section in drawn.items():
+        try:
+            if not is_folder(section.path):
+                check_hub(section, modality)
+        except ArlowError as error:
+            wrong.append(error)
+    if wrong:
+        raise type(wrong[0])("\n".join(map(str, wrong))) from wrong[0]
 
 
 def _probe(source: Source, modality: Modality) -> None:

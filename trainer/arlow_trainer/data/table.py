@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,25 @@ class TableSource:
         if "://" in path:
             return RawSample(name, read_remote(name, *fsspec.url_to_fs(path)))
         return RawSample(name, path)
+
+
+def check_hub(section: SourceSection, modality: Modality) -> None:
+    """Asks the hub for a data set without downloading its samples.
+
+    Raises DataError or CredentialsError where `open_hub` would for its name, configuration or
+    split.
+    """
+    from datasets import load_dataset_builder
+
+    _log_once()
+    try:
+        builder = load_dataset_builder(section.path, section.name)
+        splits = list(builder.info.splits or builder.config.data_files or ())
+        # Slices and sums of splits are left to `open_hub`.
+        if splits and section.split.isidentifier() and section.split not in splits:
+            raise ValueError(f"Unknown split {section.split!r}; there are: {', '.join(splits)}")
+    except Exception as error:
+        raise _explain(section, modality, error) from error
 
 
 def open_hub(section: SourceSection, modality: Modality) -> TableSource:
@@ -95,6 +115,7 @@ def open_tables(
 def _open(section: SourceSection, load: Callable[[], Dataset], modality: Modality) -> TableSource:
     from datasets import Image, Video
 
+    _log_once()
     try:
         table = load()
     except Exception as error:
@@ -109,6 +130,12 @@ def _open(section: SourceSection, load: Callable[[], Dataset], modality: Modalit
             f"name another in data.{modality}s.column (columns: {', '.join(table.column_names)})"
         ) from error
     return TableSource(section.path, table, column)
+
+
+def _log_once() -> None:
+    """Leaves what Hugging Face's libraries warn of to the root's log; they would say it twice."""
+    for library in ("datasets", "huggingface_hub"):
+        logging.getLogger(library).handlers.clear()
 
 
 def _column(section: SourceSection, features: dict[str, Any], modality: Modality) -> str:
