@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from arlow_trainer.checkpoint.prune import delete_checkpoint, prune
 from arlow_trainer.checkpoint.reader import (
@@ -89,7 +93,8 @@ def test_missing_and_short_files_are_seen_without_reading(store: Store) -> None:
     assert [problem.file for problem in verify(store, 2)] == [WEIGHTS]
     with pytest.raises(StoreError, match="checkpoint-3 is no checkpoint"):
         verify(store, 3)
-    assert newest_valid(store) is None
+    with pytest.raises(Damaged):
+        newest_valid(store)
 
 
 def test_a_manifest_of_another_step_is_damaged(store: Store) -> None:
@@ -143,7 +148,55 @@ def test_a_checkpoint_half_deleted_does_not_exist(
     assert store.list_dirs() == ["checkpoint-2"]
 
 
-def test_unreadable_files_are_problems_of_a_local_store(tmp_path: Path) -> None:
+def test_where_nothing_is_intact_no_run_begins_anew(store: Store) -> None:
+    store.write_bytes("checkpoint-5/half", b"left by a kill")
+    assert newest_valid(store) is None
+    save(store, 1, 2)
+    flip_byte(store, f"checkpoint-1/{WEIGHTS}")
+    flip_byte(store, "checkpoint-2/manifest.json", 40)
+    with pytest.raises(StoreError) as told:
+        newest_valid(store)
+    for part in (
+        store.url,
+        "checkpoint-2: ",
+        f"checkpoint-1: {WEIGHTS}",
+        "remove",
+        "metadata.name",
+    ):
+        assert part in str(told.value)
+    assert "checkpoint-5" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "damage"), [(errno.EIO, True), (errno.ESTALE, False), (errno.EACCES, False)]
+)
+@pytest.mark.parametrize("name", [WEIGHTS, "manifest.json"])
+def test_only_a_failing_disk_is_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, damage: bool, name: str
+) -> None:
+    store = Store(str(tmp_path))
+    save(store, 1, 2)
+    read = LocalFileSystem.cat_file
+
+    def failing(self: Any, path: str, **options: Any) -> Any:
+        if path.endswith(f"checkpoint-2/{name}"):
+            raise OSError(number, os.strerror(number))
+        return read(self, path, **options)
+
+    monkeypatch.setattr(LocalFileSystem, "cat_file", failing)
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+    if damage:
+        newest = newest_valid(store)
+        assert newest is not None
+        assert newest.step == 1
+        assert [problem.file for problem in verify(store, 2)] == [name]
+    else:
+        with pytest.raises(StoreError, match=os.strerror(number)) as told:
+            newest_valid(store)
+        assert not isinstance(told.value, Damaged)
+
+
+def test_a_folder_in_the_place_of_a_file_is_a_problem(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     save(store, 1, files=files_of(1))
     weights = tmp_path / "checkpoint-1" / WEIGHTS

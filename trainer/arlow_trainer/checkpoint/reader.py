@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 from collections.abc import Callable, Iterable
@@ -23,6 +24,7 @@ from arlow_trainer.checkpoint.store import Store
 from arlow_trainer.config.errors import StoreError
 
 READERS = 4
+MOST_NAMED = 3
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +79,10 @@ def read_manifest(store: Store, step: int) -> Manifest:
             "(its writing was never finished, or the step is wrong). "
             "`arlow checkpoints ls` lists what there is."
         ) from None
+    except StoreError as error:
+        if not _device_failed(store, error):
+            raise
+        raise Damaged(str(error)) from error
     try:
         manifest = Manifest.from_bytes(data)
         if manifest.step != step:
@@ -123,8 +129,9 @@ def inspect(store: Store, step: int) -> CheckpointInfo | None:
 def verify(store: Store, step: int) -> list[Problem]:
     """Reads every byte of a checkpoint; the files that are not as the manifest says.
 
-    A damaged manifest is a problem of the file `manifest.json`. Raises StoreError when there is no
-    such checkpoint or the store cannot be read.
+    A damaged manifest is a problem of the file `manifest.json`; a file that a failing disk does not
+    give back is one of that file. Raises StoreError when there is no such checkpoint or the store
+    cannot be read.
     """
     try:
         manifest = read_manifest(store, step)
@@ -148,7 +155,11 @@ def newest_valid(
 
     With `deep` its files are read and hashed, otherwise only their sizes are looked at. Every newer
     one that is passed over is told to `on_skip` with the reason, and logged.
+
+    Raises StoreError when the store cannot be read, and when checkpoints were committed but none is
+    intact: a run that began anew would write over what may still be rescued.
     """
+    damaged: list[str] = []
     for step in reversed(steps_in(store)):
         info = inspect(store, step)
         if info is None:
@@ -161,6 +172,14 @@ def newest_valid(
         log.warning("passing over %s: %s", info.uri, reason)
         if on_skip is not None:
             on_skip(info, reason)
+        if not info.unfinished:
+            damaged.append(f"{checkpoint_name(step)}: {reason}")
+    if damaged:
+        raise Damaged(
+            f"{store.url}: none of its checkpoints is intact, and nothing is written over them. "
+            f"{_first_of(damaged)}. Repair one, or remove their folders, or start another run by "
+            "metadata.name."
+        )
     return None
 
 
@@ -206,10 +225,25 @@ def _content_problem(store: Store, folder: str, name: str, record: FileRecord) -
     except MissingObject:
         what = "is missing"
     except StoreError as error:
-        if store.local_path is None:
-            raise  # a network that fails says nothing about the file
+        if not _device_failed(store, error):
+            raise
         what = str(error)
     return Problem(name, what) if what else None
+
+
+def _device_failed(store: Store, error: StoreError) -> bool:
+    """Whether a disk of this machine does not give back what is on it.
+
+    A network's folder that is away, or a missing right, is no damage of what lies there.
+    """
+    # s3fs puts whatever it does not know under this number, too.
+    cause = error.__cause__ if store.local_path is not None else None
+    return isinstance(cause, OSError) and cause.errno == errno.EIO
+
+
+def _first_of(damaged: list[str]) -> str:
+    more = len(damaged) - MOST_NAMED
+    return "; ".join(damaged[:MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _difference(record: FileRecord, size: int, sha256: str) -> str:
