@@ -61,7 +61,7 @@ def check_hub(section: SourceSection, modality: Modality) -> None:
     _log_once()
     try:
         builder = load_dataset_builder(section.path, section.name)
-        splits = list(builder.info.splits or builder.config.data_files or ())
+        splits = [str(s) for s in builder.info.splits or builder.config.data_files or ()]
         # Slices and sums of splits are left to `open_hub`.
         if splits and section.split.isidentifier() and section.split not in splits:
             raise ValueError(f"Unknown split {section.split!r}; there are: {', '.join(splits)}")
