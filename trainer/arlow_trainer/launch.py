@@ -27,7 +27,8 @@ import psutil
 from arlow_trainer.config import ArlowPretrain, validate
 from arlow_trainer.config.errors import ArlowError, ExitCode, Interrupted
 from arlow_trainer.options import TrainOptions
-from arlow_trainer.signals import StopSignal
+from arlow_trainer.signals import StopSignal, stop_signals, tell_stopping
+from arlow_trainer.telemetry.logs import register_stack_dump
 
 _PR_SET_PDEATHSIG = 1
 _STOP_FILE = "stop"
@@ -58,20 +59,27 @@ def default_ranks() -> int:
     return max(1, torch.cuda.device_count())
 
 
-def launch(run: ArlowPretrain, ranks: int, options: TrainOptions) -> None:
+def launch(run: ArlowPretrain, ranks: int | None, options: TrainOptions) -> None:
     """Trains on `ranks` processes of this machine and returns when the run is finished.
 
-    SIGTERM and Ctrl-C save a checkpoint and end the run (Interrupted), a second Ctrl-C ends it at
-    once; SIGUSR1 dumps every thread's stack to the log. Raises an ArlowError with the run's own
-    exit code.
+    Without `ranks`, one for each GPU, or one on a CPU. SIGTERM, Ctrl-C and a hang-up save a
+    checkpoint and end the run (Interrupted), a second Ctrl-C ends it at once; SIGUSR1 dumps every
+    thread's stack to the log. Raises an ArlowError with the run's own exit code.
     """
+    register_stack_dump()
     try:
-        with tempfile.TemporaryDirectory(prefix="arlow-ranks-") as folder:
+        # Before torch is imported, which takes seconds in which a signal would end the process.
+        with StopSignal(tell=True) as stop:
+            ranks = ranks or default_ranks()
             if ranks == 1:
-                _single(run, options)
-            else:
-                with _forwarded_signals(Path(folder)):
-                    _elastic(run, ranks, options, Path(folder))
+                _single(run, options, stop)
+                return
+            with tempfile.TemporaryDirectory(prefix="arlow-ranks-") as name:
+                folder = Path(name)
+                with _forwarded_signals(folder):
+                    if stop.raised:
+                        (folder / _STOP_FILE).touch()
+                    _elastic(run, ranks, options, folder)
     except ArlowError as error:
         _write_termination_log(error.exit_code, str(error))
         raise
@@ -80,18 +88,16 @@ def launch(run: ArlowPretrain, ranks: int, options: TrainOptions) -> None:
         raise
 
 
-def _single(run: ArlowPretrain, options: TrainOptions) -> None:
-    # Before the imports, which take seconds in which a signal would end the process.
-    with StopSignal() as stop:
-        from arlow_trainer.train import train
+def _single(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
+    from arlow_trainer.train import train
 
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        os.environ.update(
-            RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-        )
-        train(run, options, stop)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ.update(
+        RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+    train(run, options, stop)
 
 
 def _elastic(run: ArlowPretrain, ranks: int, options: TrainOptions, folder: Path) -> None:
@@ -113,7 +119,8 @@ def _elastic(run: ArlowPretrain, ranks: int, options: TrainOptions, folder: Path
         local_addr="127.0.0.1",
         max_restarts=0,
         # SIGTERM is ours: the launcher would allow 30 s for a checkpoint that may need minutes.
-        signals_to_handle="SIGHUP,SIGQUIT",
+        # So is SIGHUP, which nohup ignores and the launcher would not.
+        signals_to_handle="SIGQUIT",
     )
     command = [sys.executable, "-m", "arlow_trainer.launch", str(folder)]
     # A rank's share of the cores; torch would take all of them in every rank.
@@ -126,7 +133,7 @@ def _elastic(run: ArlowPretrain, ranks: int, options: TrainOptions, folder: Path
 
 @contextmanager
 def _forwarded_signals(folder: Path) -> Iterator[None]:
-    """Hands SIGTERM, Ctrl-C (as SIGTERM) and SIGUSR1 to the ranks, and leaves ending to them.
+    """Hands SIGUSR1 and what asks to stop (as SIGTERM) to the ranks, and leaves ending to them.
 
     Ranks that are not there yet learn from a file that the run is to stop.
     """
@@ -135,6 +142,8 @@ def _forwarded_signals(folder: Path) -> Iterator[None]:
         send = signal.SIGUSR1 if number == signal.SIGUSR1 else signal.SIGTERM
         impatient = number == signal.SIGINT and (folder / _STOP_FILE).exists()
         if send == signal.SIGTERM:
+            if not (folder / _STOP_FILE).exists():
+                tell_stopping()
             (folder / _STOP_FILE).touch()
         for rank in psutil.Process().children():
             with suppress(psutil.Error):
@@ -142,7 +151,7 @@ def _forwarded_signals(folder: Path) -> Iterator[None]:
         if impatient:
             raise KeyboardInterrupt
 
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    numbers = {*stop_signals(), signal.SIGUSR1}
     before = {number: signal.signal(number, forward) for number in numbers}
     try:
         yield
@@ -159,6 +168,8 @@ def _why(folder: Path, failures: dict[int, Any]) -> ArlowError:
     plain = [reason for reason in reasons if reason.exit_code != ExitCode.DEFECT]
     if plain:
         first = min(plain, key=lambda reason: reason.time)
+        if first.exit_code == ExitCode.INTERRUPTED:
+            return Interrupted(first.message)
         return RunFailed(first.message, ExitCode(first.exit_code))
     if killed:
         rank, number = next(iter(killed.items()))
@@ -192,9 +203,10 @@ def rank_main(folder: Path) -> int:
     # Ranks have sessions of their own: without this they would outlive a killed launcher.
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    register_stack_dump()
     rank = int(os.environ["RANK"])
     try:
-        with StopSignal() as stop:
+        with StopSignal(tell=False) as stop:
             stop.raised |= (folder / _STOP_FILE).exists()
             from arlow_trainer.train import train
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import uuid
-from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
 
 from arlow_trainer.checkpoint.events import EventLog
-from arlow_trainer.checkpoint.lease import TTL_S, Lease
-from arlow_trainer.checkpoint.reader import newest_valid
 from arlow_trainer.checkpoint.saver import CheckpointSaver, read_state, restore
 from arlow_trainer.checkpoint.store import Store
 from arlow_trainer.checkpoint.training_state import check_same_run
 from arlow_trainer.config import ArlowPretrain, advise, total_steps
-from arlow_trainer.config.errors import ConfigError, Interrupted
-from arlow_trainer.data import StepBatch, StepLoader, open_sources, workers_per_rank
+from arlow_trainer.config.errors import Interrupted
+from arlow_trainer.data import (
+    StepLoader,
+    workers_per_rank,
+)
 from arlow_trainer.engine import (
     FiniteGuard,
     Ranks,
@@ -26,6 +24,15 @@ from arlow_trainer.engine import (
     effective_precision,
     initialize_engine,
     memory_told,
+)
+from arlow_trainer.opening import (
+    check_same_sets,
+    check_shares,
+    fetch,
+    find_newest,
+    open_in_turn,
+    stop_if_asked,
+    take_url,
 )
 from arlow_trainer.options import TrainOptions
 from arlow_trainer.pictures.painter import Painter
@@ -53,9 +60,9 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         # 1. The ranks, and a store that is ours alone, before anything slow begins.
         ranks = Ranks()
         stack.callback(ranks.leave)
-        ranks.agree(lambda: _check_shares(ranks.size, batch_size))
+        ranks.agree(lambda: check_shares(ranks.size, batch_size))
         store = Store(run.run_url)
-        lease = ranks.agree(lambda: _take(store, run) if ranks.first else None)
+        lease = ranks.agree(lambda: take_url(store, run) if ranks.first else None)
         events = None
         if lease is not None:
             stack.callback(lease.release)
@@ -68,20 +75,17 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         stack.enter_context(memory_told())
 
         # 2. The newest valid checkpoint, where there is one.
-        newest = ranks.from_first(lambda: newest_valid(store, on_skip=_passed_over(telemetry)))
+        newest = ranks.from_first(lambda: find_newest(store, telemetry, stop))
         done = newest.step if newest else 0
         saved = ranks.agree(lambda: read_state(store, done)) if newest else None
         if newest and saved:
             telemetry.resumed(resumed_from(newest, saved))
-        _stop_if_asked(ranks, stop)
 
         # 3. The data, opened before any GPU time is spent.
         telemetry.phase("loading", "opening the data")
-        # Rank 0 first, so that each set is prepared once.
-        early = ranks.agree(lambda: open_sources(training.data) if ranks.first else None)
-        late = ranks.agree(lambda: None if ranks.first else open_sources(training.data))
-        sources = early or late or {}
+        sources = ranks.agree(lambda: open_in_turn(training.data, ranks, stop)) or {}
         set_sizes: dict[str, int] = {modality: len(source) for modality, source in sources.items()}
+        check_same_sets(ranks.gather(set_sizes))
         set_size = set_sizes["image" if "image" in sources else "video"]
         steps = total_steps(run, set_size)
         for warning in advise(run, set_size) if ranks.first else ():
@@ -95,7 +99,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
                 return
 
         # 4. The model under ZeRO-2, as it was then.
-        _stop_if_asked(ranks, stop)
+        stop_if_asked(ranks, stop)
         telemetry.phase("loading", "building the model")
         precision = effective_precision(training.precision, ranks.device)
         if ranks.first and precision != training.precision:
@@ -119,7 +123,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
             guard.overflows = saved.overflows
             reporter.resume(saved)
 
-        _stop_if_asked(ranks, stop)
+        stop_if_asked(ranks, stop)
 
         # 5. Steps, each on its own samples, with a checkpoint now and then.
         workers = training.data.workers
@@ -167,7 +171,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         reporter.start()
         while done < steps:
             with runner.clock.phase("data"):
-                batch = ranks.agree(lambda: _fetch(batches, lease))
+                batch = ranks.agree(lambda: fetch(batches, lease))
             stopping, skipping = ranks.any(stop.raised, bool(batch.skipped))
             if stopping:
                 break
@@ -196,37 +200,3 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         if probe is not None:
             probe.finish(stopped=lambda: stop.raised)
         telemetry.phase("finished", f"{steps:,} steps done")
-
-
-def _check_shares(ranks: int, batch_size: int) -> None:
-    if ranks > batch_size:
-        raise ConfigError(
-            f"spec.training.batch: {ranks} ranks cannot share a global batch of {batch_size}; "
-            "start fewer ranks or raise globalSize"
-        )
-
-
-def _stop_if_asked(ranks: Ranks, stop: StopSignal) -> None:
-    """Ends a run that was asked to stop while it was still loading; nothing is to be saved."""
-    if ranks.any(stop.raised)[0]:
-        raise Interrupted("stopped as asked while loading; the same command begins or goes on")
-
-
-def _take(store: Store, run: ArlowPretrain) -> Lease:
-    store.check_writable()
-    # A killed pod's lease runs out by itself; its replacement is no rival and waits for that.
-    in_pod = "KUBERNETES_SERVICE_HOST" in os.environ
-    wait_s = 1.25 * TTL_S if in_pod else 0.0
-    # What is under way (a save, pictures, status) must not overwrite its successor's.
-    return Lease.acquire(store, run.metadata.name, wait_s=wait_s, on_lost=store.forbid_writes)
-
-
-def _fetch(batches: Iterator[StepBatch], lease: Lease | None) -> StepBatch:
-    """Returns the next step's samples, if the run's URL is still ours."""
-    if lease is not None:
-        lease.check()
-    return next(batches)
-
-
-def _passed_over(telemetry: Telemetry) -> Any:
-    return lambda info, reason: telemetry.warning(f"passing over {info.uri}: {reason}")

@@ -14,11 +14,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from arlow_trainer.config.errors import ArlowError, ExitCode
+from arlow_trainer.config.errors import ArlowError, ExitCode, Interrupted
 
 from .checkpoints import checkpoints_app
 from .config import config_app
-from .console import tell_failure
+from .console import tell_failure, tell_note
 from .curves import curves
 from .data import data_app
 from .export import export
@@ -85,6 +85,9 @@ def main() -> None:
     """Runs `arlow` with the process's arguments; a failure ends in a message and its exit code."""
     try:
         app()
+    except Interrupted as error:
+        tell_note(str(error))
+        sys.exit(error.exit_code)
     except ArlowError as error:
         tell_failure(str(error))
         sys.exit(error.exit_code)

@@ -16,6 +16,11 @@ def tell_warning(message: str) -> None:
     _tell("warning", "bold yellow", message)
 
 
+def tell_note(message: str) -> None:
+    """Writes to stderr what ended otherwise than a reader may expect, and yet well."""
+    _tell("note", "bold", message)
+
+
 def _tell(word: str, style: str, message: str) -> None:
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     for line in message.splitlines():

@@ -37,6 +37,6 @@ def train(
     there. Every exit code is listed in docs/configuration.md.
     """
     manifest = load_run(run, overrides or ())
-    from arlow_trainer.launch import default_ranks, launch
+    from arlow_trainer.launch import launch
 
-    launch(manifest, ranks or default_ranks(), TrainOptions(port, live, log))
+    launch(manifest, ranks, TrainOptions(port, live, log))

@@ -1,0 +1,67 @@
+"""Signals at moments when a run has nothing to save yet, and those that are no wish to stop."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from training_runs import LONGEST_S, Media, Process, TrainingRun, interrupt
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_sigusr1_dumps_stacks_from_the_first_moment_on(
+    media: Media, tmp_path: Path, ranks: int
+) -> None:
+    run = TrainingRun(tmp_path, media)
+    with run.running(ranks) as process:
+        process.wait_for(lambda: process.catches(signal.SIGUSR1))
+        process.popen.send_signal(signal.SIGUSR1)
+        process.wait_for(lambda: "building the model" in process.log)
+        process.popen.send_signal(signal.SIGUSR1)
+        process.wait_for(lambda: process.log.count("most recent call first") >= 1)
+        ended = interrupt(process)
+    assert ended.code == 75, ended.log
+
+
+def test_nohup_outlives_its_terminal(media: Media, tmp_path: Path) -> None:
+    run = TrainingRun(tmp_path, media)
+    process = Process(["nohup", *run.command(2)], tmp_path / "nohup.txt")
+    try:
+        process.wait_for(lambda: bool(run.checkpoints()))
+        for member in [*process.family(), process.popen]:
+            member.send_signal(signal.SIGHUP)
+        ended = process.ended()
+    finally:
+        process.kill()
+    assert ended.code == 0, ended.log
+
+
+def test_a_hang_up_saves_like_sigterm(media: Media, tmp_path: Path) -> None:
+    run = TrainingRun(tmp_path, media)
+    with run.running(2) as process:
+        process.wait_for(lambda: bool(run.checkpoints()))
+        ended = interrupt(process, signal.SIGHUP)
+    assert ended.code == 75, ended.log
+    assert "note: stopped at step" in ended.log
+    assert "arlow: stopping as soon as all is saved" in ended.log
+    assert "error" not in ended.log
+
+
+def test_a_stop_while_data_is_opened_is_heard_at_once(media: Media, tmp_path: Path) -> None:
+    """One rank waits for a server that says nothing, and the other for that rank."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"http://127.0.0.1:{mute.getsockname()[1]}/images"
+        run = TrainingRun(tmp_path, media)
+        with run.running(2, f"data.images.path={url}") as process:
+            mute.settimeout(LONGEST_S)
+            connection, _ = mute.accept()
+            before = time.monotonic()
+            ended = interrupt(process)
+            connection.close()
+    assert ended.code == 75, ended.log
+    assert "stopped as asked while loading" in ended.log
+    assert time.monotonic() - before < 60, "the server's time-outs are minutes"
+    assert run.checkpoints() == []
