@@ -20,6 +20,7 @@ port, faulty = int(sys.argv[1]), sys.argv[2] == "faulty"
 run = load_run("tiny", ["metadata.name=quick"])
 telemetry = Telemetry(run, 0, 2, TelemetryOptions(port=port, peak_flops=1e12))
 telemetry.phase("training")
+telemetry.probe(0, "knn", 0.5)
 phases = {"data": 0.005, "forward": 0.015, "backward": 0.02, "optimizer": 0.005, "checkpoint": 0.0}
 for step in range(1, 10_000):
     time.sleep(0.05)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -19,8 +20,8 @@ from prometheus_server import Prometheus, hastened, needs_prometheus, prometheus
 
 RULES = Path(__file__).parents[2] / "charts" / "alerts" / "trainer.yaml"
 EVERY_STEPS = 100
-# What a run on CPUs in float32 does not have, and what the engine does not read out.
-ABSENT = ["arlow_loss_scale", "arlow_gpu_memory_bytes", "arlow_max_attention_logit"]
+# What a run on CPUs, in float32 and without a probe does not have.
+ABSENT = ["arlow_loss_scale", "arlow_gpu_memory_bytes", "arlow_probe_accuracy"]
 
 LAUNCH = """
 import sys
@@ -98,6 +99,14 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def metrics_check(port: int) -> str:
+    """What `promtool check metrics` has to say of the live endpoint."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        command = ["promtool", "check", "metrics"]
+        done = subprocess.run(command, input=answer.read(), capture_output=True, check=False)
+    return (done.stdout + done.stderr).decode()
+
+
 def rank_process(launcher: subprocess.Popen[bytes], rank: int) -> psutil.Process:
     children = psutil.Process(launcher.pid).children(recursive=True)
     ranks = [child for child in children if child.environ().get("RANK") == str(rank)]
@@ -127,6 +136,8 @@ def test_panels_and_alerts_of_a_real_run(tmp_path: Path, free_port: int) -> None
             server.wait_for("arlow_video_loss", 30)
             assert unanswered_panels(server, "scraped", absent=ABSENT) == []
             assert server.query("arlow_rank_skew_seconds > 0")
+            assert server.query("arlow_max_attention_logit > 0")
+            assert metrics_check(free_port) == ""
 
             # Decoding in the ranks themselves leaves the tower waiting.
             alert = wait_for_alert(server, "ArlowDataStarved", 40)
