@@ -88,7 +88,8 @@ def on_saved(
 ) -> Callable[[SaveEvent, float], None]:
     """Returns what the checkpoint writer calls at every save's end, on its own thread.
 
-    Rank 0, which has `probe`, tells of it, deletes what retention lets go and has it probed.
+    Rank 0, which has `probe`, tells of it, has it probed and deletes what retention lets go. A
+    failure to delete is a warning: the checkpoint is saved all the same.
     """
     checkpoint = run.spec.checkpoint
 
@@ -101,8 +102,17 @@ def on_saved(
         telemetry.checkpoint(
             CheckpointReport(event.step, event.uri, event.duration_s, event.bytes, stall_seconds)
         )
-        prune(store, checkpoint.keep_last, checkpoint.keep_every, event.step)
         probe.start(event.step)
+        try:
+            pruned = prune(store, checkpoint.keep_last, checkpoint.keep_every, event.step)
+        except ArlowError as error:
+            telemetry.warning(f"superseded checkpoints are not deleted: {error}")
+            return
+        for step, problems in pruned.damaged.items():
+            telemetry.warning(
+                f"{store.url}/checkpoint-{step} does not read back as it was written: "
+                f"{problems[0]}. The last intact checkpoint is kept; check the store"
+            )
 
     return tell
 
