@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from arlow_trainer.config import DataSection, SourceSection
-from arlow_trainer.config.errors import CredentialsError, DataError
+from arlow_trainer.config.errors import CredentialsError, DataError, StoreError
 from arlow_trainer.data import BrokenSample, decode_clip, decode_image, open_source, open_sources
 from arlow_trainer.data.folder import is_folder
 from arlow_trainer.data.remote import unreachable
+from arlow_trainer.data.table import _open as table_of
 from arlow_trainer.data.table import check_hub
 
 
@@ -318,3 +319,13 @@ def test_the_hub_out_of_reach_is_told() -> None:
         open_source(section("nobody/nothing"), "image")
     with pytest.raises(DataError, match="arlow data prepare ucf101 --archive"):
         open_source(section("ucf101"), "video")
+
+
+def test_a_hub_that_does_not_answer_may_answer_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+
+    def load() -> datasets.Dataset:
+        raise ConnectionError("no route")
+
+    with pytest.raises(StoreError, match=r"x/y: the Hugging Face hub cannot be reached.*no route"):
+        table_of(section("x/y"), load, "image")

@@ -42,7 +42,7 @@ class DataError(ArlowError):
 
 
 class StoreError(ArlowError):
-    """The checkpoint store cannot be read or written, or holds damaged objects."""
+    """A store of checkpoints or data cannot be read or written, or holds damaged objects."""
 
     exit_code = ExitCode.STORE
 

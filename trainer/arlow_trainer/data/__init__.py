@@ -3,10 +3,11 @@
 from .augment import center_view, crop_box, random_view
 from .choice import Choice, Modality, choose, modality_at
 from .deal import deal
-from .decode import BrokenSample, RawSample, clip_frames, decode_clip, decode_image
+from .decode import clip_frames, decode_clip, decode_image
 from .demo import DemoSet, write_demo_set
 from .loader import MicroBatch, Skipped, StepBatch, StepLoader, token_costs, workers_per_rank
 from .prepare import PreparedSet, prepare_ucf101
+from .sample import BrokenSample, RawSample
 from .shuffle import permute
 from .sources import Source, open_source, open_sources
 

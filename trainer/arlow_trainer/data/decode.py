@@ -7,10 +7,13 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 import av
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .remote import patiently
+from .sample import BrokenSample, RawSample
 from .shuffle import Draw, hash64
 
 # Frames that a container may announce beyond what its decoder gives (a packed or dropped B-frame).
@@ -22,39 +25,21 @@ _QUARTER_TURNS = {
 }
 
 
-@dataclass(frozen=True)
-class RawSample:
-    """An undecoded sample."""
-
-    name: str
-    """What messages call it."""
-    content: bytes | str
-    """The file's bytes, or its path on this machine."""
-
-
-class BrokenSample(Exception):
-    """A sample that cannot be decoded; the run goes on with another."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(name, reason)
-        self.name = name
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.reason}"
-
-
 def decode_image(raw: RawSample) -> Image.Image:
-    """Decodes a picture to RGB, upright by its EXIF orientation. Raises BrokenSample."""
+    """Decodes a picture to RGB, upright by its EXIF orientation.
+
+    Raises BrokenSample, or what `patiently` does where its file cannot be read.
+    """
+    content = raw.content
+    if isinstance(content, str):
+        content = patiently(raw.name, Path(content).read_bytes)
     try:
-        with Image.open(_readable(raw)) as image:
+        with Image.open(io.BytesIO(content)) as image:
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return image if image.mode == "RGB" else image.convert("RGB")
     except UnidentifiedImageError:
         raise BrokenSample(raw.name, "not a picture that Pillow can read") from None
-    except FileNotFoundError:
-        raise BrokenSample(raw.name, "the file is gone") from None
     except MemoryError:
         raise
     except Exception as error:  # what damaged bytes raise depends on where they are damaged
@@ -67,29 +52,43 @@ def decode_clip(
     """Decodes a clip of `frames` RGB frames, `stride` frames of the film apart.
 
     The clip's place is drawn from `seed`; None takes the middle of the film. Raises BrokenSample
-    unless every frame that the clip needs decodes, all to one size.
+    unless every frame that the clip needs decodes, all to one size, or what `patiently` does where
+    its file cannot be read.
     """
+    content = raw.content
+    if isinstance(content, bytes):
+        return _clip(raw.name, io.BytesIO(content), frames, stride, seed)
+
+    def read() -> list[Image.Image]:
+        # Read by Python, so that a disk's errors are told from FFmpeg's, which has EIO for both.
+        with Path(content).open("rb", buffering=0) as file:
+            return _clip(raw.name, file, frames, stride, seed)
+
+    return patiently(raw.name, read)
+
+
+def _clip(
+    name: str, file: io.RawIOBase | io.BytesIO, frames: int, stride: int, seed: int | None
+) -> list[Image.Image]:
     try:
-        with av.open(_readable(raw), "r") as container:
+        with av.open(file, "r") as container:
             if not container.streams.video:
-                raise BrokenSample(raw.name, "has no video stream")
+                raise BrokenSample(name, "has no video stream")
             film = _scan(container)
             if not film.times:
-                raise BrokenSample(raw.name, "has no frames")
+                raise BrokenSample(name, "has no frames")
             wanted = clip_frames(len(film.times), frames, stride, seed)
             decoded = dict(_decode_frames(container, film, sorted(set(wanted))))
-    except FileNotFoundError:
-        raise BrokenSample(raw.name, "the file is gone") from None
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise BrokenSample(raw.name, getattr(error, "strerror", None) or str(error)) from error
+    except (av.FFmpegError, ValueError) as error:
+        raise BrokenSample(name, getattr(error, "strerror", None) or str(error)) from error
     if not decoded:
-        raise BrokenSample(raw.name, "no frame decodes")
+        raise BrokenSample(name, "no frame decodes")
     last = max(decoded)
     if last < wanted[-1] - _ANNOUNCED_IN_VAIN:
-        raise BrokenSample(raw.name, f"ends at frame {last + 1} of {len(film.times)}")
+        raise BrokenSample(name, f"ends at frame {last + 1} of {len(film.times)}")
     clip = [decoded.get(index, decoded[last]) for index in wanted]
     if len({frame.size for frame in clip}) > 1:
-        raise BrokenSample(raw.name, "its frames change size")
+        raise BrokenSample(name, "its frames change size")
     return clip
 
 
@@ -188,7 +187,3 @@ def _upright(frame: av.VideoFrame) -> Image.Image:
     image = Image.fromarray(frame.to_ndarray(format="rgb24"))
     turn = _QUARTER_TURNS.get(round(frame.rotation) % 360)
     return image.transpose(turn) if turn is not None else image
-
-
-def _readable(raw: RawSample) -> io.BytesIO | str:
-    return io.BytesIO(raw.content) if isinstance(raw.content, bytes) else raw.content

@@ -16,8 +16,8 @@ from arlow_trainer.config import SourceSection
 from arlow_trainer.config.errors import DataError
 
 from .choice import Modality
-from .decode import RawSample
 from .remote import read_remote, unreachable
+from .sample import RawSample
 from .table import open_saved, open_tables
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def is_folder(path: str) -> bool:
 def open_folder(section: SourceSection, modality: Modality) -> Source:
     """Opens a folder by what it holds: a saved data set, parquet, arrow, or media files.
 
-    Raises DataError, CredentialsError.
+    Raises DataError, CredentialsError, StoreError.
     """
     url = os.path.expanduser(section.path)
     files = _list(url, section.path)
@@ -73,7 +73,7 @@ class MediaSource:
         return len(self._files)
 
     def read(self, position: int) -> RawSample:
-        """Returns one undecoded sample. Raises BrokenSample, DataError, CredentialsError."""
+        """Returns one undecoded sample. Raises BrokenSample, or what `patiently` does."""
         file = os.fsdecode(self._files[position])
         name = f"{self.name.rstrip('/')}/{file}"
         filesystem, root = self._filesystem

@@ -47,7 +47,7 @@ def prepare_idx(folder: Path, out: str) -> PreparedIdx:
     `image` (PNG) and `label` (a whole number). `out` is a local folder or an fsspec URL.
 
     Raises DataError, before anything is written, when files are missing, damaged or do not belong
-    together; CredentialsError when `out` refuses access.
+    together; CredentialsError when `out` refuses access, StoreError when it is out of reach.
     """
     splits: dict[str, tuple[Array, Array]] = {}
     for split, files in _find(folder).items():

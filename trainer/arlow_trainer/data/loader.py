@@ -74,7 +74,7 @@ class StepLoader:
 
     Raises ConfigError when a modality that is drawn has no source. Iterating raises DataError when
     more than `data.max_skipped` files are broken, a decoding process dies or /dev/shm is too small,
-    and DataError or CredentialsError when a store is out of reach.
+    StoreError when a disk or store cannot be read for minutes, CredentialsError when it refuses.
     """
 
     def __init__(

@@ -51,7 +51,8 @@ def prepare_ucf101(archive: Path, splits: Path | None, out: str, fold: int = 1) 
     URL.
 
     Raises DataError, before anything is written, when an archive cannot be read, holds no films,
-    or lacks films that the split names; CredentialsError when `out` refuses access.
+    or lacks films that the split names; CredentialsError when `out` refuses access, StoreError
+    when it is out of reach.
     """
     if fold not in _FOLDS:
         raise DataError(f"--fold {fold}: UCF101 has the folds 1, 2 and 3")

@@ -1,46 +1,88 @@
-"""Reading files behind fsspec, and what goes wrong on the way in words."""
+"""Reading files on disks and behind fsspec, and what goes wrong on the way in words."""
 
 from __future__ import annotations
 
-from typing import Any
+import errno
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
-from tenacity import retry, retry_if_not_exception_type, stop_after_attempt, wait_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
-from arlow_trainer.config.errors import ArlowError, CredentialsError, DataError
+from arlow_trainer.config.errors import ArlowError, CredentialsError, DataError, StoreError
 
-from .decode import BrokenSample
+from .sample import BrokenSample
 
-_ATTEMPTS = 4
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_MINUTES = 5
+# What no waiting mends.
+_LASTING = (
+    ArlowError,
+    BrokenSample,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+)
+_LASTING_ERRNOS = frozenset(
+    {errno.EDQUOT, errno.EINVAL, errno.ENAMETOOLONG, errno.ENOSPC, errno.ENOSYS, errno.EROFS}
+)
+_PASSING_STATUSES = frozenset({408, 409, 425, 429})
 
 
 def read_remote(name: str, filesystem: Any, path: str) -> bytes:
-    """Returns a file's bytes, trying again where a store hiccups.
+    """Returns a file's bytes. Raises what `patiently` does."""
+    content: bytes = patiently(name, lambda: filesystem.cat_file(path))
+    return content
 
-    Raises BrokenSample when the file is gone, DataError or CredentialsError when the store is.
+
+def patiently(place: str, read: Callable[[], T]) -> T:
+    """Returns what `read` does, trying again for minutes where a disk or store hiccups.
+
+    A hiccup must not become a skipped sample: that would change the training.
+
+    Raises BrokenSample when the file is gone, and otherwise what `unreachable` tells.
     """
     try:
-        return _fetch(filesystem, path)
-    except FileNotFoundError:
-        raise BrokenSample(name, "the file is gone") from None
+        return PATIENCE.copy(before_sleep=partial(_tell, place))(read)
+    except (FileNotFoundError, NotADirectoryError):
+        raise BrokenSample(place, "the file is gone") from None
+    except (ArlowError, BrokenSample):
+        raise
     except Exception as error:
-        raise unreachable(name, error) from error
+        raise unreachable(place, error) from error
 
 
 def unreachable(place: str, error: Exception) -> ArlowError:
-    """Returns what to tell the user when a store refused or could not be reached."""
+    """Returns what to tell the user when a disk or store refused or could not be reached.
+
+    StoreError where the same request may succeed later, CredentialsError where it was refused,
+    DataError otherwise.
+    """
     reason = summary(error)
-    # botocore, google-auth and azure-core share no base class, but their names.
-    names = {base.__name__ for base in type(error).__mro__}
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    refused = isinstance(error, PermissionError) or status in (401, 403)
-    if refused or any("Credential" in name or "Authentication" in name for name in names):
+    if _is_refusal(error):
         return CredentialsError(
             f"{place}: access was refused: {reason}; check the credentials (AWS_*, "
             "GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_*, HF_TOKEN) or the file's permissions"
         )
-    return DataError(
-        f"{place}: cannot be read: {reason}; check the path, the endpoint and the network"
-    )
+    kind = StoreError if _is_passing(error) else DataError
+    return kind(f"{place}: cannot be read: {reason}; check the path, the endpoint and the network")
 
 
 def empty_set(place: str, modality: str) -> DataError:
@@ -58,13 +100,45 @@ def summary(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-# A store's hiccup must not become a skipped sample: that would change the training.
-@retry(
-    retry=retry_if_not_exception_type((FileNotFoundError, PermissionError)),
-    stop=stop_after_attempt(_ATTEMPTS),
-    wait=wait_exponential(max=20),
+def _is_passing(error: BaseException) -> bool:
+    """Tells whether waiting may help: taken to be so unless the error says otherwise."""
+    if isinstance(error, _LASTING) or not isinstance(error, Exception) or _is_refusal(error):
+        return False
+    if isinstance(error, OSError) and error.errno in _LASTING_ERRNOS:
+        return False
+    status = _status(error)
+    return status is None or not 400 <= status < 500 or status in _PASSING_STATUSES
+
+
+def _is_refusal(error: BaseException) -> bool:
+    # botocore, google-auth and azure-core share no base class, but their names.
+    names = {base.__name__ for base in type(error).__mro__}
+    refused = isinstance(error, PermissionError) or _status(error) in (401, 403)
+    return refused or any("Credential" in name or "Authentication" in name for name in names)
+
+
+def _status(error: BaseException) -> int | None:
+    """Returns the HTTP status, as httpx, requests, azure-core, aiohttp and gcsfs carry it."""
+    response = getattr(error, "response", None)
+    for carrier, name in ((response, "status_code"), (error, "status"), (error, "code")):
+        status = getattr(carrier, name, None)
+        if isinstance(status, int):
+            return status
+    return None
+
+
+def _tell(place: str, state: RetryCallState) -> None:
+    """Logs the first of a series of failures: many processes may meet one outage."""
+    error = state.outcome.exception() if state.outcome else None
+    if state.attempt_number == 1 and error is not None:
+        reason = summary(error)
+        log.warning("%s: %s; trying again for up to %d minutes", place, reason, _MINUTES)
+
+
+PATIENCE = Retrying(
+    retry=retry_if_exception(_is_passing),
+    stop=stop_after_delay(60 * _MINUTES),
+    # Random, so that the processes of all ranks do not return to a strained store at once.
+    wait=wait_random_exponential(max=30),
     reraise=True,
 )
-def _fetch(filesystem: Any, path: str) -> bytes:
-    content: bytes = filesystem.cat_file(path)
-    return content

@@ -9,9 +9,10 @@ from arlow_trainer.config import DataSection, SourceSection
 from arlow_trainer.config.errors import ArlowError, DataError
 
 from .choice import Modality
-from .decode import BrokenSample, RawSample, decode_clip, decode_image
+from .decode import decode_clip, decode_image
 from .folder import is_folder, open_folder
 from .remote import empty_set
+from .sample import BrokenSample, RawSample
 from .table import check_hub, open_hub
 
 _PROBES = 8
@@ -29,15 +30,16 @@ class Source(Protocol):
     def read(self, position: int) -> RawSample:
         """Returns one undecoded sample.
 
-        Raises BrokenSample when there is nothing to decode, DataError when the set is out of reach.
+        Raises BrokenSample when there is nothing to decode, StoreError when the set is out of reach
+        for minutes, CredentialsError when it refuses access, DataError otherwise.
         """
 
 
 def open_source(section: SourceSection, modality: Modality) -> Source:
     """Opens a set and decodes one of its samples.
 
-    Raises DataError or CredentialsError, saying what is wrong and what to do, when the set cannot
-    be found, read or decoded, or is empty.
+    Raises DataError, CredentialsError or StoreError, saying what is wrong and what to do, when the
+    set cannot be found, read or decoded, or is empty.
     """
     if is_folder(section.path):
         source: Source = open_folder(section, modality)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 
 from arlow_trainer.config import SourceSection
-from arlow_trainer.config.errors import ArlowError, CredentialsError, DataError
+from arlow_trainer.config.errors import ArlowError, CredentialsError, DataError, StoreError
 
 from .choice import Modality
-from .decode import BrokenSample, RawSample
 from .remote import empty_set, read_remote, summary, unreachable
+from .sample import BrokenSample, RawSample
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -37,7 +37,7 @@ class TableSource:
         return len(self._table)
 
     def read(self, position: int) -> RawSample:
-        """Returns one undecoded sample. Raises BrokenSample, DataError, CredentialsError."""
+        """Returns one undecoded sample. Raises BrokenSample, or what `patiently` does."""
         cell = self._table[position][self._column] or {}
         content, path = cell.get("bytes"), cell.get("path")
         name = f"{self.name} row {position}" + (f" ({path})" if path else "")
@@ -53,8 +53,7 @@ class TableSource:
 def check_hub(section: SourceSection, modality: Modality) -> None:
     """Asks the hub for a data set without downloading its samples.
 
-    Raises DataError or CredentialsError where `open_hub` would for its name, configuration or
-    split.
+    Raises what `open_hub` would for its name, configuration or split.
     """
     from datasets import load_dataset_builder
 
@@ -72,7 +71,7 @@ def check_hub(section: SourceSection, modality: Modality) -> None:
 def open_hub(section: SourceSection, modality: Modality) -> TableSource:
     """Opens a data set of the hub by name, configuration, split and column.
 
-    Raises DataError, CredentialsError.
+    Raises DataError, CredentialsError, StoreError.
     """
     from datasets import load_dataset
 
@@ -83,7 +82,10 @@ def open_hub(section: SourceSection, modality: Modality) -> TableSource:
 
 
 def open_saved(section: SourceSection, path: str, modality: Modality) -> TableSource:
-    """Opens what `save_to_disk` wrote to a local folder. Raises DataError, CredentialsError."""
+    """Opens what `save_to_disk` wrote to a local folder.
+
+    Raises DataError, CredentialsError, StoreError.
+    """
     from datasets import DatasetDict, load_from_disk
 
     def load() -> Dataset:
@@ -102,7 +104,7 @@ def open_tables(
 ) -> TableSource:
     """Opens parquet or arrow files, local or remote, through the data sets' cache.
 
-    Raises DataError, CredentialsError.
+    Raises DataError, CredentialsError, StoreError.
     """
     from datasets import load_dataset
 
@@ -194,7 +196,7 @@ def _explain(section: SourceSection, modality: Modality, error: Exception) -> Ar
                 f"{path} is not in the local cache, and HF_HUB_OFFLINE keeps `datasets` from "
                 f"fetching anything: unset it, or point {field}.path at a local folder{of_ucf101}"
             )
-        return DataError(
+        return StoreError(
             f"{path}: the Hugging Face hub cannot be reached and the set is not in the local "
             f"cache ({summary(error)}); check the network or a proxy, or point {field}.path at a "
             f"folder{of_ucf101}"

@@ -25,7 +25,8 @@ from arlow_trainer.config.errors import ArlowError, DataError
 
 from .augment import Pixels, random_view
 from .choice import Choice, Modality, choose
-from .decode import BrokenSample, decode_clip, decode_image
+from .decode import decode_clip, decode_image
+from .sample import BrokenSample
 from .sources import Source
 
 # Small enough to share a step among the processes, large enough to hide a job's overhead.
