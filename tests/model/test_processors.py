@@ -22,7 +22,12 @@ from arlow_trainer.model import (
     ArlowVisionConfig,
     ArlowVLVisionModel,
 )
-from arlow_trainer.model.sampling import motion_indices, uniform_indices
+from arlow_trainer.model.sampling import (
+    motion_indices,
+    patch_frames,
+    spread_indices,
+    uniform_indices,
+)
 
 SMALL_FRAMES = {"shortest_edge": 56 * 56, "longest_edge": 112 * 112}
 Pixels = NDArray[np.uint8]
@@ -33,7 +38,8 @@ def picture(height: int, width: int, seed: int = 0) -> Pixels:
 
 
 def film(frames: int, height: int = 56, width: int = 84) -> Pixels:
-    return np.stack([picture(height, width, seed) for seed in range(frames)])
+    pictures = [picture(height, width, seed) for seed in range(frames)]
+    return np.array(pictures, dtype=np.uint8).reshape(frames, height, width, 3)
 
 
 def plain_patches(frames: list[Pixels], height: int, width: int) -> NDArray[np.float32]:
@@ -118,6 +124,13 @@ def test_mistakes_about_pictures_are_named(options: dict[str, Any], words: str) 
         ArlowImageProcessor()(picture(60, 90), **options)
 
 
+@pytest.mark.parametrize("images", [[], [[]]])
+def test_no_pictures_are_refused(images: list[Any]) -> None:
+    for processor in (ArlowImageProcessor(), both()):
+        with pytest.raises(ValueError, match="images is empty: give at least one"):
+            processor(images=images)
+
+
 def test_a_picture_too_long_is_refused() -> None:
     with pytest.raises(ValueError, match="2 x 402 pixels is too long"):
         ArlowImageProcessor()(picture(2, 402))
@@ -126,12 +139,9 @@ def test_a_picture_too_long_is_refused() -> None:
 def test_films_become_patches() -> None:
     even, odd = film(4), film(5)
     out = ArlowVideoProcessor(size=SMALL_FRAMES)([even, odd], return_tensors="pt")
-    assert out["video_grid_thw"].tolist() == [[2, 4, 6], [3, 4, 6]]
+    assert out["video_grid_thw"].tolist() == [[2, 4, 6], [2, 4, 6]]
     expected = np.concatenate(
-        [
-            plain_patches(list(even), 56, 84),
-            plain_patches([*odd, odd[-1]], 56, 84),
-        ]
+        [plain_patches(list(even), 56, 84), plain_patches(list(odd[[0, 1, 3, 4]]), 56, 84)]
     )
     np.testing.assert_allclose(out["pixel_values_videos"].numpy(), expected, atol=1e-6)
 
@@ -155,11 +165,13 @@ def test_film_sizes_follow_the_area_of_a_frame() -> None:
     [
         ({}, list(range(12))),
         ({"num_frames": 4}, [0, 3, 6, 9]),
-        ({"num_frames": 2}, [0, 3, 6, 9]),
-        ({"num_frames": 2, "min_frames": 2}, [0, 6]),
-        ({"max_frames": 6}, [0, 2, 4, 6, 8, 10]),
-        ({"sample_strategy": "fps_based", "fps": 5}, [0, 2, 4, 6, 8, 10]),
+        ({"num_frames": 2}, [0, 0, 6, 6]),
+        ({"num_frames": 6}, [0, 2, 2, 4, 6, 8, 8, 10]),
+        ({"num_frames": 40}, list(range(12))),
+        ({"max_frames": 6}, [0, 2, 4, 7, 9, 11]),
+        ({"sample_strategy": "fps_based", "fps": 5}, [0, 2, 2, 4, 6, 8, 8, 10]),
         ({"sample_strategy": "fps_based", "fps": 0.1}, [0, 3, 6, 9]),
+        ({"sample_strategy": "fps_based", "fps": 0.1, "min_frames": 8}, [0, 1, 3, 4, 6, 7, 9, 10]),
         ({"do_sample_frames": False, "num_frames": 4}, list(range(12))),
     ],
 )
@@ -169,13 +181,57 @@ def test_frames_chosen(options: dict[str, Any], indices: list[int]) -> None:
     about = {"total_num_frames": 12, "fps": 10.0, "frames_indices": list(range(12))}
     out = processor(frames, video_metadata=about, return_metadata=True, **options)
     assert list(out["video_metadata"][0].frames_indices) == indices
-    expected = processor(frames[indices], do_sample_frames=False)
+    kept = {"do_sample_frames": False, "max_frames": len(indices)}
+    expected = processor(frames[indices], **kept)
     assert np.array_equal(out["pixel_values_videos"], expected["pixel_values_videos"])
 
 
-def test_a_film_shorter_than_the_least_is_taken_whole() -> None:
-    out = ArlowVideoProcessor(size=SMALL_FRAMES)(film(3))
-    assert out["video_grid_thw"].tolist() == [[2, 4, 6]]
+# What the public processor makes of films of so many frames, by its own code.
+PUBLIC_CHOICE = {
+    2: [0, 0, 1, 1],
+    3: [0, 1, 1, 2],
+    4: [0, 1, 2, 3],
+    5: [0, 1, 3, 4],
+    6: [0, 1, 1, 2, 3, 4, 4, 5],
+    7: [0, 1, 2, 3, 3, 4, 5, 6],
+    8: list(range(8)),
+    9: [0, 1, 2, 3, 5, 6, 7, 8],
+}
+
+
+@pytest.mark.parametrize("total", PUBLIC_CHOICE)
+def test_patches_in_time_are_even_as_the_public_processors(total: int) -> None:
+    frames, chosen = film(total), PUBLIC_CHOICE[total]
+    out = ArlowVideoProcessor(size=SMALL_FRAMES)(frames)
+    assert out["video_grid_thw"].tolist() == [[len(chosen) // 2, 4, 6]]
+    expected = plain_patches(list(frames[chosen]), 56, 84)
+    np.testing.assert_allclose(out["pixel_values_videos"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("total", "most", "drop", "count"),
+    [
+        (1, 768, True, 4),
+        (5, 768, True, 4),
+        (5, 768, False, 8),
+        (6, 6, True, 6),
+        (1000, 768, True, 768),
+        (1000, 7, True, 6),
+        (8, 1, True, 2),
+    ],
+)
+def test_frames_of_patches(total: int, most: int, drop: bool, count: int) -> None:
+    assert patch_frames(total, 2, most, drop) == count
+    indices = spread_indices(total, count)
+    assert len(indices) == count
+    assert (indices[0], indices[-1]) == (0, total - 1)
+    even = np.linspace(0, total - 1, count)
+    assert np.abs(indices - even).max() <= 0.5
+
+
+def test_an_odd_film_that_is_not_resized_is_rounded_up() -> None:
+    out = ArlowVideoProcessor(do_resize=False)(film(5))
+    assert out["video_grid_thw"].tolist() == [[4, 4, 6]]
 
 
 @pytest.mark.parametrize(("total", "count"), [(1, 1), (10, 3), (10, 10), (3, 10), (1000, 7)])
@@ -220,7 +276,8 @@ def test_motion_adaptive_strategy_looks_at_the_film() -> None:
         size=SMALL_FRAMES, sample_strategy="motion_adaptive", num_frames=6
     )
     chosen = processor(frames, return_metadata=True)["video_metadata"][0].frames_indices
-    assert chosen == motion_indices(frames, 6, 0.1).tolist()
+    expected = motion_indices(frames, 6, 0.1)
+    assert chosen == expected[spread_indices(6, 8)].tolist()
     assert set(range(15, 20)) <= set(chosen)
 
 
@@ -229,7 +286,16 @@ def test_motion_adaptive_strategy_looks_at_the_film() -> None:
     [
         ("film.mp4", {}, "videos must be decoded frames"),
         (["film.mp4"], {}, "videos must be decoded frames"),
-        (film(4), {"sample_strategy": "random"}, "uniform, motion_adaptive, fps_based"),
+        (film(4), {"sample_strategy": "random"}, "fps_based, motion_adaptive, uniform"),
+        (film(4), {"fps": 2.0}, "fps is given, but sample_strategy is 'uniform'"),
+        (
+            film(4),
+            {"num_frames": 2, "sample_strategy": "fps_based"},
+            "num_frames with sample_strategy motion_adaptive or uniform",
+        ),
+        ([], {}, "videos is empty"),
+        ([[]], {}, "videos is empty"),
+        ([film(4), film(0)], {}, "videos is empty"),
         (film(4), {"sample_strategy": "fps_based"}, "fps is not set"),
         (film(4), {"sample_strategy": "fps_based", "fps": 2}, "video_metadata fps, is not set"),
     ],
@@ -272,10 +338,10 @@ def test_what_the_processors_say_the_tower_takes() -> None:
         ArlowVisionConfig(depth=1, embed_dim=48, hidden_size=64, num_heads=2)
     )
     out = ArlowProcessor(ArlowImageProcessor(), ArlowVideoProcessor(size=SMALL_FRAMES))(
-        images=[picture(60, 90), picture(90, 60)], videos=film(6), return_tensors="pt"
+        images=[picture(60, 90), picture(90, 60)], videos=film(8), return_tensors="pt"
     )
     assert tower(out["pixel_values"], out["image_grid_thw"]).shape == (2 * 2 * 3, 64)
-    assert tower(out["pixel_values_videos"], out["video_grid_thw"]).shape == (3 * 2 * 3, 64)
+    assert tower(out["pixel_values_videos"], out["video_grid_thw"]).shape == (4 * 2 * 3, 64)
 
 
 @pytest.mark.parametrize(
@@ -317,6 +383,38 @@ def test_settings_of_the_public_files_are_understood(tmp_path: Path) -> None:
     loaded = ArlowImageProcessor.from_pretrained(tmp_path)
     assert loaded.size == {"shortest_edge": 6272, "longest_edge": 50176}
     assert loaded.pan_and_scan_max_num_crops == 2
+
+
+@pytest.mark.parametrize("kind", [ArlowImageProcessor, ArlowVideoProcessor])
+def test_bounds_have_two_names_that_agree(kind: Any, tmp_path: Path) -> None:
+    default, bounds = kind(), {"shortest_edge": 6272, "longest_edge": 50176}
+    assert default.min_pixels == default.size["shortest_edge"]
+    assert default.max_pixels == default.size["longest_edge"]
+    for processor in (kind(size=bounds), kind(min_pixels=6272, max_pixels=50176)):
+        assert (dict_of(processor.size), processor.min_pixels) == (bounds, 6272)
+        processor.save_pretrained(tmp_path)
+        (file,) = tmp_path.glob("*config.json")
+        saved = json.loads(file.read_text())
+        assert saved["size"] == bounds
+        assert (saved["min_pixels"], saved["max_pixels"]) == (6272, 50176)
+        assert kind.from_pretrained(tmp_path).to_dict() == processor.to_dict() | auto_map(saved)
+    set_later = kind(size=bounds)
+    set_later.max_pixels = 200_704
+    set_later.min_pixels = 3136
+    assert dict_of(set_later.size) == {"shortest_edge": 3136, "longest_edge": 200_704}
+    assert kind(size=bounds, max_pixels=100_352).size["longest_edge"] == 100_352
+    wider = kind.from_pretrained(tmp_path, size={"longest_edge": 301_056})
+    assert wider.max_pixels == wider.size["longest_edge"] == 301_056
+    assert kind.from_pretrained(tmp_path, max_pixels=100_352).size["longest_edge"] == 100_352
+    assert default.size == kind().size
+
+
+def dict_of(size: Any) -> dict[str, int]:
+    return {key: value for key, value in dict(size).items() if value is not None}
+
+
+def auto_map(saved: dict[str, Any]) -> dict[str, Any]:
+    return {"auto_map": saved["auto_map"]}
 
 
 def test_exported_processors_load_without_this_project(tmp_path: Path) -> None:

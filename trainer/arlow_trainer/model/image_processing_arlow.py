@@ -39,7 +39,7 @@ class ArlowImageProcessor(PatchProcessor):
     `image_grid_thw`, int64 [pictures and crops, 3].
 
     Raises:
-        ValueError: a picture that is too long, a size that cannot be met.
+        ValueError: no picture, one that is too long, a size that cannot be met.
     """
 
     do_resize = True
@@ -60,6 +60,11 @@ class ArlowImageProcessor(PatchProcessor):
     valid_kwargs = ArlowImageProcessorKwargs
     model_input_names = ["pixel_values", "image_grid_thw"]
 
+    def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
+        """Pictures to patches; `kwargs` override the processor's settings for this call."""
+        out: BatchFeature = super().preprocess(images, *args, **self._with_bounds(kwargs))
+        return out
+
     def _preprocess(  # type: ignore[override]
         self,
         images: list[Array],
@@ -70,6 +75,8 @@ class ArlowImageProcessor(PatchProcessor):
         return_tensors: str | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
+        if not images:
+            raise ValueError("images is empty: give at least one picture.")
         views, crops = [], []
         for image in images:
             boxes = []
@@ -101,7 +108,8 @@ class ArlowImageProcessor(PatchProcessor):
         options = images_kwargs or {}
         patch_size: int = options.get("patch_size", self.patch_size)
         factor = patch_size * options.get("merge_size", self.merge_size)
-        bounds = [options.get(key) for key in ("size", "min_pixels", "max_pixels")]
-        size = self._standardize_kwargs(*bounds)["size"]
-        rows, columns = fitted_size(height, width, factor, size.shortest_edge, size.longest_edge)
+        bounds = self._with_bounds(options)
+        rows, columns = fitted_size(
+            height, width, factor, bounds["min_pixels"], bounds["max_pixels"]
+        )
         return (rows // patch_size) * (columns // patch_size)

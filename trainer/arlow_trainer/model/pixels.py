@@ -31,38 +31,75 @@ PATCH_OPTIONS = (
 
 
 class PatchProcessor(PilBackend):
-    """Resizes frames to what the tower takes, normalises them and cuts them into patches."""
+    """Resizes frames to what the tower takes, normalises them and cuts them into patches.
+
+    `min_pixels` and `max_pixels` are other names of `size["shortest_edge"]` and
+    `size["longest_edge"]`, the least and the largest area in pixels. Either may be set, and saved
+    files hold both; where both are given at once, the former win.
+    """
 
     default_to_square = False
     size: Any
-    min_pixels: int | None = None
-    max_pixels: int | None = None
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        # They are part of the size now, and must not override that of a call.
-        self.min_pixels = self.max_pixels = None
+        super().__init__(**self._with_bounds(kwargs))
 
-    def _standardize_kwargs(  # type: ignore[override]
-        self,
-        size: SizeDict | dict[str, int] | None = None,
-        min_pixels: int | None = None,
-        max_pixels: int | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """Fold a partial size and the older `min_pixels` and `max_pixels` into one size."""
+    @property
+    def min_pixels(self) -> int:
+        """The least area of a frame, in pixels."""
+        return int(dict(self.size)["shortest_edge"])
+
+    @min_pixels.setter
+    def min_pixels(self, pixels: int) -> None:
+        self.size = SizeDict(**(dict(self.size) | {"shortest_edge": pixels}))
+
+    @property
+    def max_pixels(self) -> int:
+        """The largest area of a frame, in pixels."""
+        return int(dict(self.size)["longest_edge"])
+
+    @max_pixels.setter
+    def max_pixels(self, pixels: int) -> None:
+        self.size = SizeDict(**(dict(self.size) | {"longest_edge": pixels}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every setting, as saved."""
+        settings: dict[str, Any] = super().to_dict()
+        return settings | {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
+
+    @classmethod
+    def from_dict(cls, settings: dict[str, Any], **kwargs: Any) -> Any:  # type: ignore[override]
+        """A processor of saved settings; `kwargs` override them."""
+        if kwargs.get("size") is not None:
+            # Saved settings name the size twice: an override must win over both.
+            settings = {k: v for k, v in settings.items() if k not in ("min_pixels", "max_pixels")}
+        return super().from_dict(settings, **kwargs)
+
+    def _with_bounds(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Settings with their whole size, under both of its names."""
+        size = settings.get("size")
         if not isinstance(size, dict | SizeDict | None):
             raise ValueError(
                 f"size is {size!r}: it takes the keys shortest_edge and longest_edge, the least "
                 "and the largest area in pixels."
             )
-        bounds: dict[str, int] = {}
-        for source in (type(self).size, self.size, size or {}):
-            bounds |= {key: value for key, value in dict(source).items() if value is not None}
-        if min_pixels is not None:
-            bounds["shortest_edge"] = min_pixels
-        if max_pixels is not None:
-            bounds["longest_edge"] = max_pixels
+        given = {"shortest_edge": settings.get("min_pixels")}
+        given["longest_edge"] = settings.get("max_pixels")
+        bounds = self._bounds(dict(size or {}) | {k: v for k, v in given.items() if v is not None})
+        return settings | {
+            "size": bounds,
+            "min_pixels": bounds["shortest_edge"],
+            "max_pixels": bounds["longest_edge"],
+        }
+
+    def _bounds(self, given: dict[str, int | None]) -> dict[str, int]:
+        """A whole size from one given in part.
+
+        Raises:
+            ValueError: it has other keys, or its bounds contradict each other.
+        """
+        bounds = {key: value for key, value in dict(self.size).items() if value is not None}
+        bounds |= {key: value for key, value in given.items() if value is not None}
         if set(bounds) != {"shortest_edge", "longest_edge"}:
             raise ValueError(
                 f"size has the keys {', '.join(sorted(bounds))}: it takes shortest_edge and "
@@ -72,8 +109,7 @@ class PatchProcessor(PilBackend):
             raise ValueError(
                 f"size is {bounds}: shortest_edge must be above 0 and at most longest_edge."
             )
-        standard: dict[str, Any] = super()._standardize_kwargs(size=bounds, **kwargs)
-        return standard
+        return bounds
 
     def frames_to_patches(
         self,

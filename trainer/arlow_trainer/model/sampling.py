@@ -1,4 +1,4 @@
-"""Which frames of a film are looked at. Indices ascend and are distinct."""
+"""Which frames of a film are looked at. Indices ascend."""
 
 from __future__ import annotations
 
@@ -10,9 +10,37 @@ STILL_WEIGHT = 0.1
 
 
 def uniform_indices(total: int, count: int) -> NDArray[np.int64]:
-    """`count` of `total` frames at equal distances, from the first on, or all there are."""
+    """`count` distinct ones of `total` frames at equal distances, from the first on, or all."""
     count = min(count, total)
     return np.arange(count, dtype=np.int64) * total // count
+
+
+def patch_frames(total: int, depth: int, most: int, drop: bool) -> int:
+    """How many frames a film of `total` frames becomes, so that they fill patches.
+
+    The public processor's number (yuchenxie4645/transformers, branch ArlowVL): the patches in time
+    are a multiple of `depth`, rounded up, so an even number by default; `most` wins over that.
+
+    Args:
+        total: frames of the film, at least 1.
+        depth: frames of a patch.
+        most: the largest number of frames.
+        drop: leave out frames at the end that fill no patch, where there is a whole one before
+            them, instead of rounding up.
+    """
+    patches = max(1, total // depth if drop else -(-total // depth))
+    patches += -patches % depth
+    return depth * min(patches, max(1, most // depth))
+
+
+def spread_indices(total: int, count: int) -> NDArray[np.int64]:
+    """The frames nearest to `count` positions spread evenly from the first to the last of `total`;
+    some twice where there are too few."""
+    if count == 1:
+        return np.zeros(1, dtype=np.int64)
+    # In whole numbers, to the nearest.
+    gaps = count - 1
+    return (2 * np.arange(count, dtype=np.int64) * (total - 1) + gaps) // (2 * gaps)
 
 
 def motion_indices(frames: NDArray[np.generic], count: int, threshold: float) -> NDArray[np.int64]:
@@ -20,7 +48,7 @@ def motion_indices(frames: NDArray[np.generic], count: int, threshold: float) ->
 
     A frame's weight is its mean absolute difference from the one before, relative to the largest,
     plus that of a still frame; differences below `threshold` count as still. The frames chosen
-    divide the sum of weights into equal parts. Nothing is drawn by chance.
+    divide the sum of weights into equal parts. Nothing is drawn by chance. Indices are distinct.
     """
     total = len(frames)
     if total <= count:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from transformers.image_processing_base import BatchFeature
 from transformers.image_utils import PILImageResampling
@@ -18,9 +19,11 @@ from transformers.video_utils import (
 )
 
 from .pixels import PATCH_OPTIONS, Array, PatchProcessor
-from .sampling import motion_indices, uniform_indices
+from .sampling import motion_indices, patch_frames, spread_indices, uniform_indices
 
-SAMPLE_STRATEGIES = ("uniform", "motion_adaptive", "fps_based")
+SAMPLE_STRATEGIES = {"uniform", "motion_adaptive", "fps_based"}
+# Which strategies read a setting that others do not.
+READ_BY = {"fps": {"fps_based"}, "num_frames": {"uniform", "motion_adaptive"}}
 
 
 class ArlowVideoProcessorKwargs(VideosKwargs, total=False):
@@ -37,25 +40,29 @@ class ArlowVideoProcessorKwargs(VideosKwargs, total=False):
     motion_threshold: float
 
 
-class ArlowVideoProcessor(VideoProcessorMixin, PatchProcessor):
+class ArlowVideoProcessor(PatchProcessor, VideoProcessorMixin):  # type: ignore[misc]
     """Decoded films to `pixel_values_videos` and `video_grid_thw`, without torchvision.
 
     A film is an array of frames [T, H, W, 3] or [T, 3, H, W] (numpy, torch) or a list of PIL
     frames; a list of films is a batch. Frames are chosen by `sample_strategy`:
     `uniform` takes `num_frames` of them (unset: all) at equal distances;
-    `fps_based` takes `fps` a second, which needs the film's own rate in `video_metadata`;
+    `fps_based` takes `fps` a second, which needs the film's own rate in `video_metadata`, and at
+    least `min_frames`;
     `motion_adaptive` takes `num_frames` (unset: `max_frames`), more densely where the picture
     changes by `motion_threshold` of its largest change or more (`motion_indices`).
-    Their number is kept between `min_frames` and `max_frames`, as far as the film has them; the
-    last is repeated to fill a patch. The area of a frame is kept between `size["shortest_edge"]`
-    and `size["longest_edge"]` pixels.
+    No strategy takes more frames than the film has. An even number of patches in time is then
+    filled (`patch_frames`): with at most `max_frames` frames, spread evenly over those chosen
+    (`spread_indices`), some of them twice where they are too few. The area of a frame is kept
+    between `size["shortest_edge"]` and `size["longest_edge"]` pixels.
 
     Returns of a call: `pixel_values_videos`, float32 [patches of all films, C * t * p * p], and
-    `video_grid_thw`, int64 [films, 3]; `video_metadata` with `return_metadata`.
+    `video_grid_thw`, int64 [films, 3]; `video_metadata` with `return_metadata`, whose
+    `frames_indices` are the frames in the patches.
 
     Raises:
-        ValueError: files or addresses instead of frames, an unknown strategy, a missing rate,
-            frames that are too long.
+        ValueError: no film or no frame, files or addresses instead of frames, an unknown strategy,
+            a call's setting that its strategy does not read, a missing rate, frames that are too
+            long.
     """
 
     do_resize = True
@@ -76,8 +83,25 @@ class ArlowVideoProcessor(VideoProcessorMixin, PatchProcessor):
     min_frames = 4
     max_frames = 768
     motion_threshold = 0.1
-    valid_kwargs = ArlowVideoProcessorKwargs  # type: ignore[assignment]
+    valid_kwargs = ArlowVideoProcessorKwargs
     model_input_names = ["pixel_values_videos", "video_grid_thw"]
+
+    def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:
+        """Films to patches; `kwargs` override the processor's settings for this call."""
+        strategy = kwargs.get("sample_strategy") or self.sample_strategy
+        for name, readers in READ_BY.items():
+            if kwargs.get(name) is not None and strategy in SAMPLE_STRATEGIES - readers:
+                raise ValueError(
+                    f"{name} is given, but sample_strategy is {strategy!r}, which does not read "
+                    f"it: give {name} with sample_strategy {' or '.join(sorted(readers))}."
+                )
+        out: BatchFeature = super().preprocess(videos, **self._with_bounds(kwargs))
+        depth = kwargs.get("temporal_patch_size") or self.temporal_patch_size
+        for about, grid in zip(out.get("video_metadata", ()), out["video_grid_thw"], strict=False):
+            if about.frames_indices is not None:
+                chosen = spread_indices(len(about.frames_indices), int(grid[0]) * depth)
+                about.frames_indices = [about.frames_indices[index] for index in chosen]
+        return out
 
     def sample_frames(
         self,
@@ -94,25 +118,20 @@ class ArlowVideoProcessor(VideoProcessorMixin, PatchProcessor):
         """Indices of the frames to take from one film; the arguments are those of the class."""
         total = len(frames)
         if sample_strategy == "uniform":
-            wanted = num_frames or total
-        elif sample_strategy == "motion_adaptive":
-            wanted = num_frames or max_frames
-        elif sample_strategy == "fps_based":
+            return uniform_indices(total, num_frames or total)
+        if sample_strategy == "motion_adaptive":
+            return motion_indices(frames, num_frames or max_frames, motion_threshold)
+        if sample_strategy == "fps_based":
             if not fps or not metadata.fps:
                 missing = "fps" if not fps else "the film's own rate, video_metadata fps,"
                 raise ValueError(
                     f"{missing} is not set: sample_strategy fps_based takes fps frames a second."
                 )
-            wanted = int(total / metadata.fps * fps)
-        else:
-            raise ValueError(
-                f"sample_strategy is {sample_strategy!r}: it must be one of "
-                f"{', '.join(SAMPLE_STRATEGIES)}."
-            )
-        count = min(max(wanted, min_frames, 1), max_frames, total)
-        if sample_strategy == "motion_adaptive":
-            return motion_indices(frames, count, motion_threshold)
-        return uniform_indices(total, count)
+            return uniform_indices(total, max(int(total / metadata.fps * fps), min_frames))
+        raise ValueError(
+            f"sample_strategy is {sample_strategy!r}: it must be one of "
+            f"{', '.join(sorted(SAMPLE_STRATEGIES))}."
+        )
 
     def _decode_and_sample_videos(
         self,
@@ -121,8 +140,10 @@ class ArlowVideoProcessor(VideoProcessorMixin, PatchProcessor):
         do_sample_frames: bool | None = None,
         sample_indices_fn: Any = None,
     ) -> tuple[list[Array], list[VideoMetadata]]:
+        if _is_empty(videos):
+            raise ValueError("videos is empty: give at least one film, each of at least one frame.")
         batch: list[Any] = make_batched_videos(videos)
-        if not batch or not all(is_valid_video(film) for film in batch):
+        if not all(is_valid_video(film) for film in batch):
             raise ValueError(
                 "videos must be decoded frames: an array [T, H, W, 3], a list of PIL frames, or a "
                 "list of these. Files and addresses are to be decoded first, for example by PyAV."
@@ -152,9 +173,22 @@ class ArlowVideoProcessor(VideoProcessorMixin, PatchProcessor):
         self, videos: list[list[Array]], return_tensors: str | None = None, **kwargs: Any
     ) -> BatchFeature:
         options = {name: kwargs[name] for name in PATCH_OPTIONS}
-        items = [self.frames_to_patches(film, **options) for film in videos]
+        depth, most = kwargs["temporal_patch_size"], kwargs["max_frames"]
+        items = []
+        for film in videos:
+            # The public processor leaves the last frames out only where it resizes.
+            count = patch_frames(len(film), depth, most, drop=kwargs["do_resize"])
+            frames = [film[index] for index in spread_indices(len(film), count)]
+            items.append(self.frames_to_patches(frames, **options))
         data = {
             "pixel_values_videos": np.concatenate([patches for patches, _ in items]),
             "video_grid_thw": np.array([grid for _, grid in items], dtype=np.int64),
         }
         return BatchFeature(data=data, tensor_type=return_tensors)
+
+
+def _is_empty(videos: Any) -> bool:
+    """Whether there is no film, or one without frames."""
+    if isinstance(videos, list | tuple):
+        return not videos or any(_is_empty(film) for film in videos)
+    return isinstance(videos, np.ndarray | torch.Tensor) and not len(videos)
