@@ -79,6 +79,17 @@ def test_distance_bias_pair_by_pair(window: float) -> None:
         assert bias[i, j].item() == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("steps", "window", "apart"), [(13, 0.25, 3), (23, 0.5, 11), (49, 0.25, 12)]
+)
+def test_pairs_as_far_apart_as_the_window_are_all_inside(
+    steps: int, window: float, apart: int
+) -> None:
+    bias = distance_bias(normalised_coordinates(1, 1, steps), window, 4.0)
+    assert bool((bias.diagonal(apart) > -100).all())
+    assert bool((bias.diagonal(apart + 1) < -100).all())
+
+
 def test_distance_bias_of_a_batch_is_each_items_own() -> None:
     coords = torch.rand(3, 9, 3)
     kept = coords.clone()

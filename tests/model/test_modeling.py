@@ -199,6 +199,21 @@ def test_attention_with_the_bias_needs_no_fallback() -> None:
         outputs(tower(), pixels, grid)
 
 
+@pytest.mark.parametrize("name", ["eager", "flash_attention_2", "kernels-community/flash-attn"])
+def test_another_attention_is_refused_in_words(name: str, tmp_path: Path) -> None:
+    config = tower().config
+    words = f"attn_implementation is '{name}'.*give 'sdpa'"
+    with pytest.raises(ValueError, match=words):
+        AutoModel.from_config(config, attn_implementation=name)
+    model = tower()
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=words):
+        ArlowVLVisionModel.from_pretrained(tmp_path, attn_implementation=name)
+    model.set_attn_implementation(name)  # transformers itself warns, and changes nothing
+    given = ArlowVLVisionModel.from_pretrained(tmp_path, attn_implementation="sdpa")
+    assert given.config._attn_implementation == model.config._attn_implementation == "sdpa"
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; run it on one with CUDA")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_attention_with_the_bias_is_memory_efficient_on_a_gpu(dtype: torch.dtype) -> None:

@@ -17,6 +17,9 @@ from .patches import Grid
 ROPE_THETA = 100_000.0
 # Beyond the window the bias falls by this many strengths more: the attention weight is then 0.
 OUTSIDE_WINDOW = 100.0
+# Rounding of float32 coordinates: so far past the window a token still counts as at its edge,
+# which is inside; else pairs as far apart as each other would fall on both sides.
+WINDOW_EDGE = 1e-6
 # Rows of an attention bias start at multiples of this many elements, or SDPA's memory-efficient
 # kernel copies the bias once for every head.
 BIAS_ALIGNMENT = 8
@@ -53,6 +56,9 @@ def merge_order(t: int, h: int, w: int, size: int, device: torch.device | None =
 def rope_tables(coords: Tensor, head_dim: int, sections: Sequence[int]) -> tuple[Tensor, Tensor]:
     """cos and sin, float32 [..., L, head_dim], of the tokens' angles under interleaved M-RoPE.
 
+    Rotary positions (Su et al., 2021, arXiv:2104.09864) of several axes: M-RoPE of Qwen2-VL (Wang
+    et al., 2024, arXiv:2409.12191), its axes interleaved slot by slot as in the public tower.
+
     Args:
         coords: integer time, height and width of each token [..., L, 3].
         head_dim: width of a head; slot i of its first half turns with slot i of the second.
@@ -72,20 +78,24 @@ def rope_tables(coords: Tensor, head_dim: int, sections: Sequence[int]) -> tuple
 def distance_bias(coords: Tensor, window: float, strength: float) -> Tensor:
     """Bias of the attention scores by the distance of two tokens: float32 [..., L, L].
 
+    A linear penalty as in ALiBi (Press et al., 2022, arXiv:2108.12409), by distance in the grid,
+    with the cut-off of the public tower's "deformable" attention.
+
     Args:
         coords: normalised coordinates, float32 [..., L, 3].
         window: distance from which on (exclusive) the bias falls by 100 strengths more; 0: never.
         strength: bias per unit of euclidean distance, downwards.
     """
     squares = None
-    # Axis by axis, and not by a matrix product: exact at the window's edge, no [L, L, 3] table.
+    # Axis by axis: a matrix product would round by far more than `WINDOW_EDGE`, and differences of
+    # all axes at once would need a table [L, L, 3].
     for values in coords.unbind(-1):
         difference = values.unsqueeze(-1) - values.unsqueeze(-2)
         square = difference.square_()
         squares = square if squares is None else squares.add_(square)
     assert squares is not None
     distance = squares.sqrt_()
-    outside = distance > window if window > 0 else None
+    outside = distance > window + WINDOW_EDGE if window > 0 else None
     bias = distance.mul_(-strength)
     return bias if outside is None else bias.sub_(outside * (OUTSIDE_WINDOW * strength))
 

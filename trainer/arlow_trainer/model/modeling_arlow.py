@@ -7,6 +7,7 @@ ArlowVL): weights are interchangeable with it.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -191,6 +192,20 @@ class ArlowVLVisionModel(PreTrainedModel):
         visual, *deepstack = (torch.cat(parts) for parts in zip(*outputs, strict=True))
         return (visual, deepstack) if deepstack else visual
 
+    def _check_and_adjust_attn_implementation(
+        self, attn_implementation: str | None, *args: Any, **kwargs: Any
+    ) -> str:
+        # Every request passes here. transformers takes "eager" for granted in any model.
+        if attn_implementation not in (None, "sdpa"):
+            raise ValueError(
+                f"attn_implementation is {attn_implementation!r}: the tower computes attention "
+                "through scaled_dot_product_attention alone; leave it out or give 'sdpa'."
+            )
+        checked: str = super()._check_and_adjust_attn_implementation(
+            attn_implementation, *args, **kwargs
+        )
+        return checked
+
     def refine(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Add the coarser scale to row-major embeddings [n, t * h * w, E], where it is used."""
         if self.progressive_proj is None:
@@ -209,7 +224,8 @@ class ArlowVLVisionModel(PreTrainedModel):
             bias: additive attention bias in the tokens' dtype [B or 1, 1, L, L] (`aligned_bias`).
 
         Returns:
-            The last block's output and those of the blocks in `deepstack_visual_indexes`.
+            The last block's output and those of the blocks in `deepstack_visual_indexes`, from
+            which DeepStack taps the tower (`merge`).
         """
         batch, length, _ = tokens.shape
         cos, sin = cos[:, :, None, None], signed(sin)[:, :, None, None]
@@ -224,7 +240,11 @@ class ArlowVLVisionModel(PreTrainedModel):
         return tokens, taps
 
     def merge(self, tokens: Tensor, taps: Iterable[Tensor]) -> list[Tensor]:
-        """`run_blocks`' results in merge order to [B, L / m^2, hidden_size]: visual, DeepStack."""
+        """`run_blocks`' results in merge order to [B, L / m^2, hidden_size]: visual, DeepStack.
+
+        DeepStack hands a language model features of several depths, each through a merger of its
+        own, for its first layers to add (Meng et al., 2024, arXiv:2406.04334).
+        """
         mergers = zip(self.deepstack_mergers, taps, strict=True)
         return [self.merger(tokens), *(merger(tap) for merger, tap in mergers)]
 

@@ -13,6 +13,9 @@ def fitted_size(
 ) -> tuple[int, int]:
     """The size (height, width) nearest to a picture's own that the tower can take.
 
+    The rule of Qwen2-VL's `smart_resize` (Wang et al., 2024, arXiv:2409.12191), on which the public
+    processor's is modelled.
+
     Args:
         height, width: of the picture, in pixels.
         factor: both sides become multiples of it: the patch size times the merge size.
@@ -48,6 +51,9 @@ def pan_and_scan_boxes(
     height: int, width: int, min_crop_size: int, max_num_crops: int, min_ratio: float
 ) -> list[Box]:
     """Crops along the longer side of a long picture, as (top, left, bottom, right).
+
+    Gemma 3's pan and scan (Gemma Team, 2025, arXiv:2503.19786), which the public processor takes
+    over.
 
     Args:
         height, width: of the picture, in pixels.
