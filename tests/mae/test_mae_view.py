@@ -8,7 +8,14 @@ import torch.nn.functional as F
 from mae_cases import CASES, PATCH, Case, build_tower, draw_frames, draw_units
 from torch import Tensor
 
-from arlow_trainer.mae import encode_visible, merge_units, normalize_pixels, visible_view
+from arlow_trainer.mae import (
+    MaskedAutoencoder,
+    PixelDecoder,
+    encode_visible,
+    merge_units,
+    normalize_pixels,
+    visible_view,
+)
 from arlow_trainer.mae.view import refinement_weights, unit_tokens
 from arlow_trainer.model import ArlowVLVisionModel
 from arlow_trainer.model.geometry import (
@@ -128,3 +135,10 @@ def test_refinement_of_all_is_trilinear_interpolation(case: Case) -> None:
     ours = refinement_weights(units, case.grid) @ pooled.flatten(3).permute(0, 2, 3, 1)
     in_order = take(expected.flatten(2).transpose(1, 2), unit_tokens(units, case.grid))
     torch.testing.assert_close(ours.flatten(1, 2), in_order, atol=1e-6, rtol=0)
+
+
+def test_merge_units_of_another_size_are_refused() -> None:
+    tower = build_tower(depth=1, deepstack_visual_indexes=[], spatial_merge_size=4)
+    decoder = PixelDecoder(tower.config, width=32, depth=1, heads=2)
+    with pytest.raises(ValueError, match=r"spatial_merge_size is 4: .* units of 2 x 2"):
+        MaskedAutoencoder(tower, decoder, normalized_pixel_loss=True)
