@@ -28,6 +28,8 @@ def play(rank: int, size: int, port: int, answers: Connection) -> None:
         "agree": lambda ranks: ranks.agree(lambda: 10 * ranks.rank),
         "one fails": lambda ranks: ranks.agree(lambda: _refuse(ranks, 1)),
         "both fail": lambda ranks: ranks.agree(lambda: _refuse(ranks, 0, 1)),
+        "one heard of another": lambda ranks: ranks.agree(lambda: _hear(ranks, 1)),
+        "words": lambda ranks: _exchange(ranks),
         "a defect": lambda ranks: ranks.agree(lambda: _divide(ranks, 1)),
         "from first": lambda ranks: ranks.from_first(lambda: ("value", ranks.rank)),
         "first fails": lambda ranks: ranks.from_first(lambda: _refuse(ranks, 0)),
@@ -52,6 +54,28 @@ def _refuse(ranks: Ranks, *failing: int) -> str:
     if ranks.rank in failing:
         raise StoreError(f"rank {ranks.rank}: the store is away")
     return "fine"
+
+
+class Heard(StoreError):
+    second_hand = True
+
+
+def _hear(ranks: Ranks, failing: int) -> str:
+    if ranks.rank != failing:
+        raise Heard("another rank failed")
+    return _refuse(ranks, failing)
+
+
+def _exchange(ranks: Ranks) -> tuple[bool, str, str]:
+    before = ranks.told("from 1")
+    ranks.wait()
+    if ranks.rank == 1:
+        ranks.tell("from 1", "the disk is full")
+        ranks.tell("mark")
+    ranks.wait()
+    assert ranks.told("from 1")
+    assert ranks.told("mark")
+    return before, ranks.words("from 1"), ranks.words("mark")
 
 
 def _divide(ranks: Ranks, failing: int) -> float:

@@ -46,6 +46,8 @@ def answers() -> Answers:
         ("agree", [0, 10]),
         ("one fails", [("StoreError", "rank 1: the store is away")] * 2),
         ("both fail", [("StoreError", "rank 0: the store is away")] * 2),
+        ("one heard of another", [("StoreError", "rank 1: the store is away")] * 2),
+        ("words", [(False, "the disk is full", "")] * 2),
         ("from first", [("value", 0)] * 2),
         ("first fails", [("StoreError", "rank 0: the store is away")] * 2),
         ("any", [[True, False, True]] * 2),

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -40,23 +40,35 @@ ABANDON_S = 5.0
 POLL_FIRST_S = 0.05
 POLL_LONGEST_S = 2.0
 
+# What becomes of a save that fails on some rank: rank 0's last word on it.
+_COMMITTED, _VOID, _UNKNOWN = "committed", "void", "unknown"
+
 FileWriter = Callable[[Path], None]
 """Writes one file of a checkpoint to the local path given; runs in the worker thread."""
 
 T = TypeVar("T")
 
 
-class FailureBoard(Protocol):
-    """Where ranks tell each other of failures; independent of the store, which may be what failed.
+class Board(Protocol):
+    """Where ranks leave each other words; independent of the store, which may be what failed.
 
-    Both methods are called from the worker thread and must not block for long.
+    The methods are called from the worker thread and must not block for long.
     """
 
-    def tell(self, key: str) -> None:
-        """Notes a failure for every rank."""
+    def tell(self, key: str, words: str) -> None:
+        """Leaves words for every rank; the last ones told count."""
 
     def told(self, key: str) -> bool:
-        """Whether any rank noted it."""
+        """Whether any rank left words there."""
+
+    def words(self, key: str) -> str:
+        """The words, where `told` says that there are some."""
+
+
+class OtherRankFailed(StoreError):
+    """A save that ends because it failed on another rank, which has the failure first-hand."""
+
+    second_hand = True
 
 
 log = logging.getLogger(__name__)
@@ -77,12 +89,20 @@ class SaveEvent:
     error: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Save:
+    """One checkpoint on its way.
+
+    `begun` names the files whose upload was begun. `handed_over` is when this rank's part record,
+    or on rank 0 the manifest, was about to be written: from then on the files may be committed.
+    """
+
     step: int
     number: int
     files: Mapping[str, FileWriter | bytes]
     submitted: float
+    begun: list[str] = field(default_factory=list)
+    handed_over: float | None = None
 
 
 class BackgroundWriter:
@@ -102,7 +122,7 @@ class BackgroundWriter:
         attempt: str,
         on_event: Callable[[SaveEvent], None],
         *,
-        board: FailureBoard | None = None,
+        board: Board | None = None,
         staging: Path | None = None,
         commit_timeout_s: float = COMMIT_TIMEOUT_S,
     ) -> None:
@@ -210,13 +230,9 @@ class BackgroundWriter:
             failure, size = None, 0
             try:
                 size = self._save(save)
-            except ArlowError as error:
-                failure = error
             except Exception as error:
-                failure = _as_arlow_error(error, self._store.url_of(checkpoint_name(save.step)))
-                failure.__cause__ = error
-            if failure is not None and self._board is not None:
-                self._board.tell(self._failure_key(save))
+                failure = self._in_words(save, error)
+                log.error("%s is not saved: %s", checkpoint_name(save.step), failure)
             self._report(save, size, failure)
             with self._changed:
                 self._failure = failure
@@ -240,36 +256,81 @@ class BackgroundWriter:
 
     def _save(self, save: _Save) -> int:
         """Uploads, commits or waits for the commit; returns the checkpoint's size in bytes."""
+        try:
+            records = self._upload_all(save)
+            if self._rank > 0:
+                return self._await_commit(save, records)
+            size = self._commit(save, records)
+        except Exception as error:
+            failure = self._in_words(save, error)
+            if failure is not error:
+                failure.__cause__ = error
+        else:
+            self._tell(self._verdict_key(save), _COMMITTED)
+            return size
+        # Outside the handler: inside, the store would take the failure for the reason of its own.
+        if not isinstance(failure, OtherRankFailed):
+            self._tell(self._failure_key(save), f"Rank {self._rank}: {failure}")
+        if self._can_be_deleted(save):
+            # A full disk has to get its space back.
+            self._delete_uploaded(save)
+        raise failure
+
+    def _in_words(self, save: _Save, error: Exception) -> ArlowError:
+        if isinstance(error, ArlowError):
+            return error
+        return _as_arlow_error(error, self._store.url_of(checkpoint_name(save.step)))
+
+    def _can_be_deleted(self, save: _Save) -> bool:
+        """Whether the files of a save that failed here belong to no checkpoint, now and later.
+
+        Once a rank has handed its files over, rank 0 alone knows, and only if it has not tried to
+        write the manifest, or has taken it back.
+        """
+        if self._rank > 0:
+            return save.handed_over is None or self._await_verdict(save) == _VOID
+        void = save.handed_over is None or self._take_manifest_back(save)
+        self._tell(self._verdict_key(save), _VOID if void else _UNKNOWN)
+        return void
+
+    def _take_manifest_back(self, save: _Save) -> bool:
+        try:
+            self._store.delete(manifest_key(save.step))
+        except ArlowError:
+            return False
+        return True
+
+    def _await_verdict(self, save: _Save) -> str:
+        assert save.handed_over is not None
+        deadline = save.handed_over + self._commit_timeout_s
+        key = self._verdict_key(save)
+        while self._board is not None:
+            if self._board.told(key):
+                return self._board.words(key)
+            if time.monotonic() >= deadline or self._abandoned.wait(POLL_FIRST_S):
+                break
+        return _UNKNOWN
+
+    def _upload_all(self, save: _Save) -> dict[str, FileRecord]:
         if self._rank == 0:
             # While files are replaced, a manifest of an earlier attempt would describe a mixture.
             self._store.delete(manifest_key(save.step))
         self._staging.prepare()
-        records = self._upload_all(save)
-        part = PartRecord(attempt=self._attempt, save=save.number, files=records)
-        if self._ranks > 1:
-            self._store.write_bytes(part_key(save.step, self._rank), part.to_bytes())
-        if self._rank == 0:
-            return self._commit(save, part)
-        return self._await_commit(save, part)
-
-    def _upload_all(self, save: _Save) -> dict[str, FileRecord]:
         records: dict[str, FileRecord] = {}
-        try:
-            for name in sorted(save.files):
-                records[name] = self._upload(save, name)
-        except Exception:
-            # No part record names these files yet, so nothing can be committed with them; a full
-            # disk has to get its space back.
-            self._delete_uploaded(save, records)
-            raise
+        for name in sorted(save.files):
+            self._check_others(save)
+            save.begun.append(name)
+            records[name] = self._upload(save, name)
         return records
 
-    def _delete_uploaded(self, save: _Save, records: Mapping[str, FileRecord]) -> None:
+    def _delete_uploaded(self, save: _Save) -> None:
+        folder = checkpoint_name(save.step)
+        keys = [f"{folder}/{name}" for name in save.begun]
         try:
-            for name in records:
-                self._store.delete(f"{checkpoint_name(save.step)}/{name}")
+            for key in (part_key(save.step, self._rank), *keys):
+                self._store.delete(key)
         except ArlowError as error:
-            log.warning("leftovers stay in %s: %s", checkpoint_name(save.step), error)
+            log.warning("leftovers stay in %s: %s", folder, error)
 
     def _upload(self, save: _Save, name: str) -> FileRecord:
         key = f"{checkpoint_name(save.step)}/{name}"
@@ -292,8 +353,8 @@ class BackgroundWriter:
             staged.unlink(missing_ok=True)
         return FileRecord(size=size, sha256=sha256)
 
-    def _commit(self, save: _Save, own: PartRecord) -> int:
-        files = dict(own.files)
+    def _commit(self, save: _Save, own: Mapping[str, FileRecord]) -> int:
+        files = dict(own)
         for rank in range(1, self._ranks):
             part = self._await_part(save, rank)
             twice = sorted(files.keys() & part.files.keys())
@@ -312,6 +373,8 @@ class BackgroundWriter:
             ranks=self._ranks,
             files=files,
         )
+        self._check_others(save)
+        save.handed_over = time.monotonic()
         self._store.write_bytes(manifest_key(save.step), manifest.to_bytes())
         self._tidy(folder, manifest)
         return manifest.total_bytes
@@ -347,7 +410,11 @@ class BackgroundWriter:
 
         return self._await(save, f"the files of rank {rank}", read)
 
-    def _await_commit(self, save: _Save, own: PartRecord) -> int:
+    def _await_commit(self, save: _Save, own: Mapping[str, FileRecord]) -> int:
+        part = PartRecord(attempt=self._attempt, save=save.number, files=dict(own))
+        save.handed_over = time.monotonic()
+        self._store.write_bytes(part_key(save.step, self._rank), part.to_bytes())
+
         def read() -> Manifest | None:
             data = self._read_if_there(manifest_key(save.step))
             manifest = None if data is None else Manifest.from_bytes(data)
@@ -355,7 +422,7 @@ class BackgroundWriter:
             ours = (
                 manifest is not None
                 and manifest.attempt == self._attempt
-                and own.files.items() <= manifest.files.items()
+                and own.items() <= manifest.files.items()
             )
             return manifest if ours else None
 
@@ -392,13 +459,26 @@ class BackgroundWriter:
         if self._abandoned.is_set():
             raise StoreError(f"{folder} was given up: the run is ending on a failure.")
         if self._board is not None and self._board.told(self._failure_key(save)):
-            raise StoreError(
-                f"{folder} was not completed: another rank's save failed; its log says why. "
+            cause = self._board.words(self._failure_key(save))
+            raise OtherRankFailed(
+                f"{folder} was not completed: another rank's save failed. {cause} "
                 "The checkpoints before it are intact."
             )
 
     def _failure_key(self, save: _Save) -> str:
         return f"save-failed/{self._attempt}/{save.number}"
+
+    def _verdict_key(self, save: _Save) -> str:
+        return f"save-verdict/{self._attempt}/{save.number}"
+
+    def _tell(self, key: str, words: str) -> None:
+        if self._board is None:
+            return
+        try:
+            self._board.tell(key, words)
+        except Exception:
+            # The other ranks' end: whoever waits for the words is gone, too.
+            log.warning("other ranks are not told %r", words, exc_info=True)
 
 
 def _as_arlow_error(error: Exception, what: Path | str) -> ArlowError:

@@ -53,14 +53,21 @@ class Ranks:
         return self.rank == 0
 
     def agree(self, action: Callable[[], T]) -> T:
-        """Runs an action on every rank; when it fails on any, every rank raises that failure."""
+        """Runs an action on every rank; when it fails on any, every rank raises that failure.
+
+        Of several it is the first rank's; one that only tells of another rank's failure (it has an
+        attribute `second_hand` that is true) gives way to that.
+        """
         value, failure = _attempt(action)
         # A vote first: it is all that an action which succeeds costs.
         if self.any(failure is not None)[0]:
-            for rank, failed in enumerate(self.gather(failure)):
-                if failed is not None:
-                    # What was gathered is a copy; this rank's own still has its traceback.
-                    raise failure if failure is not None and rank == self.rank else failed
+            found = [
+                # What was gathered is a copy; this rank's own still has its traceback.
+                failure if failure is not None and rank == self.rank else failed
+                for rank, failed in enumerate(self.gather(failure))
+                if failed is not None
+            ]
+            raise min(found, key=lambda failed: getattr(failed, "second_hand", False))
         return value  # type: ignore[return-value]
 
     def from_first(self, action: Callable[[], T]) -> T:
@@ -90,13 +97,17 @@ class Ranks:
         dist.all_reduce(bounds, op=dist.ReduceOp.MAX, group=self._host)
         return float(bounds.sum())
 
-    def tell(self, key: str) -> None:
-        """Notes a failure where every rank can see it, from any thread and without a collective."""
-        self._store.set(key, "1")
+    def tell(self, key: str, words: str = "") -> None:
+        """Leaves words where every rank can see them, from any thread and without a collective."""
+        self._store.set(key, words)
 
     def told(self, key: str) -> bool:
-        """Whether any rank noted a failure under `key`."""
+        """Whether any rank left words under `key`."""
         return bool(self._store.check([key]))
+
+    def words(self, key: str) -> str:
+        """Returns the words last left under `key`, where `told` says that there are some."""
+        return bytes(self._store.get(key)).decode()
 
     def wait(self) -> None:
         """Waits for every rank."""
