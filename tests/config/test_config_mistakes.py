@@ -10,7 +10,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arlow_trainer.checkpoint.store import SCHEMES
 from arlow_trainer.config import ConfigError, ExitCode, load_run, validate
+from arlow_trainer.config.models import STORE_SCHEMES
 
 HEAD = {
     "apiVersion": "arlow.dev/v1alpha1",
@@ -141,6 +143,49 @@ def test_fields_that_contradict_each_other(
     [line] = lines_of(training)
     assert line.startswith(f"run.yaml: spec.training.{field}: ")
     assert words in line
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("s3://", "a URL that names a bucket, s3://BUCKET/FOLDER"),
+        ("gs:///folder", "a URL that names a bucket, gs://BUCKET/FOLDER"),
+        ("s3:/bucket/runs", "two slashes after s3:, as in s3://"),
+        ("s3:", "two slashes after s3:, as in s3://"),
+        ("file://", "a URL that names a folder, file:///FOLDER"),
+        ("http://x/y", "a local folder, or a URL that begins with file://, s3://, gs://, gcs://"),
+        ("S3://bucket", "a local folder, or a URL that begins with file://, s3://"),
+        ("://bucket", "a local folder, or a URL that begins with file://, s3://"),
+        ("", "text that is not empty"),
+    ],
+)
+def test_a_url_that_no_store_is_behind(url: str, words: str) -> None:
+    [line] = lines_of({}, spec={"checkpoint": {"url": url}})
+    assert line.startswith(f'run.yaml: spec.checkpoint.url: "{url}" is not allowed; allowed: ')
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("url", "run_url"),
+    [
+        ("runs", "runs/mistaken"),
+        ("/", "/mistaken"),
+        ("~/a:b/", "~/a:b/mistaken"),
+        ("file:///", "file:///mistaken"),
+        ("file:///data/runs", "file:///data/runs/mistaken"),
+        ("s3://bucket", "s3://bucket/mistaken"),
+        ("s3://bucket//", "s3://bucket/mistaken"),
+        ("az://container/a", "az://container/a/mistaken"),
+        ("memory://", "memory:///mistaken"),
+    ],
+)
+def test_where_a_run_lives(url: str, run_url: str) -> None:
+    run = validate({**HEAD, "spec": {"checkpoint": {"url": url}}}, "run.yaml")
+    assert run.run_url == run_url
+
+
+def test_the_schemes_are_those_of_the_checkpoint_store() -> None:
+    assert STORE_SCHEMES == SCHEMES
 
 
 def test_a_wrong_field_hides_no_contradiction_elsewhere() -> None:

@@ -165,7 +165,8 @@ class DataSection(Section):
     """Probability that a sample is a video clip, drawn per sample."""
     repeat: bool = False
     """Go through the images again and again until an epoch has maxStepsPerEpoch steps; false: an
-    epoch is one pass."""
+    epoch is one pass, of as many samples as there are images; clips count among them, so it shows
+    about 1 - videoProbability of the images."""
     image_size: PositiveInt = 224
     """Side of the square crop in pixels, for images and clips."""
     min_crop_scale: Annotated[float, Field(gt=0, le=1)] = 0.2
@@ -317,17 +318,43 @@ class TrainingSection(Section):
             )
 
 
+STORE_SCHEMES = ("file", "s3", "gs", "gcs", "az", "abfs", "memory")
+"""What a checkpoint's URL may begin with; all but file and memory go on with a bucket."""
+
+
 class CheckpointSection(Section):
     """Where and how often the run is saved."""
 
     url: Annotated[str, Field(min_length=1)] = "runs"
-    """Folder or URL (s3://, gs://, az://, file://); the run lives at <url>/<metadata.name>/."""
+    """Local folder, or URL of a folder (s3://BUCKET/FOLDER, gs://, gcs://, az://, abfs://,
+    file://, memory://); the run lives at <url>/<metadata.name>/."""
     every_steps: PositiveInt = 1000
     """Steps between checkpoints."""
     keep_last: PositiveInt = 3
     """Newest checkpoints kept."""
     keep_every: PositiveInt | None = None
     """Also keep every checkpoint whose step is a multiple of this."""
+
+    @model_validator(mode="after")
+    def _names_a_folder(self) -> CheckpointSection:
+        refuse(self._mismatches())
+        return self
+
+    def _mismatches(self) -> Iterator[Mismatch]:
+        scheme, separator, path = self.url.partition("://")
+        bucket = path.partition("/")[0]
+        if not separator:
+            scheme = self.url.partition(":")[0]
+            if scheme != self.url and scheme in STORE_SCHEMES:
+                yield Mismatch("url", self.url, f"two slashes after {scheme}:, as in {scheme}://")
+        elif scheme not in STORE_SCHEMES:
+            known = ", ".join(f"{scheme}://" for scheme in STORE_SCHEMES)
+            yield Mismatch("url", self.url, f"a local folder, or a URL that begins with {known}")
+        elif scheme == "file" and not path:
+            yield Mismatch("url", self.url, "a URL that names a folder, file:///FOLDER")
+        elif scheme not in ("file", "memory") and not bucket:
+            words = f"a URL that names a bucket, {scheme}://BUCKET/FOLDER"
+            yield Mismatch("url", self.url, words)
 
 
 Gpu = Literal[
@@ -407,4 +434,6 @@ class ArlowPretrain(BaseModel):
     @property
     def run_url(self) -> str:
         """URL of everything the run writes."""
-        return f"{self.spec.checkpoint.url.rstrip('/')}/{self.metadata.name}"
+        # The scheme is kept from rstrip: file:/// is the root, and file: a folder of that name.
+        scheme, separator, path = self.spec.checkpoint.url.rpartition("://")
+        return f"{scheme}{separator}{path.rstrip('/')}/{self.metadata.name}"
