@@ -14,6 +14,7 @@ def steps_per_epoch(run: ArlowPretrain, set_size: int) -> int:
     """Returns the optimisation steps of an epoch over a set of `set_size` samples.
 
     One pass in whole global batches, at most `maxStepsPerEpoch`; with `data.repeat` exactly that.
+    Clips take their places in the pass over the images, which shows 1 - videoProbability of them.
     """
     training = run.spec.training
     if training.data.repeat:
@@ -34,36 +35,31 @@ def known_set_size(run: ArlowPretrain) -> int | None:
 
 
 def advise(run: ArlowPretrain, set_size: int | None) -> Iterator[str]:
-    """Yields a warning in words for every inconsistent schedule; size None: not known yet."""
+    """Yields a warning in words for every inconsistent schedule; size None: not known yet.
+
+    A set of unknown size is measured by the most steps that it may take.
+    """
     training = run.spec.training
     data, warmup = training.data, training.optimizer.warmup_steps
-    if set_size is None and not data.repeat:
-        return
-    steps = total_steps(run, set_size or 0)
+    most = training.epochs * training.max_steps_per_epoch
+    steps = most if set_size is None else total_steps(run, set_size)
     if warmup >= steps:
-        reason = "the run"
-        if not data.repeat:
-            one_pass = steps_per_epoch(run, set_size or 0)
-            reason = (
-                f"one pass over {(data.images or data.videos).path} is "  # type: ignore[union-attr]
-                f"{one_pass:,} steps of {run.spec.global_batch_size} samples, and the run"
-            )
         offer = (
-            "set data.repeat=true to go through the set again and again "
-            f"({training.epochs * training.max_steps_per_epoch:,} steps), or "
-            if not data.repeat
+            f"set data.repeat=true to go through the set again and again ({most:,} steps), or "
+            if steps < most
             else ""
         )
         peak = training.optimizer.learning_rate * steps / warmup
         yield (
-            f"spec.training.optimizer.warmupSteps: {reason} has {steps:,} steps, so a warm-up of "
+            f"spec.training.optimizer.warmupSteps: {_length(run, set_size)}, so a warm-up of "
             f"{warmup:,} never ends: the learning rate climbs to {peak:.2g} and the cosine never "
             f"begins; {offer}set optimizer.warmupSteps to about {max(1, steps // 20):,}"
         )
     if run.spec.checkpoint.every_steps > steps:
+        bound = "at most " if set_size is None and not data.repeat else ""
         yield (
             f"spec.checkpoint.everySteps: {run.spec.checkpoint.every_steps:,} is more than the "
-            f"run's {steps:,} steps, so the only checkpoint is the last"
+            f"run's {bound}{steps:,} steps, so the only checkpoint is the last"
         )
     batch = training.batch
     declared = batch.per_device * batch.accumulation * run.spec.resources.devices
@@ -73,3 +69,25 @@ def advise(run: ArlowPretrain, set_size: int | None) -> Iterator[str]:
             f"spec.training.batch.globalSize: {batch.global_size} is not perDevice x "
             f"accumulation x devices = {declared}; globalSize counts"
         )
+
+
+def _length(run: ArlowPretrain, set_size: int | None) -> str:
+    """Says how many steps a run has, and why."""
+    training = run.spec.training
+    data, epoch = training.data, training.max_steps_per_epoch
+    if data.repeat:
+        return f"the run has {training.epochs * epoch:,} steps"
+    if set_size is None:
+        return f"the run has at most {training.epochs * epoch:,} steps (epochs x maxStepsPerEpoch)"
+    steps = steps_per_epoch(run, set_size)
+    source = data.images or data.videos
+    assert source is not None
+    whole = (
+        f"one pass over {source.path} is {steps:,} steps of {run.spec.global_batch_size} samples"
+    )
+    if set_size // run.spec.global_batch_size > epoch:
+        whole = f"an epoch over {source.path} is cut at maxStepsPerEpoch = {steps:,} steps"
+    elif data.images is not None and data.video_probability > 0:
+        clips = data.video_probability
+        whole += f" ({clips:.0%} of them clips, so that it shows {1 - clips:.0%} of the images)"
+    return f"{whole}, and the run has {training.epochs * steps:,} steps"
