@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from arlow_trainer.config import ArlowError, ExitCode
+from arlow_trainer.config import ArlowError, ExitCode, Interrupted
 
 # A command that fails in the way asked for, run by the real `main`.
 PROGRAM = """
@@ -44,9 +44,10 @@ def test_a_failure_a_user_can_mend(kind: type[ArlowError]) -> None:
     result = fail(kind.__name__)
     assert result.returncode == kind.exit_code
     assert result.stdout == ""
+    word = "note" if kind is Interrupted else "error"
     assert result.stderr.splitlines() == [
-        "error: what was wrong [bold]in[/bold] /a/b",
-        "error: what to do " + "x" * 200,
+        f"{word}: what was wrong [bold]in[/bold] /a/b",
+        f"{word}: what to do " + "x" * 200,
     ]
 
 

@@ -118,7 +118,7 @@ def test_no_data_fails_before_the_model_is_built(failures: dict[str, Ended]) -> 
 
 def test_where_numbers_were_not_finite_is_told(failures: dict[str, Ended]) -> None:
     log = failures["not finite"].log
-    assert "module tower." in log or "module decoder." in log or "the gradients" in log
+    assert "module tower." in log or "module decoder." in log
 
 
 def test_another_model_leaves_the_run_as_it_was(

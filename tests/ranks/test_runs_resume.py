@@ -29,7 +29,8 @@ def whole(media: Media, tmp_path_factory: pytest.TempPathFactory) -> TrainingRun
 def test_training_lowers_the_loss(whole: TrainingRun) -> None:
     losses = whole.losses()
     assert len(losses) == STEPS // 2
-    assert sum(losses[-3:]) < 0.85 * sum(losses[:3])
+    # 1 is what predicting every hidden patch's own mean would score: less needs its neighbours.
+    assert sum(losses[-3:]) / 3 < 0.9
 
 
 def test_every_checkpoint_is_there_and_told(whole: TrainingRun) -> None:
