@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from arlow_trainer.config import ArlowError, ExitCode, Interrupted
+from arlow_trainer.config import ArlowError, ExitCode
+from arlow_trainer.config.errors import Interrupted
 
 # A command that fails in the way asked for, run by the real `main`.
 PROGRAM = """
