@@ -73,8 +73,9 @@ class StepLoader:
     it before anything slow; they end with the generator's `close` or with this process.
 
     Raises ConfigError when a modality that is drawn has no source. Iterating raises DataError when
-    more than `data.max_skipped` files are broken, a decoding process dies or /dev/shm is too small,
-    StoreError when a disk or store cannot be read for minutes, CredentialsError when it refuses.
+    a whole set or more than `data.max_skipped` files are broken, a decoding process dies or
+    /dev/shm is too small; StoreError when a disk or store cannot be read for minutes;
+    CredentialsError when it refuses.
     """
 
     def __init__(
@@ -194,7 +195,9 @@ def workers_per_rank(ranks_here: int) -> int:
 
     All cores that this process may use, by affinity and by the container's limit; at least one.
     """
-    cores = float(len(os.sched_getaffinity(0)))
+    # macOS has no affinity.
+    affine = getattr(os, "sched_getaffinity", None)
+    cores = float(len(affine(0)) if affine is not None else os.cpu_count() or 1)
     limit = Path("/sys/fs/cgroup/cpu.max")
     if limit.is_file():
         quota, period = limit.read_text().split()

@@ -106,7 +106,12 @@ class Decoder(Dataset[Decoded]):
                 return self._view(self.choose(choice.index, attempt) if attempt else choice)
             except BrokenSample as error:
                 met[error.name] = broken[error.name] = error.reason
-        raise too_many_broken(met, len(met) - 1)
+        if len(met) > self._data.max_skipped:
+            raise too_many_broken(met, self._data.max_skipped)
+        raise DataError(
+            f"every sample tried was broken, all {len(met)} {choice.modality}s of the set:\n"
+            f"{_last_named(met)}\nPut readable {choice.modality}s there"
+        )
 
     def _view(self, choice: Choice) -> Pixels:
         data = self._data
@@ -152,12 +157,15 @@ def receive(decoded: Iterator[Decoded]) -> Decoded:
 
 def too_many_broken(broken: Mapping[str, str], allowed: int) -> DataError:
     """Returns what to tell the user when the broken files are too many to skip."""
-    last = list(broken.items())[-_NAMED_IN_ERRORS:]
     return DataError(
         f"{len(broken)} files cannot be decoded, more than {allowed}; the last:\n"
-        + "\n".join(f"  {name}: {reason}" for name, reason in last)
-        + "\nRepair or remove them, or raise data.maxSkipped"
+        f"{_last_named(broken)}\nRepair or remove them, or raise data.maxSkipped"
     )
+
+
+def _last_named(broken: Mapping[str, str]) -> str:
+    last = list(broken.items())[-_NAMED_IN_ERRORS:]
+    return "\n".join(f"  {name}: {reason}" for name, reason in last)
 
 
 @contextmanager
