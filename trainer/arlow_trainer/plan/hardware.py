@@ -11,7 +11,6 @@ Precision = Literal["fp16", "bf16", "fp32"]
 
 GIB = 2**30
 TERA = 10**12
-GIGA = 10**9
 
 
 @dataclass(frozen=True)
@@ -19,48 +18,42 @@ class Hardware:
     """An accelerator.
 
     Attributes:
-        memory_bytes: nominal memory; a running device reports a few per cent less.
+        name: as `spec.resources.gpu` names it.
         peak_flops: dense peak, FLOP/s, by precision; one that it lacks is left out. fp32 is that of
             the plain units, since torch does not use TF32 unless told to.
-        link_bytes_per_second: to the other devices of its node, in each direction: NVLink where it
-            joins all of them, else PCIe.
-        source: the data sheet.
     """
 
     name: str
-    memory_bytes: int
     peak_flops: Mapping[Precision, float]
-    link_bytes_per_second: float
-    source: str
 
 
+# NVIDIA H100 and H200 data sheets (SXM).
 HOPPER_PEAK: Mapping[Precision, float] = {
     "fp16": 989.4 * TERA,
     "bf16": 989.4 * TERA,
     "fp32": 66.9 * TERA,
 }
+# NVIDIA A100 Tensor Core GPU data sheet (SXM and PCIe).
 AMPERE_PEAK: Mapping[Precision, float] = {
     "fp16": 312 * TERA,
     "bf16": 312 * TERA,
     "fp32": 19.5 * TERA,
 }
+# NVIDIA V100 Tensor Core GPU data sheet (SXM2).
 VOLTA_PEAK: Mapping[Precision, float] = {"fp16": 125 * TERA, "fp32": 15.7 * TERA}
+# NVIDIA Quadro RTX 8000 data sheet.
 TURING_PEAK: Mapping[Precision, float] = {"fp16": 130.5 * TERA, "fp32": 16.3 * TERA}
 
-A100 = "NVIDIA A100 Tensor Core GPU data sheet"
-V100 = "NVIDIA V100 Tensor Core GPU data sheet (SXM2)"
-
 _TABLE = (
-    # NVLink joins pairs of this card only, so eight of them talk over PCIe 3.0 x16.
-    Hardware("rtx-8000", 48 * GIB, TURING_PEAK, 16 * GIGA, "NVIDIA Quadro RTX 8000 data sheet"),
-    Hardware("v100-16gb", 16 * GIB, VOLTA_PEAK, 150 * GIGA, V100),
-    Hardware("v100-32gb", 32 * GIB, VOLTA_PEAK, 150 * GIGA, V100),
-    Hardware("a100-40gb", 40 * GIB, AMPERE_PEAK, 300 * GIGA, f"{A100} (SXM)"),
-    Hardware("a100-80gb", 80 * GIB, AMPERE_PEAK, 300 * GIGA, f"{A100} (SXM)"),
-    Hardware("a100-40gb-pcie", 40 * GIB, AMPERE_PEAK, 32 * GIGA, f"{A100} (PCIe)"),
-    Hardware("a100-80gb-pcie", 80 * GIB, AMPERE_PEAK, 32 * GIGA, f"{A100} (PCIe)"),
-    Hardware("h100", 80 * GIB, HOPPER_PEAK, 450 * GIGA, "NVIDIA H100 data sheet (SXM)"),
-    Hardware("h200", 141 * GIB, HOPPER_PEAK, 450 * GIGA, "NVIDIA H200 data sheet (SXM)"),
+    Hardware("rtx-8000", TURING_PEAK),
+    Hardware("v100-16gb", VOLTA_PEAK),
+    Hardware("v100-32gb", VOLTA_PEAK),
+    Hardware("a100-40gb", AMPERE_PEAK),
+    Hardware("a100-80gb", AMPERE_PEAK),
+    Hardware("a100-40gb-pcie", AMPERE_PEAK),
+    Hardware("a100-80gb-pcie", AMPERE_PEAK),
+    Hardware("h100", HOPPER_PEAK),
+    Hardware("h200", HOPPER_PEAK),
 )
 HARDWARE: Mapping[str, Hardware] = {hardware.name: hardware for hardware in _TABLE}
 
