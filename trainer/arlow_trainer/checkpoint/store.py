@@ -1,7 +1,8 @@
 """A folder of objects behind a URL: local path, file://, s3://, gs://, az:// or memory://.
 
 Thin over fsspec. What it adds: listings are fresh, a local write is atomic and durable, transient
-errors are retried a bounded number of times, and every failure says which URL, why, and what to do.
+errors are retried a bounded number of times, a silent server is not waited for without an end, and
+every failure says which URL, why, and what to do.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import builtins
 import copy
 import hashlib
+import math
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -27,11 +29,18 @@ from arlow_trainer.checkpoint.local_files import (
     temporary_beside,
     write_atomically,
 )
+from arlow_trainer.checkpoint.patience import Bounded, Patience, Unanswered
 from arlow_trainer.config.errors import ArlowError, StoreError
 
 SCHEMES = ("file", "s3", "gs", "gcs", "az", "abfs", "memory")
 ATTEMPTS = 4
 READ_CHUNK = 32 * 2**20
+PATIENCE_S = 120.0
+# A part of a large file has more time than a small object.
+PATIENCE_WITH_PARTS = 2.5
+# Small enough to come through a slow line in that time, several at once.
+S3_PART = 16 * 2**20
+S3_MOST_PARTS = 9000
 
 T = TypeVar("T")
 
@@ -46,11 +55,20 @@ class Store:
     `GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_ACCOUNT_NAME`, ...). Nothing is contacted
     before the first operation. An instance may be used from several threads and after a fork.
 
+    An operation that gets no answer for `patience_s` seconds, repetitions included, ends; one that
+    moves large files may take longer as long as their parts arrive. Local folders are not watched.
+
     Every operation raises `CredentialsError` when credentials are refused or missing and
     `StoreError` for everything else (`MissingObject` where it is the object that is not there).
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, Any] | None = None,
+        *,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         scheme, path = _split(url)
         self._scheme = scheme
         self._local = scheme in ("file", "memory")
@@ -61,6 +79,7 @@ class Store:
             self._url = f"{scheme}://{path.strip('/')}"
         self._connection = _Connection(self._url, scheme, dict(options or {}))
         self._forbidden: ArlowError | None = None
+        self._patience_s = patience_s
 
     def __repr__(self) -> str:
         return f"Store({self._url!r})"
@@ -135,18 +154,24 @@ class Store:
 
     def put_file(self, local_path: Path, key: str, *, move: bool = False) -> None:
         """Uploads a file. With `move` a local store may take the file itself instead of a copy."""
+        patience = self._patience(parts=True)
 
         def put(fs: Any, path: str) -> None:
+            patience.renew()
             if self._scheme == "file":
                 put_local(local_path, Path(path), move=move)
             else:
-                fs.put_file(str(local_path), path)
+                size = local_path.stat().st_size
+                fs.put_file(
+                    str(local_path), path, callback=patience.callback, **self._in_parts(size)
+                )
 
-        self._attempt("write", _checked(key), put)
+        self._attempt("write", _checked(key), put, patience)
 
     def get_file(self, key: str, local_path: Path) -> None:
         """Downloads an object; the file appears under its name only when it is complete."""
         temporary = temporary_beside(local_path)
+        patience = self._patience(parts=True)
 
         def get(fs: Any, path: str) -> None:
             try:
@@ -154,8 +179,9 @@ class Store:
                 temporary.touch()
             except OSError as error:
                 raise local_error(local_path, error) from error
+            patience.renew()
             try:
-                fs.get_file(path, str(temporary))
+                fs.get_file(path, str(temporary), callback=patience.callback, **self._in_parts(0))
             except OSError as error:
                 if classify(error, local=True) is Failure.FULL:
                     raise local_error(local_path, error) from error
@@ -163,7 +189,7 @@ class Store:
             os.replace(temporary, local_path)
 
         try:
-            self._attempt("read", _checked(key), get)
+            self._attempt("read", _checked(key), get, patience)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -289,21 +315,36 @@ class Store:
             def read(fs: Any, path: str, start: int = start) -> bytes:
                 return bytes(fs.cat_file(path, start=start, end=min(start + READ_CHUNK, size)))
 
-            yield self._attempt("read", _checked(key), read)
+            yield self._attempt("read", _checked(key), read, self._patience(parts=True))
 
     def _relative(self, fs: Any, name: str) -> str:
         root = str(fs._strip_protocol(self._url)).rstrip("/")
         return name.removeprefix(root).lstrip("/")
 
-    def _attempt(self, doing: str, key: str, work: Callable[[Any, str], T]) -> T:
+    def _patience(self, parts: bool = False) -> Patience:
+        return Patience(self._patience_s * (PATIENCE_WITH_PARTS if parts else 1.0))
+
+    def _in_parts(self, size: int) -> dict[str, int]:
+        if self._scheme != "s3":
+            return {}
+        return {"chunksize": max(S3_PART, math.ceil(size / S3_MOST_PARTS))}
+
+    def _attempt(
+        self,
+        doing: str,
+        key: str,
+        work: Callable[[Any, str], T],
+        patience: Patience | None = None,
+    ) -> T:
         """Runs `work(file system, path)` with retries and turns its failure into an ArlowError."""
+        bound = patience or self._patience()
         url = f"{self._url}/{key}" if key else self._url
         retrying = Retrying(
             stop=stop_after_attempt(ATTEMPTS),
             wait=wait_random_exponential(multiplier=0.5, max=8.0),
             retry=retry_if_exception(
                 lambda error: (
-                    not isinstance(error, ArlowError)
+                    not isinstance(error, ArlowError | Unanswered)
                     and classify(error, local=self._local).transient
                 )
             ),
@@ -313,7 +354,7 @@ class Store:
         def once() -> T:
             if self._forbidden is not None and doing in ("write", "delete"):
                 raise self._forbidden
-            fs = self._connection.file_system()
+            fs = Bounded(self._connection.file_system(), bound)
             return work(fs, str(fs._strip_protocol(url)))
 
         try:
@@ -349,6 +390,9 @@ class _Connection:
                 **self._options,
             )
             self._pid = os.getpid()
+            if self._scheme == "s3":
+                # Its repetitions would multiply botocore's and ours.
+                self._fs.retries = 1
         return self._fs
 
     def _defaults(self) -> dict[str, Any]:
