@@ -17,11 +17,10 @@ from arlow_trainer.checkpoint.lease import (
     this_machine,
 )
 
-NOW = 1000.0
 TTL = 60.0
 
 
-def held(renewed: float = NOW, machine: str = "here", **changes: object) -> LeaseRecord:
+def held(machine: str = "here", **changes: object) -> LeaseRecord:
     fields: dict[str, object] = {
         "owner": "run",
         "token": "t",
@@ -30,33 +29,35 @@ def held(renewed: float = NOW, machine: str = "here", **changes: object) -> Leas
         "pid": os.getpid(),
         "process_started": psutil.Process().create_time(),
         "acquired": 0.0,
-        "renewed": renewed,
+        "renewed": 0.0,
     }
     return LeaseRecord.model_validate({**fields, **changes})
 
 
 @pytest.mark.parametrize(
-    ("found", "alive", "expected"),
+    ("found", "alive", "unchanged", "expected"),
     [
-        (None, None, Verdict.FREE),
-        (held(NOW), True, Verdict.REFUSED),
-        (held(NOW - TTL), True, Verdict.REFUSED),
-        (held(NOW - TTL - 1), True, Verdict.TAKE_OVER),
-        (held(NOW), False, Verdict.TAKE_OVER),
-        (held(NOW - TTL - 1), False, Verdict.TAKE_OVER),
-        (held(NOW, "elsewhere"), None, Verdict.REFUSED),
-        (held(NOW - TTL, "elsewhere"), None, Verdict.REFUSED),
-        (held(NOW - TTL - 1, "elsewhere"), None, Verdict.TAKE_OVER),
-        (held(NOW + 3600, "elsewhere"), None, Verdict.REFUSED),
-        (held(NOW + 3600), False, Verdict.TAKE_OVER),
+        (None, None, 0, Verdict.FREE),
+        # Suspended, for however long: it goes on writing when it is woken.
+        (held(), True, 0, Verdict.REFUSED),
+        (held(), True, 100 * TTL, Verdict.REFUSED),
+        (held(), False, 0, Verdict.TAKE_OVER),
+        (held(), False, 100 * TTL, Verdict.TAKE_OVER),
+        (held("elsewhere"), None, 0, Verdict.REFUSED),
+        (held("elsewhere"), None, TTL, Verdict.REFUSED),
+        (held("elsewhere"), None, TTL + 1, Verdict.TAKE_OVER),
     ],
 )
-def test_decisions(found: LeaseRecord | None, alive: bool | None, expected: Verdict) -> None:
+def test_decisions(
+    found: LeaseRecord | None, alive: bool | None, unchanged: float, expected: Verdict
+) -> None:
     def holder_alive(record: LeaseRecord) -> bool:
         assert alive is not None, "processes of another machine must not be asked about"
         return alive
 
-    verdict = judge(found, machine="here", holder_alive=holder_alive, now=NOW, ttl_s=TTL)
+    verdict = judge(
+        found, machine="here", holder_alive=holder_alive, unchanged_s=unchanged, ttl_s=TTL
+    )
     assert verdict is expected
 
 

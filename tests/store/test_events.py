@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -76,6 +77,23 @@ def test_an_outage_delays_and_loses_nothing(
     log.record("end")
     log.close()
     assert [event.kind for event in read_events(store)] == ["start", "resume", "end"]
+
+
+def test_a_store_that_hangs_does_not_hold_the_end_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ends = threading.Event()
+
+    class Hanging(Store):
+        def write_bytes(self, key: str, data: bytes) -> None:
+            ends.wait()
+
+    log = EventLog(Hanging(str(tmp_path)))
+    log.record("start")
+    with caplog.at_level(logging.WARNING):
+        log.close(longest_s=0.2)
+    assert "do not reach the store" in caplog.text
+    ends.set()
 
 
 def test_what_cannot_be_json_is_still_noted(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from arlow_trainer.checkpoint.store import Store
 
 FLUSH_S = 5.0
 MOST_PENDING = 10_000
+LONGEST_CLOSE_S = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -92,20 +93,22 @@ class EventLog:
                     self._pending.popleft()
             return True
 
-    def close(self) -> None:
-        """Writes what is pending and ends the thread."""
+    def close(self, longest_s: float = LONGEST_CLOSE_S) -> None:
+        """Writes what is pending and ends the thread; a store that hangs holds the end up for at
+        most `longest_s` seconds."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._thread.join()
-        self.flush()
+        self._thread.join(longest_s)
+        if self._thread.is_alive():
+            log.warning("the last events do not reach the store within %.0f s", longest_s)
 
     def _work(self) -> None:
-        while True:
+        closing = False
+        while not closing:
             with self._changed:
                 self._changed.wait_for(lambda: self._pending or self._closing)
-                if self._closing:
-                    return
+                closing = self._closing
             self.flush()
             with self._changed:
                 self._changed.wait_for(lambda: self._closing, timeout=self._flush_s)

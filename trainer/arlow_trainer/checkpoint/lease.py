@@ -30,6 +30,7 @@ from arlow_trainer.config.errors import ArlowError, LeaseError
 TTL_S = 60.0
 SETTLE_S = 1.0
 SETTLE_LOCAL_S = 0.1
+LONGEST_RELEASE_S = 30.0
 STARTED_TOLERANCE_S = 5.0
 
 Clock = Callable[[], float]
@@ -69,20 +70,21 @@ def judge(
     *,
     machine: str,
     holder_alive: Callable[[LeaseRecord], bool],
-    now: float,
+    unchanged_s: float,
     ttl_s: float,
 ) -> Verdict:
-    """Decides on the lease that is in the store, `held`, for a run on `machine` at time `now`.
+    """Decides on the lease that is in the store, `held`, for a run on `machine`.
 
     `holder_alive` is asked only about a holder on this very machine: there a dead process gives up
-    its lease at once and a living one keeps it. Elsewhere the lease ends `ttl_s` seconds after its
-    last renewal. A renewal in the future is a clock that runs ahead, of a holder that lives.
+    its lease at once and a living one keeps it, even while it is suspended. Elsewhere the lease
+    ends when this run has seen it unchanged for more than `ttl_s` seconds: `unchanged_s` is of this
+    run's own clock, for the clocks of two machines need not agree.
     """
     if held is None:
         return Verdict.FREE
-    if held.machine == machine and not holder_alive(held):
-        return Verdict.TAKE_OVER
-    return Verdict.TAKE_OVER if now - held.renewed > ttl_s else Verdict.REFUSED
+    if held.machine == machine:
+        return Verdict.REFUSED if holder_alive(held) else Verdict.TAKE_OVER
+    return Verdict.TAKE_OVER if unchanged_s > ttl_s else Verdict.REFUSED
 
 
 class Lease:
@@ -123,27 +125,33 @@ class Lease:
     ) -> Lease:
         """Takes the lease of `store` in the name of `owner`, waiting up to `wait_s` for a holder.
 
-        A wait of more than `ttl_s` outlasts a holder that died on another machine. Raises
-        LeaseError when another live run holds the lease, StoreError when the store fails.
+        A wait of more than `ttl_s` outlasts a holder that died on another machine. A lease of
+        another machine that looks ended by its clock is watched for `ttl_s` whatever `wait_s`, for
+        that clock may be slow. Raises LeaseError when another live run holds the lease, StoreError
+        when the store fails.
         """
-        deadline = time.monotonic() + wait_s
+        begun = since = time.monotonic()
+        seen = _read(store)
+        ended = seen if _looks_ended(seen, clock(), ttl_s) else None
         while True:
             record = _new_record(owner, clock())
-            held = _read(store)
+            held, now = _read(store), time.monotonic()
+            if held != seen:
+                seen, since = held, now
             verdict = judge(
                 held,
                 machine=record.machine,
                 holder_alive=process_alive,
-                now=clock(),
+                unchanged_s=now - since,
                 ttl_s=ttl_s,
             )
             if verdict is not Verdict.REFUSED:
                 if _write_confirmed(store, record, held):
                     return cls(store, record, ttl_s, clock, on_lost)
                 held = _read(store)
-            if time.monotonic() >= deadline:
+            if now - begun >= wait_s and (held is None or held != ended):
                 raise LeaseError(_refusal(store, held, ttl_s))
-            time.sleep(min(1.0, ttl_s / 4, max(0.0, deadline - time.monotonic())))
+            time.sleep(min(1.0, ttl_s / 4))
 
     def __enter__(self) -> Lease:
         return self
@@ -166,16 +174,17 @@ class Lease:
         if self._loss is not None:
             raise self._loss
 
-    def release(self) -> None:
-        """Stops renewing and removes the lease, if it is still this run's."""
+    def release(self, longest_s: float = LONGEST_RELEASE_S) -> None:
+        """Stops renewing and removes the lease, if it is still this run's; a store that hangs holds
+        the end up for at most `longest_s` seconds."""
         self._stopping.set()
-        self._thread.join()
-        try:
-            held = _read(self._store)
-            if held is not None and held.token == self._record.token:
-                self._store.delete(LEASE)
-        except ArlowError as error:
-            log.warning("the lease ends by itself in %.0f s: %s", self._ttl_s, error)
+        self._thread.join(longest_s)
+        if self._thread.is_alive():
+            log.warning(
+                "%s does not answer: the lease ends by itself, %.0f s after its last renewal",
+                self._store.url,
+                self._ttl_s,
+            )
 
     def _work(self) -> None:
         while not self._stopping.wait(self._ttl_s / 3):
@@ -189,6 +198,12 @@ class Lease:
             except ArlowError as error:
                 # A store out of reach is no rival: whoever takes over is seen when it is back.
                 log.warning("the lease could not be renewed: %s", error)
+        try:
+            held = _read(self._store)
+            if held is not None and held.token == self._record.token:
+                self._store.delete(LEASE)
+        except ArlowError as error:
+            log.warning("the lease ends by itself in %.0f s: %s", self._ttl_s, error)
 
     def _lose(self, by: LeaseRecord) -> None:
         self._loss = LeaseError(
@@ -239,6 +254,13 @@ def _new_record(owner: str, now: float) -> LeaseRecord:
     )
 
 
+def _looks_ended(held: LeaseRecord | None, now: float, ttl_s: float) -> bool:
+    if held is None or held.machine == this_machine() or now - held.renewed <= ttl_s:
+        return False
+    log.warning("watching for %.0f s whether %s is gone, as it seems", ttl_s, _who(held))
+    return True
+
+
 def _write_confirmed(store: Store, record: LeaseRecord, held: LeaseRecord | None) -> bool:
     """Writes the lease and reads it back; False when a rival was faster."""
     data = _to_bytes(record)
@@ -282,6 +304,6 @@ def _refusal(store: Store, held: LeaseRecord | None, ttl_s: float) -> str:
     renewed = datetime.fromtimestamp(held.renewed, UTC).strftime("%H:%M:%S UTC")
     return (
         f"{store.url} is in use by {_who(held)}, last renewed at {renewed}. Wait for that run or "
-        f"stop it (if it has died already, its lease ends {ttl_s:.0f} s after the last renewal), "
+        f"stop it (if it died on another machine, start again {ttl_s:.0f} s after that time), "
         "or give this run another metadata.name."
     )
