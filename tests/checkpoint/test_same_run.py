@@ -6,6 +6,7 @@ import pytest
 
 from arlow_trainer.checkpoint.training_state import TrainingState, check_same_run
 from arlow_trainer.config import ArlowPretrain, ConfigError, load_run
+from arlow_trainer.config.errors import StoreError
 
 SIZES = {"image": 25, "video": 2}
 
@@ -51,6 +52,17 @@ def test_what_changes_them_is_refused_by_field(change: str, field: str) -> None:
         check_same_run(saved_by(load_run("tiny")), load_run("tiny", [change]), SIZES, "there")
     assert field in str(told.value)
     assert "metadata.name" in str(told.value)
+
+
+def test_a_run_of_another_version_is_named() -> None:
+    run = load_run("tiny")
+    state = saved_by(run)
+    state.run["spec"]["training"]["newField"] = 1
+    with pytest.raises(StoreError, match=r"there: spec\.training\.newField: .*another version"):
+        check_same_run(state, run, SIZES, "there")
+    content = state.to_bytes().replace(b'"seed": 0', b'"seeds": 0', 1)
+    with pytest.raises(StoreError, match=r"there: seed: .*another version"):
+        TrainingState.from_bytes(content, "there")
 
 
 def test_a_set_of_another_size_is_refused_with_both_numbers() -> None:

@@ -67,12 +67,7 @@ class TrainingState(BaseModel):
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise StoreError(
-                f"{place}: {where}: {first['msg']}; it was written by another version of Arlow: "
-                "resume with that version"
-            ) from None
+            raise _of_another_version(error, place) from None
 
 
 def check_same_run(
@@ -80,9 +75,13 @@ def check_same_run(
 ) -> None:
     """Refuses to continue a run whose saved tensors or data order are no longer described.
 
-    Raises ConfigError with one line for every field, and every set's size, that differs.
+    Raises ConfigError with one line for every field, and every set's size, that differs, and
+    StoreError where the saved run is one of another version of Arlow.
     """
-    saved = ArlowPretrain.model_validate(state.run)
+    try:
+        saved = ArlowPretrain.model_validate(state.run)
+    except ValidationError as error:
+        raise _of_another_version(error, place) from None
     lines = []
     for path in _IDENTITY:
         before = _dump(_at(saved.spec.training, path))
@@ -105,6 +104,15 @@ def check_same_run(
     if lines:
         lines.append("set them back to continue that run, or start another: metadata.name")
         raise ConfigError("\n".join(lines))
+
+
+def _of_another_version(error: ValidationError, place: str) -> StoreError:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return StoreError(
+        f"{place}: {where}: {first['msg']}; it was written by another version of Arlow: "
+        "resume with that version"
+    )
 
 
 def _at(section: Any, path: str) -> Any:
