@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from arlow_trainer.checkpoint.store import Store
@@ -31,3 +32,23 @@ def test_verify_names_the_damaged_file(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["checkpoints", "verify", str(tmp_path)])
     assert result.exit_code == 74
     assert "checkpoint-10: file: its content has changed" in result.output
+
+
+def test_ls_promises_no_more_than_it_looks_at(tmp_path: Path) -> None:
+    save(tmp_path, 10)
+    (tmp_path / "checkpoint-10" / "file").write_bytes(b"CONTENT")
+    (tmp_path / "checkpoint-20").mkdir()
+    (tmp_path / "checkpoint-20" / "file").write_bytes(b"cont")
+    result = CliRunner().invoke(app, ["checkpoints", "ls", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    [first, second] = [line.split() for line in result.stdout.splitlines()[1:]]
+    assert first[:2] == ["10", "complete"]
+    assert second[:2] == ["20", "unfinished:"]
+    assert "by sizes only; `arlow checkpoints verify` reads every byte" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["ls", "verify"])
+def test_a_url_without_checkpoints_is_a_failure(tmp_path: Path, command: str) -> None:
+    result = CliRunner().invoke(app, ["checkpoints", command, str(tmp_path / "typo")])
+    assert result.exit_code == 74
+    assert f"{tmp_path}/typo holds no checkpoints" in result.stderr

@@ -27,7 +27,10 @@ RunUrl = Annotated[
 
 @checkpoints_app.command("ls")
 def ls(url: RunUrl) -> None:
-    """List a run's checkpoints; one counts when its manifest and every file's size are right."""
+    """List a run's checkpoints; one is complete when its manifest and every file's size are right.
+
+    Ends with exit code 74 where there are none, finished or not.
+    """
     from arlow_trainer.checkpoint.reader import list_checkpoints
     from arlow_trainer.checkpoint.store import Store
 
@@ -38,12 +41,12 @@ def ls(url: RunUrl) -> None:
     for info in found:
         created = info.created.strftime("%Y-%m-%d %H:%M:%S") if info.created else "-"
         size = "-" if info.bytes is None else f"{info.bytes / 2**20:,.1f} MiB"
-        state = "valid" if info.valid else info.reason
+        state = "complete" if info.valid else info.reason
         table.add_row(f"{info.step:,}", state, size, created, info.uri)
     if not found:
-        typer.echo(f"{url} holds no checkpoints", err=True)
-        return
+        raise _none(url)
     _console().print(table)
+    typer.echo("complete is by sizes only; `arlow checkpoints verify` reads every byte", err=True)
 
 
 @checkpoints_app.command()
@@ -62,8 +65,7 @@ def verify(
     store = Store(url)
     steps = _finished(reader.list_checkpoints(store)) if step is None else [step]
     if not steps:
-        tell_failure(f"{url} holds no checkpoints")
-        raise typer.Exit(int(ExitCode.STORE))
+        raise _none(url)
     damaged = False
     for number in steps:
         problems = reader.verify(store, number)
@@ -74,6 +76,11 @@ def verify(
             typer.echo(f"checkpoint-{number}: every byte is as it was written")
     if damaged:
         raise typer.Exit(int(ExitCode.STORE))
+
+
+def _none(url: str) -> typer.Exit:
+    tell_failure(f"{url} holds no checkpoints: check the URL, which ends in the run's name")
+    return typer.Exit(int(ExitCode.STORE))
 
 
 def _finished(found: list[CheckpointInfo]) -> list[int]:
