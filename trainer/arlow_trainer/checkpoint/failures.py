@@ -136,7 +136,7 @@ _CLASSES: dict[str, Failure] = {
 _ERRNOS: dict[int, Failure] = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), Failure.FULL),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), Failure.READ_ONLY),
-    **dict.fromkeys((errno.EBUSY, errno.EAGAIN, errno.EREMOTEIO, errno.EIO), Failure.BUSY),
+    **dict.fromkeys((errno.EBUSY, errno.EAGAIN, errno.EIO), Failure.BUSY),
     **dict.fromkeys(
         (
             errno.ECONNREFUSED,
