@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -91,9 +92,16 @@ def test_a_server_that_dies_in_mid_upload_costs_only_that_checkpoint(tmp_path: P
             def large(path: Path) -> None:
                 with path.open("wb") as file:
                     file.truncate(120 * 2**20)
-                # The upload of so much takes seconds here.
-                threading.Timer(0.3, s3.kill).start()
+                dies.start()
 
+            def die() -> None:
+                before = _bytes_in(directory)
+                while _bytes_in(directory) < before + 8 * 2**20:
+                    time.sleep(0.005)
+                s3.kill()
+
+            # The server dies when it has got a part of the file, however fast that comes.
+            dies = threading.Thread(target=die, daemon=True)
             with BackgroundWriter(store, 0, 1, new_attempt(), print) as writer:
                 writer.submit(2, {"a": b"uploaded before", "large": large})
                 with pytest.raises(
@@ -115,6 +123,14 @@ def test_a_server_that_dies_in_mid_upload_costs_only_that_checkpoint(tmp_path: P
         assert newest.step == 1
         save(store, 2)
         assert verify(store, 2) == []
+
+
+def _bytes_in(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_blocks * 512
+    return total
 
 
 def test_a_server_that_pauses_costs_nothing(tmp_path: Path) -> None:
