@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import pickle
 import resource
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
@@ -159,6 +158,7 @@ def test_a_file_that_may_not_be_read_is_no_broken_file(
     films: list[Path],
     tmp_path: Path,
     waits: list[float],
+    as_nobody: Callable[[], AbstractContextManager[None]],
     decode: Callable[[RawSample], object],
 ) -> None:
     file = tmp_path / "file"
@@ -167,19 +167,6 @@ def test_a_file_that_may_not_be_read_is_no_broken_file(
     with as_nobody(), pytest.raises(CredentialsError, match=r"Permission denied.* permissions"):
         decode(RawSample("sample", str(file)))
     assert waits == []
-
-
-@contextmanager
-def as_nobody() -> Iterator[None]:
-    """Gives up root's right to read everything, where it is held."""
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if root:
-            os.seteuid(0)
 
 
 @pytest.mark.parametrize("decode", [decode_image, clip])

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import fsspec
-import numpy as np
 
 from arlow_trainer.config import SourceSection
 from arlow_trainer.config.errors import DataError
 
 from .choice import Modality
+from .names import FileNames, keep_names
 from .remote import read_remote, unreachable
 from .sample import RawSample
 from .table import open_saved, open_tables
@@ -31,6 +31,9 @@ EXTENSIONS: dict[Modality, frozenset[str]] = {
         {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"}
     ),
 }
+_MARKS = ("dataset_dict.json", "state.json", "dataset_info.json")
+# Every volume of ext4 has one at its top, and only root may read it.
+_LOST = "lost+found"
 _SPLITS = ("train", "test", "validation", "valid", "val", "dev", "held-out")
 
 
@@ -45,13 +48,13 @@ def open_folder(section: SourceSection, modality: Modality) -> Source:
     Raises DataError, CredentialsError, StoreError.
     """
     url = os.path.expanduser(section.path)
-    files = _list(url, section.path)
-    tops = {file for file in files if "/" not in file}
-    if "dataset_dict.json" in tops or {"state.json", "dataset_info.json"} <= tops:
+    files = keep_names(_list(url, section.path))
+    marks = {file for file in files if file in _MARKS}
+    if "dataset_dict.json" in marks or {"state.json", "dataset_info.json"} <= marks:
         if "://" not in url:
             return open_saved(section, url, modality)
-        files = [file for file in files if file.endswith(".arrow")]
-        chosen = _of_split(files, section) if "dataset_dict.json" in tops else files
+        tables = [file for file in files if file.endswith(".arrow")]
+        chosen = _of_split(tables, section) if "dataset_dict.json" in marks else tables
         return open_tables(section, "arrow", _join(url, chosen), modality)
     for kind in ("parquet", "arrow"):
         tables = [file for file in files if file.endswith(f".{kind}")]
@@ -63,18 +66,17 @@ def open_folder(section: SourceSection, modality: Modality) -> Source:
 class MediaSource:
     """Media files of a folder: local ones by path, remote ones read when they are asked for."""
 
-    def __init__(self, name: str, url: str, files: Sequence[str]) -> None:
+    def __init__(self, name: str, url: str, files: FileNames) -> None:
         self.name = name
         self._url = url
-        # One array rather than a list of str: millions of names are copied to every worker.
-        self._files = np.array([os.fsencode(file) for file in files])
+        self._files = files
 
     def __len__(self) -> int:
         return len(self._files)
 
     def read(self, position: int) -> RawSample:
         """Returns one undecoded sample. Raises BrokenSample, or what `patiently` does."""
-        file = os.fsdecode(self._files[position])
+        file = self._files[position]
         name = f"{self.name.rstrip('/')}/{file}"
         filesystem, root = self._filesystem
         path = f"{root.rstrip('/')}/{file}"
@@ -91,14 +93,21 @@ class MediaSource:
         return {key: value for key, value in self.__dict__.items() if key != "_filesystem"}
 
 
-def _list(url: str, path: str) -> list[str]:
-    """Returns all files below a folder, relative to it, sorted, without hidden ones."""
+def _list(url: str, path: str) -> Iterator[str]:
+    """Yields all files below a folder, relative to it, sorted, without hidden ones."""
+    empty = True
     try:
         filesystem, root = fsspec.url_to_fs(url)
-        found = filesystem.find(root)
-        exists = bool(found) or filesystem.isdir(root)
+        for file in _walk(root) if _is_local(filesystem) else _find(filesystem, root):
+            empty = False
+            yield file
+        exists = not empty or filesystem.isdir(root)
     except FileNotFoundError:
-        exists, found = False, []
+        exists = False
+    except NotADirectoryError:
+        raise DataError(
+            f"{path} is a file; data sets are folders: give the folder that holds it"
+        ) from None
     except Exception as error:
         raise unreachable(path, error) from error
     if not exists:
@@ -106,27 +115,48 @@ def _list(url: str, path: str) -> list[str]:
             f"{path}: no such folder; give a folder that exists, or a Hugging Face data set's "
             "name without a leading / or ./"
         )
-    prefix = f"{str(root).rstrip('/')}/"
-    if found == [str(root)]:
-        raise DataError(f"{path} is a file; data sets are folders: give the folder that holds it")
-    relative = (file.removeprefix(prefix) for file in found)
-    return sorted(f for f in relative if not any(p.startswith(".") for p in f.split("/")))
+
+
+def _walk(root: str, below: str = "") -> Iterator[str]:
+    """Yields local files, a folder at a time; unlike fsspec, it passes over none that fails."""
+    with os.scandir(os.path.join(root, below)) as entries:
+        # With its slash, a folder sorts as the paths in it do.
+        names = sorted(
+            f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
+            for entry in entries
+            if not entry.name.startswith(".") and entry.name != _LOST
+        )
+    for name in names:
+        if name.endswith("/"):
+            yield from _walk(root, below + name)
+        else:
+            yield below + name
+
+
+def _find(filesystem: Any, root: str) -> Iterator[str]:
+    """Yields remote files, listed in one go."""
+    found = filesystem.find(root)
+    if found == [root]:
+        raise NotADirectoryError
+    relative = (file.removeprefix(f"{root.rstrip('/')}/") for file in found)
+    yield from sorted(f for f in relative if not any(p.startswith(".") for p in f.split("/")))
 
 
 def _open_media(
-    section: SourceSection, url: str, files: Sequence[str], modality: Modality
+    section: SourceSection, url: str, files: FileNames, modality: Modality
 ) -> MediaSource:
-    media = [f for f in files if PurePosixPath(f).suffix.lower() in EXTENSIONS[modality]]
+    extensions = EXTENSIONS[modality]
+    media = keep_names(f for f in files if os.path.splitext(f)[1].lower() in extensions)
     if not media:
         held = sorted({PurePosixPath(f).suffix or f for f in files})
         holds = f"{len(files)} files ({', '.join(held[:8])})" if files else "nothing"
         raise DataError(
             f"{section.path} holds no {modality}s, no parquet and no arrow files, but {holds}; "
-            f"{modality}s end in {', '.join(sorted(EXTENSIONS[modality]))}"
+            f"{modality}s end in {', '.join(sorted(extensions))}"
         )
     tops = {f.split("/")[0] for f in media if "/" in f}
     if section.split in tops:
-        media = [f for f in media if f.startswith(f"{section.split}/")]
+        media = keep_names(f for f in media if f.startswith(f"{section.split}/"))
     elif others := sorted(tops.intersection(_SPLITS)):
         raise _no_split(section, others)
     return MediaSource(section.path, url, media)
