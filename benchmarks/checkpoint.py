@@ -137,7 +137,7 @@ def _measure(
         timed_step()
         for number in range(size.saves + 1):
             alone += [timed_step() for _ in range(size.steps)]
-            saver.save(step, loss=None, overflows=0, skipped=0)
+            saver.save(step, loss=None, overflows=0, skipped={})
             while len(events) == number:
                 seconds = timed_step()
                 if len(events) == number:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from arlow_trainer.checkpoint.reader import newest_valid
-from arlow_trainer.checkpoint.saver import CheckpointSaver, restore
+from arlow_trainer.checkpoint.saver import CheckpointSaver, read_state, restore
 from arlow_trainer.checkpoint.store import Store
 from arlow_trainer.checkpoint.writer import SaveEvent
 from arlow_trainer.config import ArlowPretrain
@@ -166,7 +166,7 @@ def _train(ranks: Ranks, run: ArlowPretrain, size: Size) -> Trained:
         precision=precision,
         on_event=lambda event, stall: events.append((event, stall)),
     ) as saver:
-        saver.save(step, loss=None, overflows=0, skipped=0)
+        saver.save(step, loss=None, overflows=0, skipped={})
         saver.wait()
     event, stall = events[0]
     if event.error:
@@ -194,7 +194,8 @@ def _resume(ranks: Ranks, run: ArlowPretrain) -> tuple[float, float]:
     newest = newest_valid(store, on_skip=lambda info, reason: None)
     if newest is None:
         raise RuntimeError(f"{run.run_url} holds no checkpoint")
-    state = restore(store, newest.step, run, SET_SIZES, engine, ranks)
+    state = read_state(store, newest.step)
+    restore(store, state, engine, ranks)
     _wait(ranks)
     seconds = time.perf_counter() - start
     runner = StepRunner(engine, training, run.spec.global_batch_size, STEPS)
