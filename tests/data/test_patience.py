@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import fsspec
 import numpy as np
@@ -128,13 +129,35 @@ def test_a_plain_answer_is_taken_at_once(
     assert waits == []
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), TypeError("x"), OSError(errno.ENOSPC, "full")])
-def test_what_no_waiting_mends_is_told_at_once(waits: list[float], error: Exception) -> None:
-    def fail() -> None:
+def failing(error: Exception) -> Callable[..., bytes]:
+    def fail(*_: object) -> bytes:
         raise error
 
-    with pytest.raises(DataError):
-        remote.patiently("x", fail)
+    return fail
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), TypeError("x"), OSError(errno.ENOSPC, "full")])
+def test_what_no_waiting_mends_is_told_at_once(waits: list[float], error: Exception) -> None:
+    with pytest.raises(DataError, match="x: cannot be read"):
+        remote.read_remote("x", SimpleNamespace(cat_file=failing(error)), "x")
+    assert waits == []
+
+
+def test_a_librarys_own_error_is_waited_for(waits: list[float]) -> None:
+    class ServiceRequestError(Exception):
+        pass
+
+    with pytest.raises(StoreError, match="x: cannot be read: no route"):
+        remote.read_remote(
+            "x", SimpleNamespace(cat_file=failing(ServiceRequestError("no route"))), "x"
+        )
+    assert len(waits) == ATTEMPTS - 1
+
+
+@pytest.mark.parametrize("defect", [KeyError(-1), AssertionError(), MemoryError()])
+def test_a_defect_stays_one(waits: list[float], defect: Exception) -> None:
+    with pytest.raises(type(defect)):
+        remote.patiently("x", failing(defect))
     assert waits == []
 
 

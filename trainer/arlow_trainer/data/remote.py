@@ -32,11 +32,13 @@ _LASTING = (
     FileNotFoundError,
     IsADirectoryError,
     NotADirectoryError,
+    ArithmeticError,
+    AssertionError,
     AttributeError,
     ImportError,
     LookupError,
     MemoryError,
-    NotImplementedError,
+    RuntimeError,
     TypeError,
     ValueError,
 )
@@ -48,7 +50,12 @@ _PASSING_STATUSES = frozenset({408, 409, 425, 429})
 
 def read_remote(name: str, filesystem: Any, path: str) -> bytes:
     """Returns a file's bytes. Raises what `patiently` does."""
-    content: bytes = patiently(name, lambda: filesystem.cat_file(path))
+    try:
+        content: bytes = patiently(name, lambda: filesystem.cat_file(path))
+    except (ArlowError, BrokenSample, MemoryError):
+        raise
+    except Exception as error:  # the stores' libraries have classes of their own
+        raise unreachable(name, error) from error
     return content
 
 
@@ -57,15 +64,14 @@ def patiently(place: str, read: Callable[[], T]) -> T:
 
     A hiccup must not become a skipped sample: that would change the training.
 
-    Raises BrokenSample when the file is gone, and otherwise what `unreachable` tells.
+    Raises BrokenSample when the file is gone, what `unreachable` tells of any other OSError, and
+    whatever else `read` raises.
     """
     try:
         return PATIENCE.copy(before_sleep=partial(_tell, place))(read)
     except (FileNotFoundError, NotADirectoryError):
         raise BrokenSample(place, "the file is gone") from None
-    except (ArlowError, BrokenSample):
-        raise
-    except Exception as error:
+    except OSError as error:
         raise unreachable(place, error) from error
 
 
