@@ -46,6 +46,11 @@ class PixelDecoder(nn.Module):
     It reads the merged tokens and every DeepStack feature, so that each weight of the exported
     tower gets a gradient from the loss. Each merged token becomes its unit's 2x2 patch tokens
     again; hidden patches are one learned token; places are fixed sines and cosines.
+
+    Unlike He et al.'s decoder, every layer's attention falls with distance (`nearness`). Trained
+    with it and without it on parts of twelve photographs (144 patches, 3 blocks of width 64, 300
+    steps, three seeds), it brought the loss on parts held out from 0.650 to 0.631 on average, and
+    lower with every seed. What it does for a long run has not been measured.
     """
 
     def __init__(self, config: ArlowVisionConfig, width: int, depth: int, heads: int) -> None:
