@@ -50,6 +50,21 @@ def test_a_hang_up_saves_like_sigterm(media: Media, tmp_path: Path) -> None:
     assert "error" not in ended.log
 
 
+def test_a_stop_is_heard_while_samples_do_not_come(media: Media, tmp_path: Path) -> None:
+    run = TrainingRun(tmp_path, media)
+    with run.running(2, "data.workers=1") as process:
+        process.wait_for(lambda: bool(run.checkpoints()))
+        for decoding in process.family():
+            if "spawn_main" in " ".join(decoding.cmdline()):
+                decoding.suspend()
+        time.sleep(1)
+        ended = interrupt(process)
+    assert ended.code == 75, ended.log
+    step = run.checkpoints()[-1]
+    assert f"stopped at step {step} of" in ended.log
+    assert "everything is saved" in ended.log
+
+
 def test_a_stop_while_data_is_opened_is_heard_at_once(media: Media, tmp_path: Path) -> None:
     """One rank waits for a server that says nothing, and the other for that rank."""
     with socket.create_server(("127.0.0.1", 0)) as mute:

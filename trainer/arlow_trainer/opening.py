@@ -93,11 +93,15 @@ def take_url(store: Store, run: ArlowPretrain) -> Lease:
     return Lease.acquire(store, run.metadata.name, wait_s=wait_s, on_lost=store.forbid_writes)
 
 
-def fetch(batches: Iterator[StepBatch], lease: Lease | None) -> StepBatch:
-    """Returns the next step's samples, if the run's URL is still ours."""
+def fetch(batches: Iterator[StepBatch], lease: Lease | None, stop: StopSignal) -> StepBatch:
+    """Returns the next step's samples, if the run's URL is still ours.
+
+    Raises Interrupted when asked to stop: samples may be long in coming.
+    """
     if lease is not None:
         lease.check()
-    return next(batches)
+    with stop.at_once():
+        return next(batches)
 
 
 def _passed_over(telemetry: Telemetry) -> Any:

@@ -170,12 +170,12 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         stack.callback(batches.close)
         reporter.start()
         while done < steps:
-            with runner.clock.phase("data"):
-                batch = ranks.agree(lambda: fetch(batches, lease))
-            stopping, skipping = ranks.any(stop.raised, bool(batch.skipped))
-            if stopping:
+            try:
+                with runner.clock.phase("data"):
+                    batch = ranks.agree(lambda: fetch(batches, lease, stop))
+            except Interrupted:
                 break
-            if skipping:
+            if ranks.any(bool(batch.skipped))[0]:
                 reporter.skip(batch.skipped)
             applied = runner.step(done, batch.micro_batches)
             guard.after_step(done, applied, batch.micro_batches)
