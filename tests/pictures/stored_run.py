@@ -58,7 +58,7 @@ def state_at(step: int, run: ArlowPretrain, **changed: Any) -> TrainingState:
         "loss": 0.5,
         "loss_scaler": {},
         "overflows": 0,
-        "skipped": 3,
+        "skipped_files": dict.fromkeys("abc", "truncated"),
         "run": run.model_dump(mode="json", by_alias=True, exclude={"status"}),
     }
     return TrainingState(**(values | changed))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import shutil
 import signal
 import time
 from dataclasses import dataclass
@@ -176,6 +177,9 @@ def test_a_damaged_checkpoint_is_passed_over(
 ) -> None:
     run = TrainingRun(tmp_path, media)
     run.take_checkpoints(whole, 4 * EVERY)
+    # What a kill in the middle of a save leaves behind.
+    torn = run.url / f"checkpoint-{STEPS + EVERY}" / "optimizer"
+    shutil.copytree(run.url / f"checkpoint-{EVERY}" / "optimizer", torn)
     newest = run.url / f"checkpoint-{4 * EVERY}"
     shard = next(newest.glob("optimizer/rank-00001-*.safetensors"))
     data = bytearray(shard.read_bytes())
@@ -187,6 +191,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert f"resuming from {run.url}/checkpoint-{3 * EVERY}" in ended.log
     assert same(run, whole)
     assert same(run, whole, 4 * EVERY)
+    assert not torn.exists()
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

@@ -6,6 +6,7 @@ import uuid
 from contextlib import ExitStack
 
 from arlow_trainer.checkpoint.events import EventLog
+from arlow_trainer.checkpoint.prune import remove_unfinished
 from arlow_trainer.checkpoint.saver import CheckpointSaver, read_state, restore
 from arlow_trainer.checkpoint.store import Store
 from arlow_trainer.checkpoint.training_state import check_same_run
@@ -75,6 +76,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         stack.enter_context(memory_told())
 
         # 2. The newest valid checkpoint, where there is one.
+        ranks.agree(lambda: remove_unfinished(store) if ranks.first else None)
         newest = ranks.from_first(lambda: find_newest(store, telemetry, stop))
         done = newest.step if newest else 0
         saved = ranks.agree(lambda: read_state(store, done)) if newest else None
