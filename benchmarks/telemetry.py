@@ -6,19 +6,20 @@ import multiprocessing
 import os
 import socket
 import tempfile
+import threading
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.synchronize import Event
-from statistics import median
-from typing import Any
+from pathlib import Path
+from statistics import fmean, median
 
 from arlow_trainer.checkpoint.events import EventLog
 from arlow_trainer.checkpoint.store import Store
 from arlow_trainer.config import ArlowPretrain
+from arlow_trainer.config.load import load_run
 from arlow_trainer.data import StepBatch
 from arlow_trainer.engine import (
     FiniteGuard,
@@ -33,95 +34,148 @@ from arlow_trainer.telemetry import Telemetry
 
 from .ranks import on_ranks
 from .result import Result, milliseconds
-from .samples import TOY_TRAINING, build_run, micro_batch
-from .timing import CPU, Times, side_by_side
+from .samples import micro_batch
+from .timing import CPU, WALL, Times, side_by_side
 
 MOST_OF_A_STEP = 0.005
-SCRAPE_S = 1.0
+SCRAPE_EVERY_S = 15
+SCRAPES = 50
+DEMO = Path(__file__).parents[1] / "manifests" / "demo.yaml"
+DEMO_RANKS = 2
+"""Ranks of `make demo`."""
+
 WITH, WITHOUT = "with", "without"
+BLOCK = 10
+"""Steps of a block."""
+
+READ_EVERY = 2
+"""Read-outs are made more often than in a run and counted as often as there: rare ones that cost
+more are then met in few steps."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """One rank's share of a run: of the manifest or preset `source`, on `ranks` ranks.
+
+    An attention logit comes with every tenth read-out: an even number of rounds holds its share of
+    them.
+    """
+
+    name: str
+    source: str
+    ranks: int
+    rounds: int
+    overrides: tuple[str, ...] = ()
+
+    def run(self, folder: str, *overrides: str) -> ArlowPretrain:
+        """Returns the run, with its checkpoints in a folder."""
+        return load_run(self.source, [f"checkpoint.url={folder}", *self.overrides, *overrides])
 
 
 @dataclass(frozen=True)
 class Size:
     """What is measured."""
 
-    batch: int = 32
-    model: Mapping[str, Any] = field(default_factory=dict)
-    log_every: int = 10
-    rounds: int = 2
+    shares: tuple[Share, ...]
 
 
-FULL = Size()
-TOY = Size(4, TOY_TRAINING["model"], log_every=2)
+FULL = Size((Share("tiny preset", "tiny", 1, 2), Share("demo", str(DEMO), DEMO_RANKS, 6)))
+TOY = Size((Share("toy", str(DEMO), DEMO_RANKS, 2, ("model.patchSize=12",)),))
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of blocks of steps with and without telemetry: CPU time of the process and of the
-    training thread; of a block inside the reporter, CPU time too; and of a scrape."""
+    """CPU seconds of blocks with and without telemetry, of reports without and with a read-out, of
+    telemetry's own threads in a second, and of answering a scrape; and the wall time of a scrape.
+    """
 
-    process: Times
-    thread: Times
-    reporting: float
+    blocks: Times
+    reports: list[float]
+    readouts: list[float]
+    threads: float
+    answer: float
     scrape: float
 
-    def other_threads(self, name: str) -> float:
-        """Returns the median CPU seconds of a block's other threads."""
-        pairs = zip(self.process.seconds[name], self.thread.seconds[name], strict=True)
-        return median(process - thread for process, thread in pairs)
+    def reporting(self, log_every: int) -> float:
+        """Returns the mean seconds of a step's report where every so many steps are read out."""
+        return fmean(self.reports) + (fmean(self.readouts) - fmean(self.reports)) / log_every
 
 
 def measure(size: Size, progress: Callable[[str], None]) -> Result:
-    """Measures blocks of steps in turn."""
-    progress(f"{size.rounds} rounds of {size.log_every} steps with and without")
-    with tempfile.TemporaryDirectory() as folder:
-        run = build_run(
-            "tiny",
-            {
-                "model": dict(size.model),
-                "batch": {"globalSize": size.batch},
-                "logEverySteps": size.log_every,
-            },
-            checkpoint={"url": folder},
+    """Measures blocks of steps in turn, for one share after another."""
+    columns, findings = [], []
+    for share in size.shares:
+        progress(f"{share.name}: {share.rounds} rounds of {BLOCK} steps with and without")
+        with tempfile.TemporaryDirectory() as folder:
+            run = share.run(folder)
+            pictures = run.spec.global_batch_size // share.ranks
+            measured = share.run(folder, f"logEverySteps={READ_EVERY}")
+            got = on_ranks(1, _measure_quietly, measured, pictures, share.rounds)
+        log_every = run.spec.training.log_every_steps
+        steps = [seconds / BLOCK for seconds in got.blocks.seconds[WITHOUT]]
+        aside = got.threads + got.answer / SCRAPE_EVERY_S
+        least, of_a_step, most = (
+            got.reporting(log_every) / step + aside
+            for step in (max(steps), median(steps), min(steps))
         )
-        got = on_ranks(1, _measure_quietly, run, size)
-    steps = size.log_every
-    block = got.process.typical(WITHOUT)
-    aside = max(0.0, got.other_threads(WITH) - got.other_threads(WITHOUT))
-    share = (got.reporting + aside) / block
-    ratios = sorted(got.process.ratios(WITH, WITHOUT))
+        columns.append(
+            (
+                f"{share.name}: {pictures} pictures",
+                milliseconds(median(steps)),
+                milliseconds(got.blocks.typical(WITH) / BLOCK),
+                milliseconds(fmean(got.reports)),
+                f"{milliseconds(median(got.readouts))} ({milliseconds(max(got.readouts))})",
+                str(log_every),
+                milliseconds(got.reporting(log_every)),
+                f"{got.threads:.3%}",
+                milliseconds(got.answer),
+                milliseconds(got.scrape),
+                f"**{of_a_step:.2%}**",
+            )
+        )
+        ratios = got.blocks.ratios(WITH, WITHOUT)
+        findings.append(
+            f"{share.name}: **{of_a_step:.2%}** of a step ({least:.2%} of the slowest, {most:.2%} "
+            f"of the fastest). Target: under {MOST_OF_A_STEP:.1%}: "
+            f"{'met' if of_a_step < MOST_OF_A_STEP else 'missed'}. The blocks as a whole differ by "
+            f"{min(ratios) - 1:+.1%} to {max(ratios) - 1:+.1%}, which is the noise of two blocks "
+            "that do the same."
+        )
+    names = (
+        "",
+        "a step without telemetry",
+        "a step with it",
+        "a report without a read-out",
+        "one with it (with the logit)",
+        "steps a read-out",
+        "reports, a step",
+        "threads of server and store, of a second",
+        "answering a scrape",
+        "a scrape as the scraper sees it, wall time",
+        f"all, with a scrape every {SCRAPE_EVERY_S} s, of a step",
+    )
+    header, *rows = zip(names, *columns, strict=True)
     return Result(
         "The cost of telemetry",
-        f"The tiny preset with {size.batch} pictures a step, one rank: blocks of {steps} steps "
-        "with `StepReporter` and `Telemetry` (metrics and status on a port that another process "
-        f"scrapes every {SCRAPE_S:.0f} s, status and history written to a local store, a read-out "
-        f"with the largest attention logit every {steps} steps), and without. CPU time.",
-        ("", "a step"),
-        [
-            ("a step without telemetry", milliseconds(block / steps)),
-            ("a step with it", milliseconds(got.process.typical(WITH) / steps)),
-            ("of it in the reporter, read-outs included", milliseconds(got.reporting / steps)),
-            ("of it in other threads: server, store", milliseconds(aside / steps)),
-            ("a scrape of both pages, as the scraper sees it", milliseconds(got.scrape)),
-        ],
-        [
-            f"Reporter and threads: **{share:.2%}** of a step. Target: under {MOST_OF_A_STEP:.1%}: "
-            f"{'met' if share < MOST_OF_A_STEP else 'missed'}.",
-            f"The blocks as a whole differ by {ratios[0] - 1:+.2%} to {ratios[-1] - 1:+.2%}, which "
-            "is the noise of two blocks that do the same.",
-            "The time of `arlow probe` and `arlow report` is not measured here yet.",
-        ],
+        f"Blocks of {BLOCK} steps on one rank's share of the pictures, with `StepReporter` and "
+        "`Telemetry` and without: status and history are written to a local store, and every "
+        f"{READ_EVERY} steps are read out, which is then counted as often as in the run (the mean, "
+        f"as the attention logit comes with few of them). Then {SCRAPES} scrapes of `/metrics` and "
+        "`/status` by another process. CPU time.",
+        header,
+        rows,
+        findings,
     )
 
 
-def _measure_quietly(ranks: Ranks, run: ArlowPretrain, size: Size) -> Measured:
+def _measure_quietly(ranks: Ranks, run: ArlowPretrain, pictures: int, rounds: int) -> Measured:
     """Measures with the run's log lines written to nowhere."""
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        return _measure(ranks, run, size)
+        return _measure(ranks, run, pictures, rounds)
 
 
-def _measure(ranks: Ranks, run: ArlowPretrain, size: Size) -> Measured:
-    training, batch_size = run.spec.training, run.spec.global_batch_size
+def _measure(ranks: Ranks, run: ArlowPretrain, pictures: int, rounds: int) -> Measured:
+    training = run.spec.training
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -130,12 +184,13 @@ def _measure(ranks: Ranks, run: ArlowPretrain, size: Size) -> Measured:
     options = TrainOptions(port=port, live=False, log_format="json")
     telemetry = Telemetry(run, 0, 1, telemetry_options(run, options, ranks, store, events))
     engine = initialize_engine(build_autoencoder(training), training, "fp32", ranks.device)
-    runner = StepRunner(engine, training, batch_size, total_steps=10_000)
-    guard = FiniteGuard(runner, ranks)
+    runner = StepRunner(engine, training, pictures, total_steps=10_000)
+    guard = FiniteGuard(runner, ranks, telemetry.lost_step)
     reporter = StepReporter(run, telemetry, runner, guard, ranks, total_steps=10_000)
-    samples = micro_batch(run, batch_size)
+    samples = micro_batch(run, pictures)
     telemetry.phase("training")
-    step, reporting = 0, []
+    step = 0
+    reports: list[float] = []
 
     def one_step() -> None:
         nonlocal step
@@ -143,49 +198,60 @@ def _measure(ranks: Ranks, run: ArlowPretrain, size: Size) -> Measured:
         guard.after_step(step, applied, [samples])
         step += 1
 
-    context = multiprocessing.get_context("spawn")
-    scraping, ended = context.Event(), context.Event()
-    receive, send = context.Pipe(duplex=False)
-    scraper = context.Process(target=_scrape, args=(port, scraping, ended, send), daemon=True)
-    scraper.start()
-
     def with_telemetry() -> None:
-        scraping.set()
-        inside = 0.0
         reporter.start()
-        for _ in range(size.log_every):
+        for _ in range(BLOCK):
             one_step()
             start = time.thread_time()
             reporter.after_step(StepBatch(step - 1, [samples], []))
-            inside += time.thread_time() - start
-        scraping.clear()
-        reporting.append(inside)
+            reports.append(time.thread_time() - start)
 
     def without() -> None:
-        for _ in range(size.log_every):
+        for _ in range(BLOCK):
             one_step()
 
-    work = {WITH: with_telemetry, WITHOUT: without}
-    process, thread = side_by_side(work, size.rounds, (CPU, time.thread_time))
-    ended.set()
-    scraping.set()
-    scrape = receive.recv()
-    scraper.join()
+    start, before = WALL(), _threads_cpu()
+    (blocks,) = side_by_side({WITH: with_telemetry, WITHOUT: without}, rounds, (CPU,))
+    threads = (_threads_cpu() - before) / (WALL() - start)
+    answer, scrape = _scraped(port)
     telemetry.close()
     events.close()
-    return Measured(process, thread, median(reporting), scrape)
+    warm = reports[BLOCK:]
+    plain = [seconds for number, seconds in enumerate(warm, 1) if number % READ_EVERY]
+    readouts = warm[READ_EVERY - 1 :: READ_EVERY]
+    return Measured(blocks, plain, readouts, threads, answer, scrape)
 
 
-def _scrape(port: int, scraping: Event, ended: Event, send: Connection) -> None:
-    """Scrapes while `scraping` is set, until `ended`; sends the median time of a scrape."""
+def _threads_cpu() -> float:
+    """Returns the CPU seconds of Python's other threads, which are telemetry's."""
+    others = {thread.ident for thread in threading.enumerate()} - {threading.get_ident(), None}
+    return sum(time.clock_gettime(time.pthread_getcpuclockid(ident)) for ident in others)
+
+
+def _scraped(port: int) -> tuple[float, float]:
+    """Returns the CPU seconds of answering a scrape, and the scraper's median wall time."""
+    context = multiprocessing.get_context("spawn")
+    pipe, end = context.Pipe()
+    scraper = context.Process(target=_scrape, args=(port, end), daemon=True)
+    scraper.start()
+    pipe.recv()
+    start = CPU()
+    pipe.send("go")
+    seconds = pipe.recv()
+    answer = (CPU() - start) / SCRAPES
+    scraper.join()
+    return answer, median(seconds)
+
+
+def _scrape(port: int, pipe: Connection) -> None:
+    """Says that it is there, waits for the word, and sends the wall times of scrapes."""
+    pipe.send("ready")
+    pipe.recv()
     seconds = []
-    while True:
-        scraping.wait()
-        start = time.perf_counter()
+    for _ in range(SCRAPES):
+        start = WALL()
         for path in ("metrics", "status"):
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}") as answer:
                 answer.read()
-        seconds.append(time.perf_counter() - start)
-        if ended.wait(SCRAPE_S):
-            break
-    send.send(median(seconds))
+        seconds.append(WALL() - start)
+    pipe.send(seconds)

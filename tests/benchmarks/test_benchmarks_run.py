@@ -13,11 +13,13 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.__main__ import BENCHMARKS  # noqa: E402
+from benchmarks.timing import Times  # noqa: E402
 
-from arlow_trainer.config import TrainingSection  # noqa: E402
+from arlow_trainer.config import ProbeSection, SourceSection, TrainingSection  # noqa: E402
 from arlow_trainer.plan.flops import forward_flops  # noqa: E402
 from arlow_trainer.plan.tokens import tokens_per_image  # noqa: E402
-from benchmarks import tower  # noqa: E402
+from arlow_trainer.probe.labelled import open_labelled  # noqa: E402
+from benchmarks import pictures, telemetry, tower  # noqa: E402
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -53,3 +55,19 @@ def test_products_are_those_that_the_plan_counts(size: tower.Size) -> None:
     products = tower.tower_products(size, mergers=True)
     forward = sum(one.flops // (3 if one.both_gradients else 2) for one in products)
     assert forward == size.batch * (counted.total - counted.decoder)
+
+
+def test_readouts_are_counted_as_often_as_a_run_makes_them() -> None:
+    measured = telemetry.Measured(Times({}), [1.0, 1.0], [3.0, 3.0, 15.0], 0.0, 0.0, 0.0)
+    # Nine reports of a second, and one with a read-out of seven in the mean.
+    assert measured.reporting(log_every=10) == pytest.approx((9 * 1.0 + 7.0) / 10)
+
+
+def test_the_probe_has_a_set_without_fashion_mnist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "FASHION_MNIST", tmp_path / "none")
+    folder, what = pictures._labelled_set(tmp_path / "set")
+    assert "photographs" in what
+    labelled = open_labelled(ProbeSection(data=SourceSection(path=str(folder)), limit=None))
+    assert (labelled.classes, len(labelled.train), len(labelled.test)) == (9, 180, 180)
