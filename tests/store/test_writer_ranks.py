@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from save_actions import play
 
+from arlow_trainer.checkpoint.commit import OtherRankFailed
 from arlow_trainer.checkpoint.layout import part_key
 from arlow_trainer.checkpoint.reader import list_checkpoints, verify
 from arlow_trainer.checkpoint.store import Store
-from arlow_trainer.checkpoint.writer import BackgroundWriter, OtherRankFailed
+from arlow_trainer.checkpoint.writer import BackgroundWriter
 from arlow_trainer.config.errors import ArlowError, StoreError
 from support.checkpoints import files_of, new_attempt
 

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-import fsspec
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from arlow_trainer.checkpoint.connection import SCHEMES, Connection, split_url
 from arlow_trainer.checkpoint.explain import MissingObject, explain, local_error, translated
 from arlow_trainer.checkpoint.failures import Failure, classify
 from arlow_trainer.checkpoint.local_files import (
@@ -32,7 +32,8 @@ from arlow_trainer.checkpoint.local_files import (
 from arlow_trainer.checkpoint.patience import Bounded, Patience, Unanswered
 from arlow_trainer.config.errors import ArlowError, StoreError
 
-SCHEMES = ("file", "s3", "gs", "gcs", "az", "abfs", "memory")
+__all__ = ["SCHEMES", "Store"]
+
 ATTEMPTS = 4
 READ_CHUNK = 32 * 2**20
 PATIENCE_S = 120.0
@@ -43,8 +44,6 @@ S3_PART = 16 * 2**20
 S3_MOST_PARTS = 9000
 
 T = TypeVar("T")
-
-_INHERITED: list[Any] = []
 
 
 class Store:
@@ -69,7 +68,7 @@ class Store:
         *,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        scheme, path = _split(url)
+        scheme, path = split_url(url)
         self._scheme = scheme
         self._local = scheme in ("file", "memory")
         if scheme == "file":
@@ -77,7 +76,7 @@ class Store:
             self._url = path
         else:
             self._url = f"{scheme}://{path.strip('/')}"
-        self._connection = _Connection(self._url, scheme, dict(options or {}))
+        self._connection = Connection(self._url, scheme, dict(options or {}))
         self._forbidden: ArlowError | None = None
         self._patience_s = patience_s
 
@@ -363,60 +362,6 @@ class Store:
             raise
         except Exception as error:
             raise translated(error, doing, url, self._scheme) from error
-
-
-class _Connection:
-    """The fsspec file system of a store, made on first use and made anew after a fork."""
-
-    def __init__(self, url: str, scheme: str, options: dict[str, Any]) -> None:
-        self._url = url
-        self._scheme = scheme
-        self._options = options
-        self._fs: Any = None
-        self._pid = os.getpid()
-
-    def file_system(self) -> Any:
-        if self._pid != os.getpid():
-            # Collected in a forked process, it would wait for the loop that only its parent runs.
-            _INHERITED.append(self._fs)
-            self._fs = None
-        if self._fs is None:
-            # Instances and listings are not cached: a listing must show what other processes wrote.
-            self._fs, _ = fsspec.url_to_fs(
-                self._url if self._scheme != "file" else f"file://{self._url}",
-                skip_instance_cache=True,
-                use_listings_cache=False,
-                **self._defaults(),
-                **self._options,
-            )
-            self._pid = os.getpid()
-            if self._scheme == "s3":
-                # Its repetitions would multiply botocore's and ours.
-                self._fs.retries = 1
-        return self._fs
-
-    def _defaults(self) -> dict[str, Any]:
-        if self._scheme == "s3" and "config_kwargs" not in self._options:
-            # Few inner attempts: the outer ones are ours, and a dead server must be reported soon.
-            retries = {"mode": "standard", "total_max_attempts": 2}
-            return {"config_kwargs": {"retries": retries}}
-        return {}
-
-
-def _split(url: str) -> tuple[str, str]:
-    scheme, separator, path = url.partition("://")
-    if not separator:
-        scheme, path = "file", url
-    if scheme not in SCHEMES:
-        raise StoreError(
-            f"The store URL {url!r} has the unknown scheme {scheme!r}. "
-            "Use a local path, file://, s3://, gs://, az:// or memory://."
-        )
-    if not path.strip("/") and scheme not in ("file", "memory"):
-        raise StoreError(f"The store URL {url!r} names no bucket. Write {scheme}://bucket/folder.")
-    if not path:
-        raise StoreError(f"The store URL {url!r} names no folder. Give a path or a URL.")
-    return scheme, path
 
 
 def _checked(key: str) -> str:

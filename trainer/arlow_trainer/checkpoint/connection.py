@@ -1,0 +1,70 @@
+"""The way to a store: what its URL means, and the fsspec file system that answers there."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import fsspec
+
+from arlow_trainer.config.errors import StoreError
+
+SCHEMES = ("file", "s3", "gs", "gcs", "az", "abfs", "memory")
+
+_INHERITED: list[Any] = []
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """Scheme and path of a store's URL; a local path is of the scheme `file`. Raises StoreError."""
+    scheme, separator, path = url.partition("://")
+    if not separator:
+        scheme, path = "file", url
+    if scheme not in SCHEMES:
+        raise StoreError(
+            f"The store URL {url!r} has the unknown scheme {scheme!r}. "
+            "Use a local path, file://, s3://, gs://, az:// or memory://."
+        )
+    if not path.strip("/") and scheme not in ("file", "memory"):
+        raise StoreError(f"The store URL {url!r} names no bucket. Write {scheme}://bucket/folder.")
+    if not path:
+        raise StoreError(f"The store URL {url!r} names no folder. Give a path or a URL.")
+    return scheme, path
+
+
+class Connection:
+    """The fsspec file system of a store, made on first use and made anew after a fork."""
+
+    def __init__(self, url: str, scheme: str, options: dict[str, Any]) -> None:
+        self._url = url
+        self._scheme = scheme
+        self._options = options
+        self._fs: Any = None
+        self._pid = os.getpid()
+
+    def file_system(self) -> Any:
+        """The file system, the same one at every call in this process."""
+        if self._pid != os.getpid():
+            # Collected in a forked process, it would wait for the loop that only its parent runs.
+            _INHERITED.append(self._fs)
+            self._fs = None
+        if self._fs is None:
+            # Instances and listings are not cached: a listing must show what other processes wrote.
+            self._fs, _ = fsspec.url_to_fs(
+                self._url if self._scheme != "file" else f"file://{self._url}",
+                skip_instance_cache=True,
+                use_listings_cache=False,
+                **self._defaults(),
+                **self._options,
+            )
+            self._pid = os.getpid()
+            if self._scheme == "s3":
+                # Its repetitions would multiply botocore's and ours.
+                self._fs.retries = 1
+        return self._fs
+
+    def _defaults(self) -> dict[str, Any]:
+        if self._scheme == "s3" and "config_kwargs" not in self._options:
+            # Few inner attempts: the outer ones are ours, and a dead server must be reported soon.
+            retries = {"mode": "standard", "total_max_attempts": 2}
+            return {"config_kwargs": {"retries": retries}}
+        return {}
