@@ -224,7 +224,8 @@ def _measure(ranks: Ranks, run: ArlowPretrain, pictures: int, rounds: int) -> Me
 
 def _threads_cpu() -> float:
     """Returns the CPU seconds of Python's other threads, which are telemetry's."""
-    others = {thread.ident for thread in threading.enumerate()} - {threading.get_ident(), None}
+    others = {thread.ident for thread in threading.enumerate() if thread.ident is not None}
+    others.remove(threading.get_ident())
     return sum(time.clock_gettime(time.pthread_getcpuclockid(ident)) for ident in others)
 
 
