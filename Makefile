@@ -35,7 +35,7 @@ lint: $(STAMP) ## Check style, types and the arrows between the rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP) ## Measure step time, loader and checkpoint stall
+bench: $(STAMP) ## Measure tower, step, loader, checkpoints, telemetry and pictures
 	$(BIN)/python -m benchmarks $(ARGS)
 
 docs: $(STAMP) ## Write the pages that are generated from the schema
