@@ -128,8 +128,16 @@ def test_an_unknown_field_is_refused_with_the_one_meant(
         ({"data": {"clipFrames": 3}}, "data.clipFrames", "a multiple of"),
         ({"mae": {"maskRatio": 0.999}}, "mae.maskRatio", "64 merge units; this one hides 64"),
         ({"mae": {"maskRatio": 0.001}}, "mae.maskRatio", "this one hides 0"),
-        ({"data": {"videos": None}}, "data.videoProbability", "0, since videos is null"),
-        ({"data": {"images": None}}, "data.videoProbability", "1, since images is null"),
+        (
+            {"data": {"videos": None, "videoProbability": 0.25}},
+            "data.videoProbability",
+            "0, since videos is null",
+        ),
+        (
+            {"data": {"images": None, "videoProbability": 0.25}},
+            "data.videoProbability",
+            "1, since images is null",
+        ),
         (
             {"data": {"images": None, "videos": None, "videoProbability": 1}},
             "data.images",

@@ -84,3 +84,9 @@ def test_no_override_ends_in_a_traceback(path: str, value: str) -> None:
             assert "--set" in str(error)
         else:
             assert isinstance(run, ArlowPretrain)
+
+
+@pytest.mark.parametrize(("missing", "probability"), [("videos", 0.0), ("images", 1.0)])
+def test_without_one_set_the_other_is_all_there_is(missing: str, probability: float) -> None:
+    run = load_run("tiny", [f"data.{missing}=null"])
+    assert run.spec.training.data.video_probability == probability

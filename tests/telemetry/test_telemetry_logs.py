@@ -59,7 +59,7 @@ def test_step_line_in_json() -> None:
 
 
 def test_auto_is_json_in_a_pod_and_text_elsewhere() -> None:
-    script = 'start().interrupted("hello")'
+    script = 'start().warning("hello")'
     (text,) = output(script, KUBERNETES_SERVICE_HOST="")
     assert text.endswith("hello")
     assert not text.startswith("{")
@@ -93,7 +93,7 @@ def test_failure_is_an_error_with_its_reason() -> None:
 
 
 def test_a_second_run_in_the_process_does_not_double_the_lines() -> None:
-    assert len(output("start().close(); start().interrupted('once')")) == 1
+    assert len(output("start().close(); start().warning('once')")) == 1
 
 
 def test_sigusr1_dumps_every_thread_and_the_run_goes_on() -> None:
@@ -102,7 +102,7 @@ def test_sigusr1_dumps_every_thread_and_the_run_goes_on() -> None:
         telemetry = start(port=None)
         print("ready", flush=True)
         sys.stdin.readline()
-        telemetry.interrupted("still here")
+        telemetry.warning("still here")
         """
     )
     with subprocess.Popen(

@@ -79,6 +79,12 @@ def test_a_long_curve_is_thinned() -> None:
             id="failed",
         ),
         pytest.param(
+            missed(View(status=status(phase="stopped")), "refused", NOW),
+            False,
+            "no answer for 0 s (refused); waiting for the run to come back",
+            id="stopped as asked, and gone",
+        ),
+        pytest.param(
             View(status=status(last_step_time=NOW - timedelta(minutes=5))),
             False,
             "no step for 5 min: it may hang or have been ended",

@@ -123,7 +123,7 @@ def end_told(telemetry: Telemetry) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        telemetry.interrupted(str(error))
+        telemetry.phase("stopped", str(error))
         raise
     except ArlowError as error:
         telemetry.phase("failed", str(error))

@@ -74,15 +74,22 @@ training on a task.
 
 ## Use
 
-```python
-from transformers import AutoModel
+With this folder as `tower`:
 
-tower = AutoModel.from_pretrained("vision_encoder", trust_remote_code=True)
-tokens = tower(pixel_values, grid_thw)  # visual tokens, and DeepStack features where it has them
+```python
+from PIL import Image
+from transformers import AutoModel, AutoProcessor
+
+tower = AutoModel.from_pretrained("tower/vision_encoder", trust_remote_code=True)
+processor = AutoProcessor.from_pretrained("tower", trust_remote_code=True)
+inputs = processor(images=Image.open("photo.jpg"), return_tensors="pt")
+seen = tower(inputs["pixel_values"], inputs["image_grid_thw"])
 ```
 
-`image_processor/` and `video_processor/` make `pixel_values` and `grid_thw` from pictures and
-films.
+`seen` is the visual tokens, or a pair of them and a list of DeepStack features where the tower has
+any. Films, each a list of frames, go in as `processor(videos=[frames], return_tensors="pt")` and
+come out as `pixel_values_videos` and `video_grid_thw`. The tower was trained on pictures of
+{data.image_size} x {data.image_size} pixels.
 
 ## Training
 
@@ -92,7 +99,7 @@ films.
 
 ## Limits
 
-The tower carries whatever its data carries; it was not evaluated on any task by this run.
+The tower carries whatever its data carries; the run itself evaluated it on no task.
 """
 
 

@@ -45,12 +45,7 @@ def fixed_files(tower: ArlowVLVisionModel, model: ModelSection) -> dict[str, byt
     That is the tower's config.json and code, so that `AutoModel.from_pretrained(folder,
     trust_remote_code=True)` needs nothing of this project, and the processors.
     """
-    sizes: dict[str, Any] = {
-        "patch_size": model.patch_size,
-        "temporal_patch_size": model.temporal_patch_size,
-        "merge_size": model.spatial_merge_size,
-    }
-    image, video = ArlowImageProcessor(**sizes), ArlowVideoProcessor(**sizes)
+    image, video = (_fitting(kind, model) for kind in (ArlowImageProcessor, ArlowVideoProcessor))
     # Its bar would count zero shards: the weights are written elsewhere.
     disable_progress_bar()
     with tempfile.TemporaryDirectory() as name:
@@ -62,6 +57,21 @@ def fixed_files(tower: ArlowVLVisionModel, model: ModelSection) -> dict[str, byt
         ArlowProcessor(image, video).save_pretrained(folder)
         files = (path for path in folder.rglob("*") if path.is_file() and path.name != WEIGHTS)
         return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(files)}
+
+
+def _fitting(kind: Any, model: ModelSection) -> Any:
+    """Returns a processor that makes as many tokens of a picture as its own default patches give.
+
+    Its bounds are areas in pixels, made for those: smaller patches would make many more of them.
+    """
+    side = model.patch_size * model.spatial_merge_size
+    scale = (side / (kind.patch_size * kind.merge_size)) ** 2
+    return kind(
+        patch_size=model.patch_size,
+        temporal_patch_size=model.temporal_patch_size,
+        merge_size=model.spatial_merge_size,
+        size={name: max(side**2, round(area * scale)) for name, area in kind.size.items()},
+    )
 
 
 def decoder_config(run: ArlowPretrain) -> bytes:

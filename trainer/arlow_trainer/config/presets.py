@@ -46,6 +46,14 @@ def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, An
 
 
 def lay_under(training: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a raw training section with its preset's values under its own."""
+    """Returns a raw training section with its preset's values under its own.
+
+    Where one of the two sets is null and no probability is given, the other is all there is.
+    """
     preset = PRESETS.get(str(training.get("preset", "arlow-vision-3072")), {})
-    return deep_merge(deep_merge(DEFAULT_SETS, preset), training)
+    merged = deep_merge(deep_merge(DEFAULT_SETS, preset), training)
+    if isinstance(merged["data"], dict):
+        for modality, probability in (("videos", 0.0), ("images", 1.0)):
+            if merged["data"][modality] is None:
+                merged["data"].setdefault("videoProbability", probability)
+    return merged

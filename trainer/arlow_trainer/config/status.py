@@ -8,7 +8,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-Phase = Literal["starting", "loading", "training", "saving", "finished", "failed"]
+Phase = Literal["starting", "loading", "training", "saving", "finished", "stopped", "failed"]
+"""`stopped` is a run that ended as asked before its last step; the same command goes on."""
+ENDED: tuple[Phase, ...] = ("finished", "stopped", "failed")
+"""Phases of a process that makes no more steps."""
 
 
 class LastCheckpoint(BaseModel):

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..config.status import LossPoint, RunStatus
+from ..config.status import ENDED, LossPoint, RunStatus
 
 SPARK_WIDTH = 40
 _BARS = "▁▂▃▄▅▆▇█"
@@ -48,7 +48,7 @@ def _progress(status: RunStatus) -> RenderableType:
     line.add_column(no_wrap=True)
     share = status.step / status.total_steps if status.total_steps else 1.0
     counts = f"step {status.step:,} / {status.total_steps:,}  {share:.1%}"
-    if status.eta_seconds is not None and status.phase not in ("finished", "failed"):
+    if status.eta_seconds is not None and status.phase not in ENDED:
         counts += f"  ETA {duration(status.eta_seconds)}"
     line.add_row(ProgressBar(total=status.total_steps, completed=status.step), counts)
     return line

@@ -117,7 +117,7 @@ def _describe_recent_steps(
     status.step = last.step
     status.total_steps = last.total_steps
     status.median_step_seconds = step_seconds
-    if status.phase != "failed":
+    if status.phase not in ("stopped", "failed"):
         status.eta_seconds = max(0, last.total_steps - last.step) * step_seconds
     seconds = sum(report.seconds for report in recent)
     if seconds > 0:

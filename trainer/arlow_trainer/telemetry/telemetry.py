@@ -19,7 +19,7 @@ from .reports import CheckpointReport, Resumed, StepReport, TelemetryOptions
 from .server import TelemetryServer
 from .status import Event, Message, PhaseChanged, Progress, advance, status_of
 
-LAST_SCRAPE_S: dict[Phase, float] = {"finished": 60.0, "failed": 20.0}
+LAST_SCRAPE_S: dict[Phase, float] = {"finished": 60.0, "stopped": 15.0, "failed": 20.0}
 """How long the end of a run waits for its last scrape. A rank that fails has 30 s before the
 launcher kills it."""
 
@@ -163,13 +163,6 @@ class Telemetry:
         self._advance(Message(f"skipped {name}: {reason}"))
         self._event("skip", name=name, reason=reason)
         self._log.warning("skipped", name=name, reason=reason)
-
-    def interrupted(self, text: str) -> None:
-        """The run ends as asked, before its last step."""
-        self._advance(Message(text))
-        self._event("interrupt", message=text)
-        if self._rank == 0:
-            self._log.info(text)
 
     def warning(self, text: str) -> None:
         """Something that a reader should act on. May be called from any thread."""

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
-from ..config.status import LossPoint, RunStatus
+from ..config.status import ENDED, LossPoint, RunStatus
 from .display import duration, status_panel, utc_now
 from .status_source import Fetch, NoAnswer
 
@@ -51,12 +51,12 @@ def missed(view: View, reason: str, now: datetime) -> View:
 def ended(view: View) -> bool:
     """Whether there is nothing more to come: finished, or gone after its last step.
 
-    A failed run is not at its end: it may be started again.
+    A run that was stopped or failed is not at its end: it may be started again.
     """
     status = view.status
     if status is None:
         return False
-    gone = view.missing_since is not None and status.phase != "failed"
+    gone = view.missing_since is not None and status.phase not in ("stopped", "failed")
     return status.phase == "finished" or (gone and status.step == status.total_steps)
 
 
@@ -69,7 +69,7 @@ def note(view: View, now: datetime) -> str:
     if view.missing_since is not None and not ended(view):
         ago = duration((now - view.missing_since).total_seconds())
         parts.append(f"no answer for {ago} ({view.reason}); waiting for the run to come back")
-    elif status is not None and status.phase == "failed":
+    elif status is not None and status.phase in ("stopped", "failed"):
         parts.append("waiting for its restart; Ctrl-C ends the watch")
     elif status is not None and status.last_step_time is not None and not ended(view):
         quiet = (now - status.last_step_time).total_seconds()
@@ -94,7 +94,7 @@ def line(status: RunStatus) -> str:
         parts.append(f"loss {status.loss:.4f}")
     if status.images_per_second is not None:
         parts.append(f"{status.images_per_second:,.1f} images/s")
-    if status.eta_seconds and status.phase != "finished":
+    if status.eta_seconds and status.phase not in ENDED:
         parts.append(f"ETA {duration(status.eta_seconds)}")
     if status.message:
         parts.append(status.message)
