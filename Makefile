@@ -29,7 +29,7 @@ demo: $(STAMP) ## Pretrain a small tower on real photographs and films, about tw
 test: $(STAMP) ## Run the tests
 	$(TEST_ENV) $(BIN)/python -m pytest -q $(ARGS)
 
-lint: $(STAMP) ## Check style, types and the arrows between the rooms
+lint: $(STAMP) ## Check style, types and which package may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -28,7 +28,7 @@ def probe(
         str | None, typer.Option(help="Configuration of the data set, where it has several.")
     ] = None,
     train_split: Annotated[str, typer.Option(help="Split to learn from.")] = "train",
-    test_split: Annotated[str, typer.Option(help="Split to tell.")] = "test",
+    test_split: Annotated[str, typer.Option(help="Split to test on.")] = "test",
     column: Annotated[
         str | None, typer.Option(help="Column of the pictures; unset: `image`, or the only one.")
     ] = None,

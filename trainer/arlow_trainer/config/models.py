@@ -243,20 +243,20 @@ class ProbeSection(Section):
     """The labelled set: a Hugging Face data set's name, or a local folder. `split` holds the
     samples to learn from, `column` the images."""
     test_split: str = "test"
-    """Split that holds the samples to tell."""
+    """Split to test on."""
     label: str | None = None
     """Column that holds the labels; unset: `label`, or the only column of class labels."""
     limit: PositiveInt | None = 2000
     """Most samples taken of each split; null for all."""
     every_steps: PositiveInt | None = None
-    """Least steps between two probes, each of a checkpoint; unset: every checkpoint."""
+    """Fewest steps between two probes, each of a checkpoint; unset: every checkpoint."""
 
 
 class TrainingSection(Section):
     """The training run."""
 
     preset: Literal["arlow-vision-3072", "tiny"] = "arlow-vision-3072"
-    """Where the defaults come from: the full run, or a tower for CPUs."""
+    """Where the defaults come from: the full run, or a tower for CPUs (its data are the full run's)."""
     seed: NonNegativeInt = 0
     """Seed of every random choice."""
     epochs: PositiveInt = 1

@@ -36,7 +36,7 @@ INTRODUCTION = f"""\
 
 <!-- Written by `make docs` from arlow_trainer/config; edit the docstrings there. -->
 
-A run is one `{KIND}` manifest, the same file for `arlow train` and for a cluster. What it
+A run is one `{KIND}` manifest, the file that `arlow train` reads. What it
 leaves out has the default below; an empty `spec.training` is the `arlow-vision-3072` run in full.
 
 ```yaml
@@ -65,7 +65,7 @@ its mistakes at once, `arlow config schema` writes the JSON schema for editors.
 one counts. The path starts at `spec.training`, at `spec`, or at the top; the value is YAML.
 
 ```
-arlow train tiny --set mae.maskRatio=0.6 --set checkpoint.url=/data/runs
+arlow train tiny --set data.images.path=./photographs --set data.videos=null
 arlow train run.yaml --set metadata.name=second-try --set data.images='{{path: ./x, split: val}}'
 ```
 """
