@@ -256,7 +256,7 @@ class TrainingSection(Section):
     """The training run."""
 
     preset: Literal["arlow-vision-3072", "tiny"] = "arlow-vision-3072"
-    """Where the defaults come from: the full run, or a tower for CPUs (its data are the full run's)."""
+    """Where the defaults come from: the full run, or a tower for CPUs on the full run's data."""
     seed: NonNegativeInt = 0
     """Seed of every random choice."""
     epochs: PositiveInt = 1
