@@ -55,6 +55,8 @@ class Process:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
+                # Tests that run under nohup themselves would hand its deafness on.
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
                 env=os.environ
                 | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
                 | dict(environment or {}),
