@@ -61,7 +61,7 @@ def test_an_unfinished_newest_checkpoint_is_passed_over(store: Store) -> None:
 
 
 def test_no_checkpoint_is_told(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"holds no valid checkpoint.*arlow checkpoints ls"):
+    with pytest.raises(StoreError, match=r"holds no complete checkpoint.*arlow checkpoints ls"):
         load_autoencoder(Store(str(tmp_path)))
 
 

@@ -11,18 +11,28 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from stored_run import save_checkpoint, tiny_run
 
-from arlow_trainer.checkpoint.events import EventLog
+from arlow_trainer.checkpoint.events import Event, EventLog
 from arlow_trainer.checkpoint.store import Store
 from arlow_trainer.config import RunStatus
 from arlow_trainer.config.errors import StoreError
 from arlow_trainer.pictures.drawing import DESCRIPTION, png
+from arlow_trainer.pictures.event_words import event_words
 from arlow_trainer.pictures.gallery import Painted, painted, picture_key
-from arlow_trainer.pictures.probes import PROBE_FILE
+from arlow_trainer.pictures.plotting import Palette
+from arlow_trainer.pictures.probes import LEAST_SPAN, PROBE_FILE, Probe, probe_plots
 from arlow_trainer.pictures.record import MOST_PICTURES, chosen_pictures, read_record
-from arlow_trainer.pictures.report import MOST_EVENTS, card_html, page, phase_shares
+from arlow_trainer.pictures.report import (
+    MOST_EVENTS,
+    card_html,
+    columns,
+    page,
+    phase_shares,
+    seconds_and_share,
+)
 from arlow_trainer.telemetry import HISTORY_FILE, STATUS_FILE, HistoryPoint
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
@@ -119,7 +129,7 @@ def test_a_page_shows_all_that_a_run_has_left(full_store: Store) -> None:
         "An Arlow vision tower",
         "Mask ratio",
         "2026-05-04 03:02:01",
-        "valid",
+        "complete",
     ):
         assert words in shown.text, words
     assert shown.text.index("PSNR 20 dB") < shown.text.index("PSNR 10 dB")
@@ -215,6 +225,49 @@ def test_many_events_are_cut_and_counted(store: Store) -> None:
     assert "number 5." in shown
     assert f"number {MOST_EVENTS + 4}." in shown
     assert "5 earlier events" in shown
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "words"),
+    [
+        ("start", {"ranks": 1}, "started on 1 rank"),
+        ("start", {"ranks": 16}, "started on 16 ranks"),
+        ("resume", {"step": 1450, "uri": "/r/c-1450"}, "resumed from step 1,450: /r/c-1450"),
+        ("phase", {"phase": "finished", "message": "450 steps done"}, "finished: 450 steps done"),
+        ("phase", {"phase": "saving", "message": ""}, "saving"),
+        ("checkpoint", {"step": 450, "uri": "/r/c-450"}, "checkpoint of step 450: /r/c-450"),
+        ("probe", {"step": 5, "method": "knn", "accuracy": 0.7}, "probe of step 5: knn 70.0%"),
+        ("skip", {"name": "a.png", "reason": "truncated"}, "passed over a.png: truncated"),
+        ("warning", {"message": "slow"}, "warning: slow"),
+        ("interrupt", {"message": "asked to stop"}, "interrupted: asked to stop"),
+        ("end", {"phase": "finished"}, "ended: finished"),
+        ("later", {"a": 1, "b": None, "c": "d"}, "later: a 1, c d"),
+        ("later", {}, "later"),
+        ("start", {}, "start"),
+        ("checkpoint", {"step": "many"}, "checkpoint: step many"),
+    ],
+)
+def test_events_are_told_in_words(kind: str, fields: dict[str, object], words: str) -> None:
+    assert event_words(Event(NOW, kind, fields)) == words
+
+
+def test_small_shares_of_a_step_are_not_told_as_nothing() -> None:
+    assert seconds_and_share(0.4249, 0.561) == ("0.425", "56%")
+    assert seconds_and_share(1.52e-05, 0.00002) == ("<0.001", "<1%")
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 0.112, 1.0])
+def test_a_single_probe_has_a_scale_to_be_read_by(accuracy: float) -> None:
+    axes = Figure().subplots()
+    probe_plots([Probe("set", "knn", 450, accuracy)])[0].draw(axes, Palette())
+    assert axes.get_xlim() == pytest.approx((0, 468))
+    low, high = axes.get_ylim()
+    assert -0.021 < low < accuracy < high < 1.021
+    assert high - low > LEAST_SPAN / 2
+
+
+def test_rows_of_tiles_are_even() -> None:
+    assert [columns(tiles) for tiles in (1, 3, 5, 6, 7, 8, 9, 10)] == [1, 3, 5, 3, 4, 4, 5, 5]
 
 
 def test_phase_shares() -> None:

@@ -83,5 +83,5 @@ def test_mistakes_end_in_words(arlow, store: Store, folder: Path) -> None:
     assert "is no checkpoint" in err
     code, _, err = arlow("probe", f"{store.url}-not", "--data", str(folder))
     assert code == 74
-    assert "holds no valid checkpoint" in err
+    assert "holds no complete checkpoint" in err
     assert not store.exists("probe.jsonl")

@@ -23,7 +23,8 @@ def newest_step(store: Store) -> int:
     newest = newest_valid(store, deep=False)
     if newest is None:
         raise StoreError(
-            f"{store.url} holds no valid checkpoint; `arlow checkpoints ls {store.url}` says why. "
+            f"{store.url} holds no complete checkpoint; "
+            f"`arlow checkpoints ls {store.url}` says why. "
             "Give the run's URL (<checkpoint url>/<run name>) or that of a checkpoint in it."
         )
     return newest.step

@@ -14,6 +14,8 @@ from matplotlib.ticker import PercentFormatter
 from .plotting import Palette, Plot, legend, line
 
 PROBE_FILE = "probe.jsonl"
+LEAST_SPAN = 0.1
+"""Of the accuracies that a plot shows, in its unit."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,19 @@ def _plot(data: str, probes: Sequence[Probe]) -> Plot:
             baseline = points[-1].baseline
             if baseline is not None:
                 axes.axhline(baseline, color=colour, linewidth=1, linestyle=(0, (4, 3)))
+        _frame(axes, max(probe.step for probe in probes))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         legend(axes, palette)
 
     return Plot(f"Probe accuracy on {data}", draw)
+
+
+def _frame(axes: Axes, last_step: int) -> None:
+    """Shows the run from its start, and so much of the scale that noise does not fill it."""
+    axes.set_xlim(0, max(1, last_step) * 1.04)
+    low, high = axes.get_ylim()
+    missing = max(0.0, LEAST_SPAN - (high - low)) / 2
+    axes.set_ylim(max(-0.02, low - missing), min(1.02, high + missing))
 
 
 def _number(value: object) -> float | None:

@@ -137,13 +137,13 @@ def psnr(truth: Pixels, guess: Pixels) -> float:
 def notes(score: Score, normalized: bool) -> list[str]:
     """Returns what a viewer should know of a reconstruction, in sentences."""
     words = (
-        f"PSNR over the hidden patches {score.prediction:.1f} dB; the visible patches' mean colour "
-        f"would give {score.mean_colour:.1f} dB"
+        f"Hidden patches: PSNR {score.prediction:.1f} dB "
+        f"(mean colour alone: {score.mean_colour:.1f} dB"
     )
     if not normalized:
-        return [f"{words}."]
+        return [f"{words})"]
     return [
-        f"{words}, each hidden patch's own mean brightness {score.patch_means:.1f} dB.",
+        f"{words}, each patch's own mean brightness: {score.patch_means:.1f} dB)",
         "The model predicts each patch up to its mean and contrast, which are taken from the "
         "original here (as in He et al., 2022).",
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,18 +13,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from arlow_trainer.checkpoint.events import Event
 from arlow_trainer.config import to_yaml
 from arlow_trainer.telemetry import HistoryPoint
 from arlow_trainer.telemetry.display import duration
 
 from .curves import gradient_norm_plot, learning_rate_plot, loss_plot, throughput_plot
+from .event_words import event_words
 from .plotting import Plot, to_svg
 from .probes import probe_plots
 from .record import Picture, Record
 
 MOST_EVENTS = 200
 RECENT_POINTS = 20
+MOST_COLUMNS = 5
 _TEMPLATE = "report.html.jinja"
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
@@ -40,20 +40,27 @@ def page(record: Record, now: datetime) -> str:
         lstrip_blocks=True,
     )
     points = record.history
+    facts = _facts(record)
     plots = [loss_plot, learning_rate_plot, throughput_plot, gradient_norm_plot]
     return environment.get_template(_TEMPLATE).render(
         name=_name(record),
         url=record.url,
         now=now,
         status=record.status,
-        facts=_facts(record),
+        facts=facts,
+        columns=columns(len(facts)),
         curves=[_figure(make(points)) for make in plots] if points else [],
-        phases=phase_shares(points),
+        phases=[
+            (name, *seconds_and_share(seconds, share), share)
+            for name, seconds, share in phase_shares(points)
+        ],
         galleries=_galleries(record.pictures),
         probes=record.probes,
         probe_curves=[_figure(plot) for plot in probe_plots(record.probes)],
         checkpoints=list(reversed(record.checkpoints)),
-        events=[_event(event) for event in reversed(record.events[-MOST_EVENTS:])],
+        events=[
+            (event.time, event_words(event)) for event in reversed(record.events[-MOST_EVENTS:])
+        ],
         events_left_out=max(0, len(record.events) - MOST_EVENTS),
         config=to_yaml(record.run) if record.run else "",
         card=card_html(record.card),
@@ -68,6 +75,20 @@ def phase_shares(points: Sequence[HistoryPoint]) -> list[tuple[str, float, float
     total = sum(means.values())
     ordered = sorted(means.items(), key=lambda item: -item[1])
     return [(name, seconds, seconds / total) for name, seconds in ordered if seconds > 0]
+
+
+def seconds_and_share(seconds: float, share: float) -> tuple[str, str]:
+    """Returns both in words: milliseconds and whole percent, and never a zero for what is more."""
+    return (
+        f"{seconds:.3f}" if seconds >= 0.001 else "<0.001",
+        f"{share:.0%}" if share >= 0.01 else "<1%",
+    )
+
+
+def columns(tiles: int) -> int:
+    """Returns how many tiles stand in a row, so that rows are as even as they can be."""
+    rows = -(-tiles // MOST_COLUMNS)
+    return -(-tiles // rows)
 
 
 def card_html(card: str) -> Markup:
@@ -138,12 +159,3 @@ def _embedded(each: Picture) -> dict[str, Any]:
         "height": each.height,
         "lines": each.description.splitlines(),
     }
-
-
-def _event(event: Event) -> dict[str, Any]:
-    fields = (
-        f"{key} {value if isinstance(value, str) else json.dumps(value)}"
-        for key, value in event.fields.items()
-        if value not in (None, "")
-    )
-    return {"time": event.time, "kind": event.kind, "text": ", ".join(fields)}
