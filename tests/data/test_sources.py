@@ -272,8 +272,9 @@ def test_a_folder_without_media(tmp_path: Path, nested: bool) -> None:
     if nested:
         (tmp_path / "notes").mkdir()
         (tmp_path / "notes" / "read.me").touch()
-    holds = r"1 files \(\.me\)" if nested else "nothing"
-    with pytest.raises(DataError, match=rf"holds no images, .* but {holds}; images end in "):
+    holds = r"holds 1 file \(\.me\)" if nested else "is empty"
+    expected = rf"{holds}; expected images \(\.avif, .*\), parquet or arrow files$"
+    with pytest.raises(DataError, match=expected):
         open_source(section(tmp_path), "image")
 
 

@@ -148,12 +148,12 @@ def _open_media(
     extensions = EXTENSIONS[modality]
     media = keep_names(f for f in files if os.path.splitext(f)[1].lower() in extensions)
     if not media:
+        expected = f"expected {modality}s ({', '.join(sorted(extensions))}), parquet or arrow files"
+        if not files:
+            raise DataError(f"{section.path} is empty; {expected}")
         held = sorted({PurePosixPath(f).suffix or f for f in files})
-        holds = f"{len(files)} files ({', '.join(held[:8])})" if files else "nothing"
-        raise DataError(
-            f"{section.path} holds no {modality}s, no parquet and no arrow files, but {holds}; "
-            f"{modality}s end in {', '.join(sorted(extensions))}"
-        )
+        count = f"{len(files):,} file{'' if len(files) == 1 else 's'}"
+        raise DataError(f"{section.path} holds {count} ({', '.join(held[:8])}); {expected}")
     tops = {f.split("/")[0] for f in media if "/" in f}
     if section.split in tops:
         media = keep_names(f for f in media if f.startswith(f"{section.split}/"))
