@@ -101,15 +101,24 @@ def test_a_folder_without_rights_is_named(tmp_path: Path) -> None:
         return str(caught.value)
 
     message = in_fork(write)
-    assert f"Cannot write {folder}/run/probe-" in message
+    assert f"Cannot write {folder}/run: " in message
     assert "Permission denied" in message
     assert "right to write" in message
+    assert message.endswith("Check spec.checkpoint.url.")
 
 
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "runs").write_bytes(b"")
-    with pytest.raises(StoreError, match=r"runs/run/probe-.*Not a directory"):
+    with pytest.raises(StoreError, match=r"runs/run: .*Not a directory"):
         Store(str(tmp_path / "runs" / "run")).check_writable()
+
+
+def test_a_place_that_takes_no_folders_is_named() -> None:
+    with pytest.raises(StoreError) as caught:
+        Store("/proc/x/tiny").check_writable()
+    assert str(caught.value) == (
+        "Cannot write /proc/x/tiny: No such file or directory. Check spec.checkpoint.url."
+    )
 
 
 def test_kill_in_mid_save_leaves_only_whole_checkpoints(tmp_path: Path) -> None:

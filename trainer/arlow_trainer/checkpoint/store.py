@@ -30,7 +30,7 @@ from arlow_trainer.checkpoint.local_files import (
     write_atomically,
 )
 from arlow_trainer.checkpoint.patience import Bounded, Patience, Unanswered
-from arlow_trainer.config.errors import ArlowError, StoreError
+from arlow_trainer.config.errors import ArlowError, CredentialsError, StoreError
 
 __all__ = ["SCHEMES", "Store"]
 
@@ -268,6 +268,16 @@ class Store:
     def check_writable(self) -> None:
         """Writes, reads back and deletes a small object; raises what a checkpoint would raise."""
         key = f"probe-{uuid.uuid4().hex}"
+        try:
+            self._write_and_read(key)
+        except (StoreError, CredentialsError) as error:
+            # The object's name says nothing to those who chose the URL.
+            words = str(error).replace(f"/{key}", "").replace("Check the URL and the name.", "")
+            remedy = "" if isinstance(error, CredentialsError) else " Check spec.checkpoint.url."
+            words = words.rstrip() + remedy
+            raise type(error)(words) from error.__cause__
+
+    def _write_and_read(self, key: str) -> None:
         data = os.urandom(64)
         self.write_bytes(key, data)
         try:
