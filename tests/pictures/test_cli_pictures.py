@@ -39,7 +39,7 @@ def test_reconstruct_a_photograph_and_a_film(
         code, out, _ = arlow("reconstruct", str(path), "--checkpoint", store.url)
         assert code == 0
         assert f"the picture is in {path.stem}-reconstruction.png" in out
-        assert "PSNR over the hidden patches" in out
+        assert "Hidden patches: PSNR " in out
         with Image.open(f"{path.stem}-reconstruction.png") as image:
             assert image.width > 700
 
@@ -82,10 +82,23 @@ def test_a_file_that_is_no_picture_is_told(arlow, store: Store, tmp_path: Path) 
     assert f"{path}: not a picture that Pillow can read" in err
 
 
+def test_a_file_that_is_not_there_is_told(arlow, store: Store, tmp_path: Path) -> None:
+    for path, why in ((tmp_path / "photo.jpg", "no such file"), (tmp_path, "is a folder")):
+        code, out, err = arlow("reconstruct", str(path), "--checkpoint", store.url)
+        assert (code, out) == (65, "")
+        assert err == f"error: {path}: {why}; give a picture or a film\n"
+
+
+def test_watching_what_is_no_run_is_told(arlow, tmp_path: Path) -> None:
+    code, _, err = arlow("watch", str(tmp_path / "none"), "--once")
+    assert code == 78
+    assert f"{tmp_path}/none: no run there, no manifest of that name and no preset" in err
+
+
 def test_a_url_without_checkpoints_is_told(arlow, photograph: Path, tmp_path: Path) -> None:
     code, _, err = arlow("reconstruct", str(photograph), "--checkpoint", str(tmp_path / "none"))
     assert code == 74
-    assert "holds no valid checkpoint" in err
+    assert "holds no complete checkpoint" in err
 
 
 def test_curves_and_report(arlow, store: Store) -> None:

@@ -11,14 +11,13 @@ import typer
 def reconstruct(
     media: Annotated[
         Path,
-        typer.Argument(
-            metavar="IMAGE|VIDEO", help="A picture or film.", exists=True, dir_okay=False
-        ),
+        typer.Argument(metavar="IMAGE|VIDEO", help="A picture or film."),
     ],
     checkpoint: Annotated[
         str,
         typer.Option(
-            metavar="URL", help="A run's URL, for its newest valid checkpoint, or a checkpoint's."
+            metavar="URL",
+            help="A run's URL, for its newest complete checkpoint, or a checkpoint's.",
         ),
     ],
     out: Annotated[
@@ -35,6 +34,7 @@ def reconstruct(
 
     Writes original, masked and reconstruction side by side, and tells how near they came.
     """
+    from arlow_trainer.config.errors import DataError
     from arlow_trainer.pictures.drawing import draw, png
     from arlow_trainer.pictures.load import load_autoencoder
     from arlow_trainer.pictures.location import open_url
@@ -44,6 +44,9 @@ def reconstruct(
 
     from .files import check_ending, write_file
 
+    if not media.is_file():
+        why = "is a folder" if media.is_dir() else "no such file"
+        raise DataError(f"{media}: {why}; give a picture or a film")
     path = out or Path(f"{media.stem}-reconstruction.png")
     check_ending(path, ".png")
     module, run, state = load_autoencoder(*open_url(checkpoint))

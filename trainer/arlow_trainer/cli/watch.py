@@ -73,9 +73,17 @@ def watch(
 
 def _run_url(target: str, overrides: list[str] | None) -> str:
     from arlow_trainer.config import load_run
+    from arlow_trainer.config.errors import ConfigError
+    from arlow_trainer.config.presets import PRESETS
 
-    if "://" in target or Path(target).expanduser().is_dir():
+    path = Path(target).expanduser()
+    if "://" in target or path.is_dir():
         return target
+    if target not in PRESETS and not path.exists():
+        raise ConfigError(
+            f"{target}: no run there, no manifest of that name and no preset "
+            f"(presets: {', '.join(PRESETS)}); give the run's folder, its URL or its manifest"
+        )
     return load_run(target, overrides or ()).run_url
 
 
