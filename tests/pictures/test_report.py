@@ -239,7 +239,6 @@ def test_many_events_are_cut_and_counted(store: Store) -> None:
         ("probe", {"step": 5, "method": "knn", "accuracy": 0.7}, "probe of step 5: knn 70.0%"),
         ("skip", {"name": "a.png", "reason": "truncated"}, "passed over a.png: truncated"),
         ("warning", {"message": "slow"}, "warning: slow"),
-        ("interrupt", {"message": "asked to stop"}, "interrupted: asked to stop"),
         ("end", {"phase": "finished"}, "ended: finished"),
         ("later", {"a": 1, "b": None, "c": "d"}, "later: a 1, c d"),
         ("later", {}, "later"),

@@ -30,7 +30,7 @@ def export(
         newest = newest_valid(store)
         if newest is None:
             raise StoreError(
-                f"{url} holds no valid checkpoint; `arlow checkpoints ls {url}` says why"
+                f"{url} holds no complete checkpoint; `arlow checkpoints ls {url}` says why"
             )
         step = newest.step
     names = copy(store, step, Store(out))

@@ -7,9 +7,9 @@ from .decode import clip_frames, decode_clip, decode_image
 from .demo import DemoSet, write_demo_set
 from .loader import MicroBatch, Skipped, StepBatch, StepLoader, token_costs, workers_per_rank
 from .prepare import PreparedSet, prepare_ucf101
-from .sample import BrokenSample, RawSample
+from .sample import BrokenSample, RawSample, Source
 from .shuffle import permute
-from .sources import Source, open_source, open_sources
+from .sources import open_source, open_sources
 
 __all__ = [
     "BrokenSample",

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import fsspec
 
@@ -17,11 +17,8 @@ from arlow_trainer.config.errors import DataError
 from .choice import Modality
 from .names import FileNames, keep_names
 from .remote import read_remote, unreachable
-from .sample import RawSample
+from .sample import RawSample, Source
 from .table import open_saved, open_tables
-
-if TYPE_CHECKING:
-    from .sources import Source
 
 EXTENSIONS: dict[Modality, frozenset[str]] = {
     "image": frozenset(

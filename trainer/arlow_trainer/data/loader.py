@@ -18,7 +18,7 @@ from arlow_trainer.config.errors import ConfigError
 
 from .choice import Modality
 from .deal import MicroBatchPlan, deal
-from .sources import Source
+from .sample import Source
 from .workers import (
     Decoded,
     Decoder,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
 
 from arlow_trainer.config import DataSection, SourceSection
 from arlow_trainer.config.errors import ArlowError, DataError
@@ -12,27 +11,10 @@ from .choice import Modality
 from .decode import decode_clip, decode_image
 from .folder import is_folder, open_folder
 from .remote import empty_set
-from .sample import BrokenSample, RawSample
+from .sample import BrokenSample, Source
 from .table import check_hub, open_hub
 
 _PROBES = 8
-
-
-class Source(Protocol):
-    """A set of images or videos; picklable, so that decoding processes can open it too."""
-
-    name: str
-    """What messages call the set."""
-
-    def __len__(self) -> int:
-        """Samples of the set."""
-
-    def read(self, position: int) -> RawSample:
-        """Returns one undecoded sample.
-
-        Raises BrokenSample when there is nothing to decode, StoreError when the set is out of reach
-        for minutes, CredentialsError when it refuses access, DataError otherwise.
-        """
 
 
 def open_source(section: SourceSection, modality: Modality) -> Source:

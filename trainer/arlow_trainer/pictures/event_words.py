@@ -45,6 +45,5 @@ _WORDS: Mapping[str, Callable[[Fields], str]] = {
     "probe": _probed,
     "skip": lambda f: _joined(f"passed over {f['name']}", f.get("reason")),
     "warning": lambda f: _joined("warning", f["message"]),
-    "interrupt": lambda f: _joined("interrupted", f.get("message")),
     "end": lambda f: f"ended: {f['phase']}",
 }
