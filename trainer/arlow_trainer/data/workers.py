@@ -26,8 +26,7 @@ from arlow_trainer.config.errors import ArlowError, DataError
 from .augment import Pixels, random_view
 from .choice import Choice, Modality, choose
 from .decode import decode_clip, decode_image
-from .sample import BrokenSample
-from .sample import Source
+from .sample import BrokenSample, Source
 
 # Small enough to share a step among the processes, large enough to hide a job's overhead.
 _FRAMES_PER_JOB = 16
