@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from typing import Any
 
 from arlow_trainer.config.errors import ArlowError, StoreError
 from arlow_trainer.engine import Ranks
 
 
-def play(rank: int, size: int, port: int, answers: Connection) -> None:
-    """Joins the group, acts every scene, and answers with what came of each."""
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(size),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-    )
-    ranks = Ranks()
+def play(ranks: Ranks) -> dict[str, Any]:
+    """Acts every scene, and returns what came of each."""
     scenes: dict[str, Callable[[Ranks], object]] = {
         "who": lambda ranks: (ranks.rank, ranks.size, ranks.first),
         "gather": lambda ranks: ranks.gather(f"rank {ranks.rank}"),
@@ -37,8 +27,7 @@ def play(rank: int, size: int, port: int, answers: Connection) -> None:
         "spread": lambda ranks: ranks.spread(1.5 + 2.0 * ranks.rank),
         "wait": lambda ranks: ranks.wait(),
     }
-    answers.send({name: _outcome(scene, ranks) for name, scene in scenes.items()})
-    ranks.leave()
+    return {name: _outcome(scene, ranks) for name, scene in scenes.items()}
 
 
 def _outcome(scene: Callable[[Ranks], object], ranks: Ranks) -> Any:

@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import socket
 from typing import Any
 
 import pytest
 from rank_actions import play
+
+from support.two_ranks import on_two_ranks
 
 Answers = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def answers() -> Answers:
-    context = multiprocessing.get_context("spawn")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    pipes = [context.Pipe(duplex=False) for _ in range(2)]
-    group = [
-        context.Process(target=play, args=(rank, 2, port, sender))
-        for rank, (_, sender) in enumerate(pipes)
-    ]
-    for process in group:
-        process.start()
-    try:
-        for receiver, _ in pipes:
-            assert receiver.poll(120), "the ranks do not answer"
-        found = [receiver.recv() for receiver, _ in pipes]
-        for process in group:
-            process.join(60)
-            assert process.exitcode == 0
-        return found
-    finally:
-        for process in group:
-            process.kill()
+    return on_two_ranks(play)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import logging
-import os
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from arlow_trainer.checkpoint.store import Store
@@ -15,26 +13,18 @@ from arlow_trainer.config.errors import ArlowError
 from arlow_trainer.engine import Ranks
 
 
-def play(rank: int, size: int, port: int, folder: str, answers: Connection) -> None:
-    """Saves twice, with a full disk on rank 1 and then on rank 0; answers what came of it."""
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(size),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-    )
+def play(ranks: Ranks, folder: str) -> dict[str, str]:
+    """Saves twice, with a full disk on rank 1 and then on rank 0; returns what came of it."""
     logged = io.StringIO()
     logging.basicConfig(stream=logged, level=logging.INFO)
-    ranks = Ranks()
     found: dict[str, str] = {}
 
     def on_event(event: SaveEvent) -> None:
         found[f"told {event.step}"] = str(event.error)
 
-    with BackgroundWriter(Store(folder), rank, size, "a" * 32, on_event, board=ranks) as writer:
+    with BackgroundWriter(Store(folder), ranks.rank, 2, "a" * 32, on_event, board=ranks) as writer:
         for step, failing in ((10, 1), (20, 0)):
-            files = {f"optimizer/rank-{rank}": _full if rank == failing else _fine}
+            files = {f"optimizer/rank-{ranks.rank}": _full if ranks.rank == failing else _fine}
             writer.submit(step, files)
             try:
                 ranks.agree(writer.wait)
@@ -42,8 +32,7 @@ def play(rank: int, size: int, port: int, folder: str, answers: Connection) -> N
                 found[f"raised {step}"] = str(error)
     found["log"] = logged.getvalue()
     ranks.wait()
-    answers.send(found)
-    ranks.leave()
+    return found
 
 
 def _full(path: Path) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
-import socket
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,6 +17,7 @@ from arlow_trainer.checkpoint.store import Store
 from arlow_trainer.checkpoint.writer import BackgroundWriter
 from arlow_trainer.config.errors import ArlowError, StoreError
 from support.checkpoints import files_of, new_attempt
+from support.two_ranks import on_two_ranks
 
 
 class Notes:
@@ -137,7 +135,7 @@ def test_files_that_may_be_committed_stay(tmp_path: Path) -> None:
 
 def test_real_ranks_tell_each_other_the_cause(tmp_path: Path) -> None:
     """The disk of either of two ranks is full: both raise it, and rank 0 tells of it."""
-    found = _played(tmp_path / "run")
+    found = on_two_ranks(play, str(tmp_path / "run"))
     for step, failing in ((10, 1), (20, 0)):
         cause = f"rank-{failing}: No space left on device"
         for rank in (0, 1):
@@ -150,25 +148,3 @@ def test_real_ranks_tell_each_other_the_cause(tmp_path: Path) -> None:
             assert (f"Rank {failing}: " in told) is (rank != failing)
             assert f"checkpoint-{step} is not saved" in found[rank]["log"]
     assert list_checkpoints(Store(str(tmp_path / "run"))) == []
-
-
-def _played(folder: Path) -> Sequence[dict[str, str]]:
-    context = multiprocessing.get_context("spawn")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    pipes = [context.Pipe(duplex=False) for _ in range(2)]
-    group = [
-        context.Process(target=play, args=(rank, 2, port, str(folder), sender))
-        for rank, (_, sender) in enumerate(pipes)
-    ]
-    for process in group:
-        process.start()
-    try:
-        for receiver, _ in pipes:
-            assert receiver.poll(120), "the ranks do not answer"
-        return [receiver.recv() for receiver, _ in pipes]
-    finally:
-        for process in group:
-            process.join(30)
-            process.kill()

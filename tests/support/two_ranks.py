@@ -1,0 +1,62 @@
+"""A real gloo group of two processes, for what only ranks can show."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from arlow_trainer.engine import Ranks
+
+LONGEST_S = 180.0
+
+
+def on_two_ranks(act: Callable[..., Any], *arguments: object) -> list[Any]:
+    """Returns what `act(ranks, *arguments)` returns on each of two ranks; both must end well.
+
+    `act` is a module's own function, for it is called in other processes.
+    """
+    context = multiprocessing.get_context("spawn")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pipes = [context.Pipe(duplex=False) for _ in range(2)]
+    group = [
+        context.Process(target=_join, args=(rank, port, sender, act, arguments))
+        for rank, (_, sender) in enumerate(pipes)
+    ]
+    for process in group:
+        process.start()
+    try:
+        for receiver, _ in pipes:
+            assert receiver.poll(LONGEST_S), "the ranks do not answer"
+        found = [receiver.recv() for receiver, _ in pipes]
+        for process in group:
+            process.join(LONGEST_S)
+            assert process.exitcode == 0
+        return found
+    finally:
+        for process in group:
+            process.kill()
+
+
+def _join(
+    rank: int,
+    port: int,
+    answers: Connection,
+    act: Callable[..., Any],
+    arguments: tuple[object, ...],
+) -> None:
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE="2",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    ranks = Ranks()
+    answers.send(act(ranks, *arguments))
+    ranks.leave()
