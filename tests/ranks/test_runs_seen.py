@@ -47,10 +47,13 @@ def seen(media: Media, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     seen = Seen(run, run.checkpoints()[-1])
     command = [*run.command(2), "--port", str(port)]
     again = Process(command, folder / "again.txt")
+    ends: list[dict[str, Any]] = []
     try:
         again.wait_for(lambda: _answer(port, seen.back))
         seen.stored_meanwhile = json.loads((run.url / "status.json").read_text())
         again.wait_for(lambda: _answer(port, seen.back) and seen.back[-1]["step"] > STEPS - EVERY)
+        # Who reads a run sees how it ends.
+        again.wait_for(lambda: _answer(port, ends) and ends[-1]["phase"] == "finished")
         seen.last = again.ended()
     finally:
         again.kill()

@@ -235,6 +235,20 @@ def test_who_scrapes_sees_how_the_run_ended(telemetry: Start, free_port: int, ph
     assert not closing.is_alive()
 
 
+def test_who_watches_sees_how_the_run_ended(telemetry: Start, free_port: int) -> None:
+    started = telemetry()
+    started.phase("training")
+    assert json.loads(get(free_port, "/status"))["phase"] == "training"
+    samples(free_port)
+    started.phase("finished")
+    closing = Thread(target=started.close)
+    closing.start()
+    samples(free_port)
+    assert json.loads(get(free_port, "/status"))["phase"] == "finished", "one waits for both"
+    closing.join(5)
+    assert not closing.is_alive()
+
+
 @pytest.mark.parametrize(("phase", "scraped"), [("finished", False), ("saving", True)])
 def test_nobody_waits_for_a_scrape_that_does_not_come_or_tells_nothing(
     telemetry: Start, free_port: int, phase: Phase, scraped: bool

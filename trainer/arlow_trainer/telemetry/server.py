@@ -6,9 +6,10 @@ import math
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event, Thread
+from threading import Condition, Thread
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -16,8 +17,8 @@ from prometheus_client.exposition import choose_encoder
 
 from ..config.status import RunStatus
 
-LONGEST_SCRAPE_INTERVAL_S = 120.0
-"""A scrape longer ago than this was nobody's who comes again."""
+LONGEST_INTERVAL_S = {"/metrics": 60.0, "/status": 15.0}
+"""How often a Prometheus and a watcher ask: who asked longer ago does not come again."""
 
 
 class TelemetryServer:
@@ -29,10 +30,9 @@ class TelemetryServer:
     def __init__(
         self, port: int, registry: CollectorRegistry, status: Callable[[], RunStatus]
     ) -> None:
-        self._scraped = Event()
-        self._scraped_at = -math.inf
-        self._awaited_since = math.inf
-        self._server = _DualStackServer(("", port), _handler(registry, status, self._on_scrape))
+        self._asked: dict[str, float] = {}
+        self._answered = Condition()
+        self._server = _DualStackServer(("", port), _handler(registry, status, self._on_answer))
         self._thread = Thread(
             target=self._server.serve_forever, args=(0.1,), name="telemetry-server", daemon=True
         )
@@ -43,16 +43,22 @@ class TelemetryServer:
         """The port that is served; the one asked for, unless that was 0."""
         return int(self._server.server_address[1])
 
-    def _on_scrape(self, began: float) -> None:
-        self._scraped_at = began
-        if began >= self._awaited_since:
-            self._scraped.set()
+    def _on_answer(self, path: str, asked: float) -> None:
+        with self._answered:
+            self._asked[path] = asked
+            self._answered.notify_all()
 
-    def await_scrape(self, longest_s: float) -> None:
-        """Returns when `/metrics` has been answered once more; at once when nobody scrapes."""
-        self._awaited_since = time.monotonic()
-        if self._awaited_since - self._scraped_at < LONGEST_SCRAPE_INTERVAL_S:
-            self._scraped.wait(longest_s)
+    def await_readers(self, longest_s: float) -> None:
+        """Returns when all who have been asking of late were answered once more, or do not ask."""
+        begun = time.monotonic()
+        with self._answered:
+            for path, interval in LONGEST_INTERVAL_S.items():
+                if begun - self._asked.get(path, -math.inf) < interval:
+                    left = begun + min(longest_s, interval) - time.monotonic()
+                    self._answered.wait_for(partial(self._asked_since, path, begun), max(0.0, left))
+
+    def _asked_since(self, path: str, begun: float) -> bool:
+        return self._asked[path] >= begun
 
     def close(self) -> None:
         """Stops serving and frees the port."""
@@ -78,22 +84,25 @@ class _DualStackServer(ThreadingHTTPServer):
 
 
 def _handler(
-    registry: CollectorRegistry, status: Callable[[], RunStatus], on_scrape: Callable[[float], None]
+    registry: CollectorRegistry,
+    status: Callable[[], RunStatus],
+    on_answer: Callable[[str, float], None],
 ) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = 10  # a client that stops talking does not hold its thread for ever
 
         def do_GET(self) -> None:
-            match self.path.partition("?")[0]:
+            asked = time.monotonic()
+            match path := self.path.partition("?")[0]:
                 case "/metrics":
-                    began = time.monotonic()
                     encode, content_type = choose_encoder(self.headers.get("Accept") or "")
                     self._answer(HTTPStatus.OK, encode(registry), content_type)
-                    on_scrape(began)
+                    on_answer(path, asked)
                 case "/status":
                     body = status().model_dump_json(by_alias=True).encode()
                     self._answer(HTTPStatus.OK, body, "application/json")
+                    on_answer(path, asked)
                 case "/healthz":
                     self._answer(HTTPStatus.OK, b"ok\n")
                 case _:

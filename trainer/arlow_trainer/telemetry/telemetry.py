@@ -19,8 +19,8 @@ from .reports import CheckpointReport, Resumed, StepReport, TelemetryOptions
 from .server import TelemetryServer
 from .status import Event, Message, PhaseChanged, Progress, advance, status_of
 
-LAST_SCRAPE_S: dict[Phase, float] = {"finished": 60.0, "stopped": 15.0, "failed": 20.0}
-"""How long the end of a run waits for its last scrape. A rank that fails has 30 s before the
+LAST_ANSWER_S: dict[Phase, float] = {"finished": 60.0, "stopped": 15.0, "failed": 20.0}
+"""How long the end of a run waits for those who read it. A rank that fails has 30 s before the
 launcher kills it."""
 
 
@@ -173,7 +173,7 @@ class Telemetry:
     def close(self) -> None:
         """Hands the last status and lines to the store, ends display and server.
 
-        Where a Prometheus has been scraping, it is given the time to see how the run ended.
+        A Prometheus and a watcher that have been asking are given the time to see how it ended.
         """
         if self._live is not None:
             self._live.close()
@@ -183,7 +183,7 @@ class Telemetry:
             self._publisher.close()
             self._publisher = None
         if self._server is not None:
-            self._server.await_scrape(LAST_SCRAPE_S.get(self._progress.phase, 0.0))
+            self._server.await_readers(LAST_ANSWER_S.get(self._progress.phase, 0.0))
             self._server.close()
             self._server = None
 
