@@ -16,10 +16,10 @@ from typing import Any
 from tests.support.s3_server import S3Unavailable, running_s3
 
 from arlow_trainer.checkpoint.saver import CheckpointSaver
-from arlow_trainer.checkpoint.store import Store
 from arlow_trainer.checkpoint.writer import SaveEvent
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.engine import Ranks, StepRunner, build_autoencoder, initialize_engine
+from arlow_trainer.storage.store import Store
 
 from .ranks import on_ranks
 from .result import Result, milliseconds

@@ -14,7 +14,6 @@ import torch
 
 from arlow_trainer.checkpoint.reader import newest_valid
 from arlow_trainer.checkpoint.saver import CheckpointSaver, read_state, restore
-from arlow_trainer.checkpoint.store import Store
 from arlow_trainer.checkpoint.writer import SaveEvent
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.engine import (
@@ -29,6 +28,7 @@ from arlow_trainer.engine import (
 from arlow_trainer.plan.flops import image_training_flops
 from arlow_trainer.plan.hardware import GIB
 from arlow_trainer.plan.memory import largest_micro_batch
+from arlow_trainer.storage.store import Store
 
 from .checkpoint import SET_SIZES
 from .ranks import on_ranks

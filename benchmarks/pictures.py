@@ -17,13 +17,13 @@ from statistics import median
 import numpy as np
 from PIL import Image
 
-from arlow_trainer.checkpoint.store import Store
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.load import load_run
 from arlow_trainer.data import open_sources
 from arlow_trainer.data.demo import write_demo_set
 from arlow_trainer.engine import Ranks, StepRunner, build_autoencoder, initialize_engine
 from arlow_trainer.pictures.painter import Painter
+from arlow_trainer.storage.store import Store
 
 from .ranks import on_ranks
 from .result import Result, milliseconds

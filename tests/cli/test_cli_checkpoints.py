@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from arlow_trainer.checkpoint.store import Store
 from arlow_trainer.checkpoint.writer import BackgroundWriter
 from arlow_trainer.cli.app import app
+from arlow_trainer.storage.store import Store
 
 
 def save(folder: Path, step: int) -> None:

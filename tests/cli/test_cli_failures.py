@@ -55,12 +55,12 @@ def test_a_failure_a_user_can_mend(kind: type[ArlowError]) -> None:
 def test_every_kind_of_failure_has_a_code_of_its_own() -> None:
     codes = [kind.exit_code for kind in ArlowError.__subclasses__()]
     assert len(codes) == len(set(codes))
-    assert not {ExitCode.FINISHED, ExitCode.DEFECT} & set(codes)
+    assert not {ExitCode.FINISHED, ExitCode.INTERNAL} & set(codes)
 
 
 def test_a_defect_is_told_briefly_and_logged_whole() -> None:
     result = fail("defect")
-    assert result.returncode == ExitCode.DEFECT
+    assert result.returncode == ExitCode.INTERNAL
     assert "error: a defect of Arlow itself: ValueError: two is not three" in result.stderr
     assert result.stderr.count("Traceback") == 1
 

@@ -10,9 +10,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arlow_trainer.checkpoint.store import SCHEMES
 from arlow_trainer.config import ConfigError, ExitCode, load_run, validate
 from arlow_trainer.config.models import STORE_SCHEMES
+from arlow_trainer.storage.store import SCHEMES
 
 HEAD = {
     "apiVersion": "arlow.dev/v1alpha1",

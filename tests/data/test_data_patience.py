@@ -157,7 +157,7 @@ def test_a_librarys_own_error_is_waited_for(waits: list[float]) -> None:
 @pytest.mark.parametrize("defect", [KeyError(-1), AssertionError(), MemoryError()])
 def test_a_defect_stays_one(waits: list[float], defect: Exception) -> None:
     with pytest.raises(type(defect)):
-        remote.patiently("x", failing(defect))
+        remote.with_retries("x", failing(defect))
     assert waits == []
 
 

@@ -19,7 +19,8 @@ import pytest
 from arlow_trainer.config import ConfigError, DataSection, ModelSection, SourceSection
 from arlow_trainer.config.errors import DataError
 from arlow_trainer.data import Modality, Source, StepBatch, StepLoader, open_source
-from arlow_trainer.data.loader import token_costs, workers_per_rank
+from arlow_trainer.data.loader import token_costs
+from arlow_trainer.data.worker_processes import workers_per_rank
 
 GLOBAL_BATCH = 12
 MODEL = ModelSection(depth=1, embed_dim=32, num_heads=2, hidden_size=32)

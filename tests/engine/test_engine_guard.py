@@ -11,7 +11,7 @@ from engine_cases import build_runner, samples, weights
 
 from arlow_trainer.config.errors import NonFiniteError
 from arlow_trainer.engine import FiniteGuard, Ranks, StepRunner
-from arlow_trainer.engine.guard import MOST_IN_A_ROW, first_non_finite
+from arlow_trainer.engine.guard import MAX_IN_A_ROW, first_non_finite_module
 from arlow_trainer.engine.step import LossSums
 
 
@@ -55,21 +55,21 @@ def test_one_step(
 def test_many_steps_in_a_row(alone: Ranks, finite: bool, scale: float | None, ends: bool) -> None:
     told: list[str] = []
     guard = FiniteGuard(outcome(finite, scale), alone, told.append)
-    for step in range(MOST_IN_A_ROW - 1):
+    for step in range(MAX_IN_A_ROW - 1):
         guard.after_step(step, False, [samples(1)])
     if ends:
-        with pytest.raises(NonFiniteError, match=f"{MOST_IN_A_ROW} steps in a row"):
-            guard.after_step(MOST_IN_A_ROW, False, [samples(1)])
+        with pytest.raises(NonFiniteError, match=f"{MAX_IN_A_ROW} steps in a row"):
+            guard.after_step(MAX_IN_A_ROW, False, [samples(1)])
     else:
-        guard.after_step(MOST_IN_A_ROW, False, [samples(1)])
-    assert guard.overflows == MOST_IN_A_ROW
-    assert len(told) == (MOST_IN_A_ROW if ends else 0), "the last one too, before the run ends"
+        guard.after_step(MAX_IN_A_ROW, False, [samples(1)])
+    assert guard.overflows == MAX_IN_A_ROW
+    assert len(told) == (MAX_IN_A_ROW if ends else 0), "the last one too, before the run ends"
 
 
 def test_a_step_that_is_applied_breaks_the_row(alone: Ranks) -> None:
     guard = FiniteGuard(outcome(False, None), alone, lambda text: None)
-    for step in range(3 * MOST_IN_A_ROW):
-        guard.after_step(step, step % MOST_IN_A_ROW == 0, [samples(1)])
+    for step in range(3 * MAX_IN_A_ROW):
+        guard.after_step(step, step % MAX_IN_A_ROW == 0, [samples(1)])
 
 
 @pytest.mark.parametrize(
@@ -81,14 +81,14 @@ def test_the_first_non_finite_module_is_named(alone: Ranks, name: str) -> None:
     whole = runner.engine.module
     next(whole.get_submodule(name).parameters()).data.view(-1)[0] = float("inf")
     hooks = [dict(module._forward_hooks) for module in whole.modules()]
-    found = first_non_finite(whole, lambda: runner.losses(samples(2)))
+    found = first_non_finite_module(whole, lambda: runner.losses(samples(2)))
     assert found == f"module {name}"
     assert [dict(module._forward_hooks) for module in whole.modules()] == hooks
 
 
 def test_nothing_is_named_where_all_is_finite(alone: Ranks) -> None:
     runner = build_runner(2)
-    assert first_non_finite(runner.engine.module, lambda: runner.losses(samples(2))) is None
+    assert first_non_finite_module(runner.engine.module, lambda: runner.losses(samples(2))) is None
 
 
 def test_a_broken_tower_ends_the_run_with_its_module_and_its_weights_kept(alone: Ranks) -> None:
@@ -101,14 +101,14 @@ def test_a_broken_tower_ends_the_run_with_its_module_and_its_weights_kept(alone:
     runner.engine.module.tower.blocks[2].attn.proj.bias.data[0] = float("nan")
     before = weights(runner)
     batch = [samples(1, first=8), samples(1, 4, first=9)]
-    for step in range(1, MOST_IN_A_ROW):
+    for step in range(1, MAX_IN_A_ROW):
         applied = runner.step(step, batch)
         assert not applied
         guard.after_step(step, applied, batch)
         assert "module tower.blocks.2.attn.proj on samples [8]" in told[-1]
-    runner.step(MOST_IN_A_ROW, batch)
+    runner.step(MAX_IN_A_ROW, batch)
     with pytest.raises(NonFiniteError, match=r"module tower\.blocks\.2\.attn\.proj"):
-        guard.after_step(MOST_IN_A_ROW, False, batch)
+        guard.after_step(MAX_IN_A_ROW, False, batch)
     after = weights(runner)
     assert all(torch.equal(before[name].nan_to_num(), after[name].nan_to_num()) for name in before)
 

@@ -18,7 +18,7 @@ from arlow_trainer.engine import (
     learning_rate,
     read_shards,
 )
-from arlow_trainer.engine.timing import PhaseClock
+from arlow_trainer.engine.step import PhaseClock
 from arlow_trainer.mae import visible_unit_batch
 
 

@@ -12,23 +12,23 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from stored_run import tiny_run
 
-from arlow_trainer.checkpoint.store import Store
 from arlow_trainer.config import SourceSection
 from arlow_trainer.data import Modality, Source, open_source
 from arlow_trainer.engine import build_autoencoder
 from arlow_trainer.pictures.drawing import DESCRIPTION
-from arlow_trainer.pictures.gallery import Painted, painted
-from arlow_trainer.pictures.painter import MOST_WAITING, Painter
+from arlow_trainer.pictures.painter import MAX_WAITING, Painter
+from arlow_trainer.pictures.stored import StoredPicture, list_pictures
+from arlow_trainer.storage.store import Store
+from support.stored_run import tiny_run
 
 RUN = tiny_run()
 
 
 @pytest.fixture
-def sources(photograph: Path, film: Path, tmp_path: Path) -> dict[Modality, Source]:
+def sources(photograph: Path, video_file: Path, tmp_path: Path) -> dict[Modality, Source]:
     found: dict[Modality, Source] = {}
-    media: list[tuple[Modality, Path]] = [("image", photograph), ("video", film)]
+    media: list[tuple[Modality, Path]] = [("image", photograph), ("video", video_file)]
     for modality, path in media:
         folder = tmp_path / modality
         folder.mkdir()
@@ -64,11 +64,11 @@ def test_pictures_of_both_modalities_are_kept_by_step(
             for parameter in module.decoder.head.parameters():
                 parameter.zero_()
         painter.paint(module, 1000)
-    assert painted(store) == [
-        Painted(0, "image", "pictures/step-0-image.png"),
-        Painted(0, "video", "pictures/step-0-video.png"),
-        Painted(1000, "image", "pictures/step-1000-image.png"),
-        Painted(1000, "video", "pictures/step-1000-video.png"),
+    assert list_pictures(store) == [
+        StoredPicture(0, "image", "pictures/step-0-image.png"),
+        StoredPicture(0, "video", "pictures/step-0-video.png"),
+        StoredPicture(1000, "image", "pictures/step-1000-image.png"),
+        StoredPicture(1000, "video", "pictures/step-1000-video.png"),
     ]
     words = described(store, "pictures/step-1000-image.png")
     assert "astronaut.png" in words
@@ -87,7 +87,7 @@ def test_half_precision_weights_are_painted(
     store = Store(str(tmp_path / "run"))
     with Painter(RUN, store, sources) as painter:
         painter.paint(build_autoencoder(RUN.spec.training).to(torch.bfloat16), 7)
-    assert [each.step for each in painted(store)] == [7, 7]
+    assert [each.step for each in list_pictures(store)] == [7, 7]
 
 
 def test_a_slow_store_does_not_hold_a_step(
@@ -98,11 +98,11 @@ def test_a_slow_store_does_not_hold_a_step(
     painter.paint(module, 0)
     while not painter._waiting.empty():
         time.sleep(0.01)
-    for step in range(1, MOST_WAITING + 3):
+    for step in range(1, MAX_WAITING + 3):
         painter.paint(module, step)
     store.free.set()
     painter.close()
-    assert [each.step for each in painted(store)] == list(range(MOST_WAITING + 1))
+    assert [each.step for each in list_pictures(store)] == list(range(MAX_WAITING + 1))
     assert caplog.text.count("the store is slow") == 2
 
 
@@ -112,18 +112,18 @@ def test_a_store_that_hangs_does_not_hold_the_end(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("arlow_trainer.pictures.painter.CLOSE_SECONDS", 0.5)
+    monkeypatch.setattr("arlow_trainer.pictures.painter.CLOSE_TIMEOUT_S", 0.5)
     store, module = HeldStore(str(tmp_path / "run")), build_autoencoder(RUN.spec.training)
     painter = Painter(RUN, store, {"image": sources["image"]})
     painter.paint(module, 0)
     while not painter._waiting.empty():
         time.sleep(0.01)
-    for step in range(1, MOST_WAITING + 1):
+    for step in range(1, MAX_WAITING + 1):
         painter.paint(module, step)
     start = time.monotonic()
     painter.close()
     assert 0.4 < time.monotonic() - start < 5
-    assert f"the last pictures ({MOST_WAITING + 1}) are not kept" in caplog.text
+    assert f"the last pictures ({MAX_WAITING + 1}) are not kept" in caplog.text
     store.free.set()
 
 
@@ -145,7 +145,7 @@ def test_a_set_without_a_readable_sample_is_left_out(
     store = Store(str(tmp_path / "run"))
     with caplog.at_level(logging.WARNING), Painter(RUN, store, sources) as painter:
         painter.paint(build_autoencoder(RUN.spec.training), 5)
-    assert [each.modality for each in painted(store)] == ["video"]
+    assert [each.modality for each in list_pictures(store)] == ["video"]
     assert "no pictures of images" in caplog.text
 
 
@@ -163,4 +163,4 @@ def test_other_files_beside_the_pictures_are_passed_over(tmp_path: Path) -> None
     store = Store(str(tmp_path))
     for name in ("step-20-image.png", "step-3-image.png", "step-x-image.png", "notes.txt"):
         store.write_bytes(f"pictures/{name}", b"")
-    assert [each.step for each in painted(store)] == [3, 20]
+    assert [each.step for each in list_pictures(store)] == [3, 20]

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import yaml
 
-from arlow_trainer.checkpoint.store import Store
 from arlow_trainer.config import ProbeSection, SourceSection
 from arlow_trainer.data.idx import read_idx
 from arlow_trainer.probe import run_probe
 from arlow_trainer.probe.results import table_rows
+from arlow_trainer.storage.store import Store
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 COUNTS = {"train": 10_000, "t10k": 2_000}
-LONGEST_S = 400
+TIMEOUT_S = 400
 
 TRAINING = {
     "preset": "tiny",
@@ -57,7 +57,7 @@ needs_fashion_mnist = pytest.mark.skipif(
 
 def arlow(*words: object) -> str:
     command = [str(Path(sys.executable).with_name("arlow")), *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_S)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from training_runs import EVERY, STEPS, Ended, Media, Process, TrainingRun, interrupt
 
-from probe.class_folders import write_folders
+from support.class_folders import write_folders
 
 PICTURES = 20
 GLOBAL_BATCH = 8

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from training_runs import LONGEST_S, Media, Process, TrainingRun, interrupt
+from training_runs import TIMEOUT_S, Media, Process, TrainingRun, interrupt
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -71,7 +71,7 @@ def test_a_stop_while_data_is_opened_is_heard_at_once(media: Media, tmp_path: Pa
         url = f"http://127.0.0.1:{mute.getsockname()[1]}/images"
         run = TrainingRun(tmp_path, media)
         with run.running(2, f"data.images.path={url}") as process:
-            mute.settimeout(LONGEST_S)
+            mute.settimeout(TIMEOUT_S)
             connection, _ = mute.accept()
             before = time.monotonic()
             ended = interrupt(process)

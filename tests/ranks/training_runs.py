@@ -21,7 +21,7 @@ import yaml
 from safetensors.torch import load_file
 
 STEPS, EVERY = 40, 5
-LONGEST_S = 240.0
+TIMEOUT_S = 240.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Process:
     def ended(self) -> Ended:
         """Waits for the end."""
         try:
-            return Ended(self.popen.wait(LONGEST_S), self.log)
+            return Ended(self.popen.wait(TIMEOUT_S), self.log)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the command does not end:\n{self.log}") from None
 
@@ -92,7 +92,7 @@ class Process:
 
     def wait_for(self, what: Callable[[], bool]) -> None:
         """Waits until something is true, while the command runs."""
-        deadline = time.monotonic() + LONGEST_S
+        deadline = time.monotonic() + TIMEOUT_S
         while not what():
             assert self.popen.poll() is None, f"ended with {self.popen.returncode}:\n{self.log}"
             assert time.monotonic() < deadline, f"it does not happen:\n{self.log}"

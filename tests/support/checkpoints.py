@@ -6,8 +6,8 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from arlow_trainer.checkpoint.store import Store
 from arlow_trainer.checkpoint.writer import BackgroundWriter, FileWriter, SaveEvent
+from arlow_trainer.storage.store import Store
 
 
 def new_attempt() -> str:

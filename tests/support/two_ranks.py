@@ -11,7 +11,7 @@ from typing import Any
 
 from arlow_trainer.engine import Ranks
 
-LONGEST_S = 180.0
+TIMEOUT_S = 180.0
 
 
 def on_two_ranks(act: Callable[..., Any], *arguments: object) -> list[Any]:
@@ -32,10 +32,10 @@ def on_two_ranks(act: Callable[..., Any], *arguments: object) -> list[Any]:
         process.start()
     try:
         for receiver, _ in pipes:
-            assert receiver.poll(LONGEST_S), "the ranks do not answer"
+            assert receiver.poll(TIMEOUT_S), "the ranks do not answer"
         found = [receiver.recv() for receiver, _ in pipes]
         for process in group:
-            process.join(LONGEST_S)
+            process.join(TIMEOUT_S)
             assert process.exitcode == 0
         return found
     finally:

@@ -26,8 +26,8 @@ ABSENT = ["arlow_loss_scale", "arlow_gpu_memory_bytes", "arlow_probe_accuracy"]
 LAUNCH = """
 import sys
 from arlow_trainer.config import load_run
-from arlow_trainer.launch import launch
-from arlow_trainer.options import TrainOptions
+from arlow_trainer.run.launch import launch
+from arlow_trainer.run.options import TrainOptions
 
 launch(load_run(sys.argv[1]), 2, TrainOptions(port=int(sys.argv[2]), live=False))
 """

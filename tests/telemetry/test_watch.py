@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 from telemetry_reports import make_readout, make_report
 
-from arlow_trainer.checkpoint.lines import StoredLines
-from arlow_trainer.checkpoint.store import Store
 from arlow_trainer.config import ExitCode, RunStatus
 from arlow_trainer.config.status import LossPoint
+from arlow_trainer.storage.jsonl import StoredLines
+from arlow_trainer.storage.store import Store
 from arlow_trainer.telemetry import HISTORY_FILE, STATUS_FILE, Telemetry
 from arlow_trainer.telemetry.status_source import NoAnswer, endpoint, is_endpoint, parse_status
-from arlow_trainer.telemetry.watch import MOST_LOSSES, View, ended, line, missed, note, seen
+from arlow_trainer.telemetry.watch import MAX_LOSSES, View, ended, line, missed, note, seen
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 Start = Callable[..., Telemetry]
@@ -49,9 +49,9 @@ def test_the_curve_goes_on_over_a_restart() -> None:
 
 
 def test_a_long_curve_is_thinned() -> None:
-    view = View(losses=tuple(points(*range(MOST_LOSSES))))
-    view = seen(view, status(recent_losses=points(MOST_LOSSES)))
-    assert len(view.losses) == MOST_LOSSES // 2 + 1
+    view = View(losses=tuple(points(*range(MAX_LOSSES))))
+    view = seen(view, status(recent_losses=points(MAX_LOSSES)))
+    assert len(view.losses) == MAX_LOSSES // 2 + 1
 
 
 @pytest.mark.parametrize(

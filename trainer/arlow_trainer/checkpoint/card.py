@@ -6,9 +6,8 @@ from typing import Any
 
 import yaml
 
+from arlow_trainer.checkpoint.training_state import TrainingState
 from arlow_trainer.config import ArlowPretrain, SourceSection
-
-from .training_state import TrainingState
 
 
 def model_card(run: ArlowPretrain, state: TrainingState, parameters: int) -> str:

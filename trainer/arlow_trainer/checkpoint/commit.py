@@ -17,8 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from arlow_trainer.checkpoint.explain import MissingObject, local_error
-from arlow_trainer.checkpoint.failures import Failure, classify, describe
 from arlow_trainer.checkpoint.layout import (
     MANIFEST,
     PARTS,
@@ -30,11 +28,13 @@ from arlow_trainer.checkpoint.layout import (
     part_key,
 )
 from arlow_trainer.checkpoint.staging import Staging
-from arlow_trainer.checkpoint.store import Store
 from arlow_trainer.config.errors import ArlowError, StoreError
+from arlow_trainer.storage.errors import MissingObject, local_error
+from arlow_trainer.storage.failures import Failure, classify, describe
+from arlow_trainer.storage.store import Store
 
 POLL_FIRST_S = 0.05
-POLL_LONGEST_S = 2.0
+MAX_POLL_S = 2.0
 
 # What becomes of a save that fails on some rank: rank 0's last word on it.
 _COMMITTED, _VOID, _UNKNOWN = "committed", "void", "unknown"
@@ -47,7 +47,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-class Board(Protocol):
+class KeyValueStore(Protocol):
     """Where ranks leave each other words; independent of the store, which may be what failed.
 
     The methods are called from the worker thread and must not block for long.
@@ -94,7 +94,7 @@ class Committer:
         rank: int,
         ranks: int,
         attempt: str,
-        board: Board | None,
+        board: KeyValueStore | None,
         staging: Path | None,
         commit_timeout_s: float,
     ) -> None:
@@ -123,7 +123,7 @@ class Committer:
                 return self._await_commit(save, records)
             size = self._commit(save, records)
         except Exception as error:
-            failure = in_words(error, self._store.url_of(checkpoint_name(save.step)))
+            failure = as_arlow_error(error, self._store.url_of(checkpoint_name(save.step)))
             if failure is not error:
                 failure.__cause__ = error
         else:
@@ -165,7 +165,7 @@ class Committer:
         except ArlowError:
             raise
         except Exception as error:
-            raise in_words(error, staged) from error
+            raise as_arlow_error(error, staged) from error
         finally:
             staged.unlink(missing_ok=True)
         return FileRecord(size=size, sha256=sha256)
@@ -269,7 +269,7 @@ class Committer:
                     "Look at the other ranks' logs; the checkpoints before it are intact."
                 )
             self._abandoned.wait(pause)
-            pause = min(2 * pause, POLL_LONGEST_S)
+            pause = min(2 * pause, MAX_POLL_S)
 
     def _check_others(self, save: Save) -> None:
         folder = self._store.url_of(checkpoint_name(save.step))
@@ -337,7 +337,7 @@ class Committer:
             log.warning("other ranks are not told %r", words, exc_info=True)
 
 
-def in_words(error: Exception, what: Path | str) -> ArlowError:
+def as_arlow_error(error: Exception, what: Path | str) -> ArlowError:
     """An ArlowError as it is; another one as a failure of the disk under `what`, or a defect."""
     if isinstance(error, ArlowError):
         return error

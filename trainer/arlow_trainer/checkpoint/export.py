@@ -12,6 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
+from arlow_trainer.checkpoint.card import model_card
+from arlow_trainer.checkpoint.reader import download, read_manifest
+from arlow_trainer.checkpoint.training_state import TRAINING_STATE, TrainingState
 from arlow_trainer.config import ArlowPretrain, ModelSection
 from arlow_trainer.model import (
     ArlowImageProcessor,
@@ -19,11 +22,7 @@ from arlow_trainer.model import (
     ArlowVideoProcessor,
     ArlowVLVisionModel,
 )
-
-from .card import model_card
-from .reader import download, read_manifest
-from .store import Store
-from .training_state import TRAINING_STATE, TrainingState
+from arlow_trainer.storage.store import Store
 
 TOWER = "vision_encoder"
 IMAGE_PROCESSOR = "image_processor"

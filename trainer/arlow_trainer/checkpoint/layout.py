@@ -17,9 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 PARTS = "parts"
-LEASE = "lease.json"
-EVENTS = "events.jsonl"
-PICTURES = "pictures"
 
 _CHECKPOINT = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from arlow_trainer.checkpoint.layout import checkpoint_name, manifest_key
 from arlow_trainer.checkpoint.reader import Problem, list_checkpoints, verify
 from arlow_trainer.checkpoint.retention import plan_leftovers, plan_retention
-from arlow_trainer.checkpoint.store import Store
+from arlow_trainer.storage.store import Store
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from arlow_trainer.checkpoint.explain import MissingObject
 from arlow_trainer.checkpoint.layout import (
     MANIFEST,
     FileRecord,
@@ -20,11 +19,12 @@ from arlow_trainer.checkpoint.layout import (
     checkpoint_step,
     manifest_key,
 )
-from arlow_trainer.checkpoint.store import Store
 from arlow_trainer.config.errors import StoreError
+from arlow_trainer.storage.errors import MissingObject
+from arlow_trainer.storage.store import Store
 
 READERS = 4
-MOST_NAMED = 3
+MAX_NAMED = 3
 
 log = logging.getLogger(__name__)
 
@@ -242,8 +242,8 @@ def _device_failed(store: Store, error: StoreError) -> bool:
 
 
 def _first_of(damaged: list[str]) -> str:
-    more = len(damaged) - MOST_NAMED
-    return "; ".join(damaged[:MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
+    more = len(damaged) - MAX_NAMED
+    return "; ".join(damaged[:MAX_NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _difference(record: FileRecord, size: int, sha256: str) -> str:

@@ -9,6 +9,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from arlow_trainer.checkpoint.export import (
+    CARD,
+    DECODER,
+    TOWER,
+    WEIGHTS,
+    card_file,
+    decoder_config,
+    fixed_files,
+    weights_file,
+)
+from arlow_trainer.checkpoint.layout import checkpoint_name
+from arlow_trainer.checkpoint.reader import download
+from arlow_trainer.checkpoint.training_state import TRAINING_STATE, TrainingState
+from arlow_trainer.checkpoint.writer import BackgroundWriter, FileWriter, SaveEvent
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.errors import ArlowError
 from arlow_trainer.engine import (
@@ -22,24 +36,9 @@ from arlow_trainer.engine import (
     restore_loss_scaler,
     shard_name,
 )
+from arlow_trainer.storage.store import Store
 
-from .export import (
-    CARD,
-    DECODER,
-    TOWER,
-    WEIGHTS,
-    card_file,
-    decoder_config,
-    fixed_files,
-    weights_file,
-)
-from .layout import checkpoint_name
-from .reader import download
-from .store import Store
-from .training_state import TRAINING_STATE, TrainingState
-from .writer import BackgroundWriter, FileWriter, SaveEvent
-
-MOST_FAILED = 3
+MAX_FAILED_SAVES = 3
 
 
 class CheckpointSaver:
@@ -88,7 +87,7 @@ class CheckpointSaver:
         `skipped` gives for each broken file that was skipped so far the reason.
 
         Waits first for the save before this one. A failed save was told to `on_event`, and the run
-        goes on: `MOST_FAILED` of them in a row raise the last one's ArlowError.
+        goes on: `MAX_FAILED_SAVES` of them in a row raise the last one's ArlowError.
         """
         start = time.perf_counter()
         self._settle()
@@ -134,7 +133,7 @@ class CheckpointSaver:
             self._failed = 0
         except ArlowError:
             self._failed += 1
-            if self._failed >= MOST_FAILED:
+            if self._failed >= MAX_FAILED_SAVES:
                 raise
 
     def __enter__(self) -> CheckpointSaver:

@@ -8,8 +8,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from arlow_trainer.checkpoint.explain import local_error
-from arlow_trainer.checkpoint.store import Store
+from arlow_trainer.storage.errors import local_error
+from arlow_trainer.storage.store import Store
 
 
 class Staging:

@@ -13,10 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from arlow_trainer.checkpoint.commit import Board, Committer, FileWriter, Save, in_words
+from arlow_trainer.checkpoint.commit import (
+    Committer,
+    FileWriter,
+    KeyValueStore,
+    Save,
+    as_arlow_error,
+)
 from arlow_trainer.checkpoint.layout import check_file_name, checkpoint_name
-from arlow_trainer.checkpoint.store import Store
 from arlow_trainer.config.errors import ArlowError
+from arlow_trainer.storage.store import Store
 
 __all__ = ["BackgroundWriter", "FileWriter", "SaveEvent"]
 
@@ -58,7 +64,7 @@ class BackgroundWriter:
         attempt: str,
         on_event: Callable[[SaveEvent], None],
         *,
-        board: Board | None = None,
+        board: KeyValueStore | None = None,
         staging: Path | None = None,
         commit_timeout_s: float = COMMIT_TIMEOUT_S,
     ) -> None:
@@ -161,7 +167,7 @@ class BackgroundWriter:
             try:
                 size = self._committer.save(save)
             except Exception as error:
-                failure = in_words(error, self._store.url_of(checkpoint_name(save.step)))
+                failure = as_arlow_error(error, self._store.url_of(checkpoint_name(save.step)))
                 log.error("%s is not saved: %s", checkpoint_name(save.step), failure)
             self._report(save, size, failure)
             with self._changed:

@@ -1,5 +1,5 @@
 """The command `arlow`."""
 
-from .app import app, main
+from arlow_trainer.cli.app import app, main
 
 __all__ = ["app", "main"]

@@ -14,19 +14,18 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from arlow_trainer.cli.checkpoints import checkpoints_app
+from arlow_trainer.cli.config import config_app
+from arlow_trainer.cli.console import print_error, print_note
+from arlow_trainer.cli.curves import curves
+from arlow_trainer.cli.data import data_app
+from arlow_trainer.cli.export import export
+from arlow_trainer.cli.probe import probe
+from arlow_trainer.cli.reconstruct import reconstruct
+from arlow_trainer.cli.report import report
+from arlow_trainer.cli.train import train
+from arlow_trainer.cli.watch import watch
 from arlow_trainer.config.errors import ArlowError, ExitCode, Interrupted
-
-from .checkpoints import checkpoints_app
-from .config import config_app
-from .console import tell_failure, tell_note
-from .curves import curves
-from .data import data_app
-from .export import export
-from .probe import probe
-from .reconstruct import reconstruct
-from .report import report
-from .train import train
-from .watch import watch
 
 KEYBOARD_INTERRUPT = 130
 
@@ -39,7 +38,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            tell_failure("interrupted")
+            print_error("interrupted")
             raise typer.Exit(KEYBOARD_INTERRUPT) from None
 
 
@@ -86,18 +85,18 @@ def main() -> None:
     try:
         app()
     except Interrupted as error:
-        tell_note(str(error))
+        print_note(str(error))
         sys.exit(error.exit_code)
     except ArlowError as error:
-        tell_failure(str(error))
+        print_error(str(error))
         sys.exit(error.exit_code)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            tell_failure(f"the disk is full: {error}; free some space and run the command again")
+            print_error(f"the disk is full: {error}; free some space and run the command again")
             sys.exit(ExitCode.STORE)
         logging.getLogger("arlow").exception("arlow failed on a defect of its own")
-        tell_failure(
+        print_error(
             f"a defect of Arlow itself: {type(error).__name__}: {error}\n"
             "please report it with the traceback in the log and the command you ran"
         )
-        sys.exit(ExitCode.DEFECT)
+        sys.exit(ExitCode.INTERNAL)

@@ -9,9 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from arlow_trainer.cli.console import print_error, print_warning
 from arlow_trainer.config.errors import ExitCode
-
-from .console import tell_failure, tell_warning
 
 if TYPE_CHECKING:
     from arlow_trainer.checkpoint.reader import CheckpointInfo
@@ -32,7 +31,7 @@ def ls(url: RunUrl) -> None:
     Ends with exit code 74 where there are none, finished or not.
     """
     from arlow_trainer.checkpoint.reader import list_checkpoints
-    from arlow_trainer.checkpoint.store import Store
+    from arlow_trainer.storage.store import Store
 
     table = Table(box=None, pad_edge=False)
     for name in ("STEP", "STATE", "SIZE", "CREATED (UTC)", "URI"):
@@ -60,7 +59,7 @@ def verify(
     is no checkpoint and only named.
     """
     from arlow_trainer.checkpoint import reader
-    from arlow_trainer.checkpoint.store import Store
+    from arlow_trainer.storage.store import Store
 
     store = Store(url)
     steps = _finished(reader.list_checkpoints(store)) if step is None else [step]
@@ -70,7 +69,7 @@ def verify(
     for number in steps:
         problems = reader.verify(store, number)
         for problem in problems:
-            tell_failure(f"checkpoint-{number}: {problem}")
+            print_error(f"checkpoint-{number}: {problem}")
         damaged = damaged or bool(problems)
         if not problems:
             typer.echo(f"checkpoint-{number}: every byte is as it was written")
@@ -79,7 +78,7 @@ def verify(
 
 
 def _none(url: str) -> typer.Exit:
-    tell_failure(f"{url} holds no checkpoints: check the URL, which ends in the run's name")
+    print_error(f"{url} holds no checkpoints: check the URL, which ends in the run's name")
     return typer.Exit(int(ExitCode.STORE))
 
 
@@ -87,7 +86,7 @@ def _finished(found: list[CheckpointInfo]) -> list[int]:
     """Returns the steps that have a manifest; tells of the others, which are no checkpoints."""
     for info in found:
         if info.unfinished:
-            tell_warning(f"checkpoint-{info.step}: being written, or never finished")
+            print_warning(f"checkpoint-{info.step}: being written, or never finished")
     return [info.step for info in found if not info.unfinished]
 
 

@@ -6,11 +6,10 @@ from typing import Annotated
 
 import typer
 
+from arlow_trainer.cli.console import print_error, print_warning
+from arlow_trainer.cli.options import Overrides, RunSource, complete_run
 from arlow_trainer.config import ConfigError, advise, known_set_size, load_run, to_yaml
 from arlow_trainer.config.reference import json_schema
-
-from .console import tell_failure, tell_warning
-from .options import Overrides, RunSource, complete_run
 
 config_app = typer.Typer(help="Show and check what a run is.", no_args_is_help=True)
 
@@ -37,11 +36,11 @@ def validate(
         try:
             run = load_run(file, overrides or ())
         except ConfigError as error:
-            tell_failure(str(error))
+            print_error(str(error))
             failed = error
             continue
         for warning in advise(run, known_set_size(run)):
-            tell_warning(f"{file}: {warning}")
+            print_warning(f"{file}: {warning}")
         typer.echo(f"{file}: valid")
     if failed:
         raise typer.Exit(int(failed.exit_code))

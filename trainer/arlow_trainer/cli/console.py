@@ -6,17 +6,17 @@ from rich.console import Console
 from rich.text import Text
 
 
-def tell_failure(message: str) -> None:
+def print_error(message: str) -> None:
     """Writes a failure to stderr, every line of its message whole."""
     _tell("error", "bold red", message)
 
 
-def tell_warning(message: str) -> None:
+def print_warning(message: str) -> None:
     """Writes a warning to stderr."""
     _tell("warning", "bold yellow", message)
 
 
-def tell_note(message: str) -> None:
+def print_note(message: str) -> None:
     """Writes to stderr what ended otherwise than a reader may expect, and yet well."""
     _tell("note", "bold", message)
 

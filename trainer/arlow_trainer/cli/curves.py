@@ -17,10 +17,9 @@ def curves(
     ),
 ) -> None:
     """Draw a run's loss, learning rate and throughput."""
-    from arlow_trainer.pictures.curves import curves_png, read_curve
-    from arlow_trainer.pictures.location import open_url
-
-    from .files import check_ending, write_file
+    from arlow_trainer.checkpoint.location import open_url
+    from arlow_trainer.cli.files import check_ending, write_file
+    from arlow_trainer.report.curves import curves_png, read_curve
 
     check_ending(out, ".png")
     store, _ = open_url(url)

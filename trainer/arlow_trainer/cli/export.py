@@ -23,7 +23,7 @@ def export(
     """
     from arlow_trainer.checkpoint.export import export as copy
     from arlow_trainer.checkpoint.reader import newest_valid
-    from arlow_trainer.checkpoint.store import Store
+    from arlow_trainer.storage.store import Store
 
     store = Store(url)
     if step is None:

@@ -56,11 +56,10 @@ def probe(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from arlow_trainer.checkpoint.location import open_url
+    from arlow_trainer.cli.console import print_warning
     from arlow_trainer.config import ProbeSection, SourceSection
-    from arlow_trainer.pictures.location import open_url
     from arlow_trainer.probe.evaluate import keep, records, run_probe
-
-    from .console import tell_warning
 
     if not sys.stderr.isatty():
         disable_progress_bars()
@@ -89,7 +88,7 @@ def probe(
             lambda done, total: bar.update(task, completed=done, total=total),
         )
     if probed.broken:
-        tell_warning(f"{data}: {probed.broken} pictures cannot be decoded and are left out")
+        print_warning(f"{data}: {probed.broken} pictures cannot be decoded and are left out")
     lines = records(probed)
     if as_json:
         for line in lines:

@@ -34,15 +34,14 @@ def reconstruct(
 
     Writes original, masked and reconstruction side by side, and tells how near they came.
     """
+    from arlow_trainer.checkpoint.load import load_autoencoder
+    from arlow_trainer.checkpoint.location import open_url
+    from arlow_trainer.cli.files import check_ending, write_file
     from arlow_trainer.config.errors import DataError
     from arlow_trainer.pictures.drawing import draw, png
-    from arlow_trainer.pictures.load import load_autoencoder
-    from arlow_trainer.pictures.location import open_url
     from arlow_trainer.pictures.reconstruction import notes, panels
     from arlow_trainer.pictures.reconstruction import reconstruct as predict
     from arlow_trainer.pictures.samples import check_mask_ratio, read_file
-
-    from .files import check_ending, write_file
 
     if not media.is_file():
         why = "is a folder" if media.is_dir() else "no such file"

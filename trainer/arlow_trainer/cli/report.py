@@ -21,12 +21,11 @@ def report(
     Reconstructions over time, curves, throughput, probe results, data and model card, checkpoints,
     events and configuration.
     """
-    from arlow_trainer.pictures.location import open_url
-    from arlow_trainer.pictures.record import read_record
-    from arlow_trainer.pictures.report import page
+    from arlow_trainer.checkpoint.location import open_url
+    from arlow_trainer.cli.files import check_ending, write_file
+    from arlow_trainer.report.page import page
+    from arlow_trainer.report.record import read_record
     from arlow_trainer.telemetry.display import utc_now
-
-    from .files import check_ending, write_file
 
     check_ending(out, ".html")
     content = page(read_record(*open_url(url)), utc_now()).encode()

@@ -6,10 +6,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from arlow_trainer.cli.options import Overrides, RunSource
 from arlow_trainer.config import load_run
-from arlow_trainer.options import TrainOptions
-
-from .options import Overrides, RunSource
+from arlow_trainer.run.options import TrainOptions
 
 
 def train(
@@ -37,6 +36,6 @@ def train(
     there. Every exit code is listed in docs/configuration.md.
     """
     manifest = load_run(run, overrides or ())
-    from arlow_trainer.launch import launch
+    from arlow_trainer.run.launch import launch
 
     launch(manifest, ranks, TrainOptions(port, live, log))

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Overrides, complete_run
+from arlow_trainer.cli.options import Overrides, complete_run
 
 if TYPE_CHECKING:
-    from arlow_trainer.checkpoint.store import Store
     from arlow_trainer.config.status import LossPoint
+    from arlow_trainer.storage.store import Store
 
 ENDPOINT_INTERVAL_S = 1.0
 STORE_INTERVAL_S = 5.0
@@ -52,7 +52,7 @@ def watch(
     if is_endpoint(target):
         fetch, interval, earlier = endpoint(target), ENDPOINT_INTERVAL_S, []
     else:
-        from arlow_trainer.checkpoint.store import Store
+        from arlow_trainer.storage.store import Store
 
         store = Store(_run_url(target, overrides))
         fetch = published(lambda: store.read_bytes(STATUS_FILE), store.url_of(STATUS_FILE))
@@ -89,9 +89,9 @@ def _run_url(target: str, overrides: list[str] | None) -> str:
 
 def _earlier_losses(store: Store) -> list[LossPoint]:
     """The curve that the run has left so far; none where there is none yet."""
-    from arlow_trainer.checkpoint.lines import read_lines
     from arlow_trainer.config.errors import StoreError
     from arlow_trainer.config.status import LossPoint
+    from arlow_trainer.storage.jsonl import read_lines
     from arlow_trainer.telemetry import HISTORY_FILE, read_history
 
     try:

@@ -1,9 +1,9 @@
 """What a run is. Imports neither torch nor transformers: the operator's image has neither."""
 
-from .advice import advise, known_set_size, steps_per_epoch, total_steps
-from .errors import ArlowError, ConfigError, ExitCode
-from .load import load_run, to_yaml, validate
-from .models import (
+from arlow_trainer.config.advice import advise, known_set_size, steps_per_epoch, total_steps
+from arlow_trainer.config.errors import ArlowError, ConfigError, ExitCode
+from arlow_trainer.config.load import load_run, to_yaml, validate
+from arlow_trainer.config.models import (
     ArlowPretrain,
     DataSection,
     MaeSection,
@@ -13,7 +13,7 @@ from .models import (
     SourceSection,
     TrainingSection,
 )
-from .status import LastCheckpoint, RunStatus
+from arlow_trainer.config.status import LastCheckpoint, RunStatus
 
 __all__ = [
     "ArlowError",

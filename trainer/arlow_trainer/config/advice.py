@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .models import ArlowPretrain
+from arlow_trainer.config.models import ArlowPretrain
 
 # Public sizes of the sets that the default names, so that advice needs no download.
 KNOWN_SIZES = {("ILSVRC/imagenet-1k", "train"): 1_281_167, ("ucf101", "train"): 9_537}

@@ -12,7 +12,7 @@ class ExitCode(IntEnum):
     NON_FINITE = 3
     OUT_OF_MEMORY = 4
     DATA = 65
-    DEFECT = 70
+    INTERNAL = 70
     LEASE = 73
     STORE = 74
     INTERRUPTED = 75
@@ -26,7 +26,7 @@ class ArlowError(Exception):
     The message is one or more lines: what was wrong, where (file, field, key), what to do.
     """
 
-    exit_code: ExitCode = ExitCode.DEFECT
+    exit_code: ExitCode = ExitCode.INTERNAL
 
 
 class ConfigError(ArlowError):

@@ -9,11 +9,11 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from .errors import ConfigError
-from .messages import explain, parse
-from .models import API_VERSION, KIND, ArlowPretrain, RunSpec
-from .presets import PRESETS, lay_under
-from .yaml_text import YamlProblem, read_documents
+from arlow_trainer.config.errors import ConfigError
+from arlow_trainer.config.messages import explain, parse
+from arlow_trainer.config.models import API_VERSION, KIND, ArlowPretrain, RunSpec
+from arlow_trainer.config.presets import PRESETS, apply_preset
+from arlow_trainer.config.yaml_text import YamlProblem, read_documents
 
 
 def load_run(source: str, overrides: Sequence[str] = ()) -> ArlowPretrain:
@@ -103,7 +103,7 @@ def validate(document: dict[str, Any], place: str) -> ArlowPretrain:
     if isinstance(spec, dict):
         training = spec.get("training", {})
         if isinstance(training, dict):
-            document["spec"] = {**spec, "training": lay_under(training)}
+            document["spec"] = {**spec, "training": apply_preset(training)}
     try:
         return parse(document)
     except ValidationError:

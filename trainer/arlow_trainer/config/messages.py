@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from .mismatch import Mismatches
-from .models import INT64_MAX, ArlowPretrain
-from .words import allowed, field_schema, resolve, run_schema
+from arlow_trainer.config.allowed import allowed, field_schema, resolve, run_schema
+from arlow_trainer.config.mismatch import Mismatches
+from arlow_trainer.config.models import INT64_MAX, ArlowPretrain
 
 Path = tuple[str, ...]
 

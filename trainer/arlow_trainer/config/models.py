@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-from .mismatch import Mismatch, refuse
+from arlow_trainer.config.mismatch import Mismatch, refuse
 
 API_VERSION = "arlow.dev/v1alpha1"
 KIND = "ArlowPretrain"

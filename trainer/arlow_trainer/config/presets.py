@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .models import DataSection
+from arlow_trainer.config.models import DataSection
 
 # Written as a user would write them in YAML. The full run is the schema's own defaults.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -45,7 +45,7 @@ def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
-def lay_under(training: Mapping[str, Any]) -> dict[str, Any]:
+def apply_preset(training: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a raw training section with its preset's values under its own.
 
     Where one of the two sets is null and no probability is given, the other is all there is.

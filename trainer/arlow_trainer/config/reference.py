@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import ArlowError, ExitCode
-from .load import load_run
-from .models import API_VERSION, KIND
-from .words import allowed, resolve, run_schema
+from arlow_trainer.config.allowed import allowed, resolve, run_schema
+from arlow_trainer.config.errors import ArlowError, ExitCode
+from arlow_trainer.config.load import load_run
+from arlow_trainer.config.models import API_VERSION, KIND
 
 # The schema's sections in the order of a manifest; all data sets share a table.
 SECTIONS = (
@@ -109,7 +109,7 @@ def _section(path: str) -> str:
 def _exit_codes() -> str:
     meanings: dict[ExitCode, str] = {
         ExitCode.FINISHED: "The run finished, or the command did what it was asked.",
-        ExitCode.DEFECT: "A defect of Arlow itself; the log holds the traceback.",
+        ExitCode.INTERNAL: "A defect of Arlow itself; the log holds the traceback.",
         **{error.exit_code: error.__doc__ or "" for error in ArlowError.__subclasses__()},
     }
     rows = sorted((int(code), _one_line(meaning)) for code, meaning in meanings.items())

@@ -1,15 +1,28 @@
 """Which sample comes when, and how it gets from its file into a micro-batch."""
 
-from .augment import center_view, crop_box, random_view
-from .choice import Choice, Modality, choose, modality_at
-from .deal import deal
-from .decode import clip_frames, decode_clip, decode_image
-from .demo import DemoSet, write_demo_set
-from .loader import MicroBatch, Skipped, StepBatch, StepLoader, token_costs, workers_per_rank
-from .prepare import PreparedSet, prepare_ucf101
-from .sample import BrokenSample, RawSample, Source
-from .shuffle import permute
-from .sources import open_source, open_sources
+from arlow_trainer.data.decode import (
+    BrokenSample,
+    RawSample,
+    Source,
+    center_view,
+    clip_frames,
+    crop_box,
+    decode_clip,
+    decode_image,
+    random_view,
+)
+from arlow_trainer.data.demo import DemoSet, write_demo_set
+from arlow_trainer.data.loader import (
+    MicroBatch,
+    Skipped,
+    StepBatch,
+    StepLoader,
+    token_costs,
+)
+from arlow_trainer.data.order import Choice, Modality, choose, deal, modality_at, permute
+from arlow_trainer.data.prepare import PreparedSet, prepare_ucf101
+from arlow_trainer.data.sources import open_source, open_sources
+from arlow_trainer.data.worker_processes import workers_per_rank
 
 __all__ = [
     "BrokenSample",

@@ -1,20 +1,63 @@
-"""Undecoded samples to RGB pictures and clips."""
+"""A sample from its undecoded bytes to uint8 pixels: decoding, crop and flip."""
 
 from __future__ import annotations
 
 import io
+import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Protocol
 
 import av
+import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .remote import patiently
-from .sample import BrokenSample, RawSample
-from .shuffle import Draw, hash64
+from arlow_trainer.data.order import Draw, hash64, uniform
+from arlow_trainer.data.remote import with_retries
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """An undecoded sample."""
+
+    name: str
+    """What messages call it."""
+    content: bytes | str
+    """The file's bytes, or its path on this machine."""
+
+
+class BrokenSample(Exception):
+    """A sample that cannot be decoded; the run goes on with another."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+class Source(Protocol):
+    """A set of images or videos; picklable, so that decoding processes can open it too."""
+
+    name: str
+    """What messages call the set."""
+
+    def __len__(self) -> int:
+        """Samples of the set."""
+
+    def read(self, position: int) -> RawSample:
+        """Returns one undecoded sample.
+
+        Raises BrokenSample when there is nothing to decode, StoreError when the set is out of reach
+        for minutes, CredentialsError when it refuses access, DataError otherwise.
+        """
+
 
 # Frames that a container may announce beyond what its decoder gives (a packed or dropped B-frame).
 _ANNOUNCED_IN_VAIN = 2
@@ -28,11 +71,11 @@ _QUARTER_TURNS = {
 def decode_image(raw: RawSample) -> Image.Image:
     """Decodes a picture to RGB, upright by its EXIF orientation.
 
-    Raises BrokenSample, or what `patiently` does where its file cannot be read.
+    Raises BrokenSample, or what `with_retries` does where its file cannot be read.
     """
     content = raw.content
     if isinstance(content, str):
-        content = patiently(raw.name, Path(content).read_bytes)
+        content = with_retries(raw.name, Path(content).read_bytes)
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
@@ -51,9 +94,9 @@ def decode_clip(
 ) -> list[Image.Image]:
     """Decodes a clip of `frames` RGB frames, `stride` frames of the film apart.
 
-    The clip's place is drawn from `seed`; None takes the middle of the film. Raises BrokenSample
-    unless every frame that the clip needs decodes, all to one size, or what `patiently` does where
-    its file cannot be read.
+    The clip's start is drawn from `seed`; None takes the middle of the video. Raises BrokenSample
+    unless every frame that the clip needs decodes, all to one size, or what `with_retries` does
+    where its file cannot be read.
     """
     content = raw.content
     if isinstance(content, bytes):
@@ -64,7 +107,7 @@ def decode_clip(
         with Path(content).open("rb", buffering=0) as file:
             return _clip(raw.name, file, frames, stride, seed)
 
-    return patiently(raw.name, read)
+    return with_retries(raw.name, read)
 
 
 def _clip(
@@ -187,3 +230,64 @@ def _upright(frame: av.VideoFrame) -> Image.Image:
     image = Image.fromarray(frame.to_ndarray(format="rgb24"))
     turn = _QUARTER_TURNS.get(round(frame.rotation) % 360)
     return image.transpose(turn) if turn is not None else image
+
+
+Pixels = npt.NDArray[np.uint8]
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels."""
+
+_RATIOS = (3 / 4, 4 / 3)
+_TRIES = 10
+
+
+def crop_box(width: int, height: int, seed: int, min_scale: float) -> Box:
+    """Returns the box of a random resized crop (Szegedy et al., 2015) of a picture.
+
+    Its area is uniform in [min_scale, 1] of the picture's and its aspect ratio log-uniform in
+    [3/4, 4/3]. Where ten draws do not fit, the largest central box with the nearest ratio.
+    """
+    for draw in range(_TRIES):
+        area = width * height * (min_scale + (1 - min_scale) * uniform(seed, Draw.AREA, draw))
+        low, high = (math.log(ratio) for ratio in _RATIOS)
+        ratio = math.exp(low + (high - low) * uniform(seed, Draw.RATIO, draw))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left = int(uniform(seed, Draw.LEFT, draw) * (width - w + 1))
+            top = int(uniform(seed, Draw.TOP, draw) * (height - h + 1))
+            return left, top, left + w, top + h
+    ratio = min(max(width / height, _RATIOS[0]), _RATIOS[1])
+    w, h = min(width, round(height * ratio)), min(height, round(width / ratio))
+    return _central(width, height, max(1, w), max(1, h))
+
+
+def random_view(
+    frames: Sequence[Image.Image], size: int, seed: int, min_scale: float, flip: bool
+) -> Pixels:
+    """Returns a random resized crop, bicubic, mirrored half the time: uint8 [T, size, size, 3].
+
+    All frames, which must be of one size, share the crop and the flip.
+    """
+    box = crop_box(*frames[0].size, seed, min_scale)
+    return _resized(frames, box, size, mirrored=flip and uniform(seed, Draw.FLIP) < 0.5)
+
+
+def center_view(frames: Sequence[Image.Image], size: int) -> Pixels:
+    """Returns the largest central square, bicubic: uint8 [T, size, size, 3]."""
+    width, height = frames[0].size
+    side = min(width, height)
+    return _resized(frames, _central(width, height, side, side), size)
+
+
+def _resized(frames: Sequence[Image.Image], box: Box, size: int, mirrored: bool = False) -> Pixels:
+    pixels = np.empty((len(frames), size, size, 3), np.uint8)
+    for place, frame in zip(pixels, frames, strict=True):
+        resized = frame.resize((size, size), Image.Resampling.BICUBIC, box=box)
+        if mirrored:
+            resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        place[:] = np.asarray(resized)
+    return pixels
+
+
+def _central(width: int, height: int, w: int, h: int) -> Box:
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h

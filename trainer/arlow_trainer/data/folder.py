@@ -13,12 +13,11 @@ import fsspec
 
 from arlow_trainer.config import SourceSection
 from arlow_trainer.config.errors import DataError
-
-from .choice import Modality
-from .names import FileNames, keep_names
-from .remote import read_remote, unreachable
-from .sample import RawSample, Source
-from .table import open_saved, open_tables
+from arlow_trainer.data.decode import RawSample, Source
+from arlow_trainer.data.names import FileNames, keep_names
+from arlow_trainer.data.order import Modality
+from arlow_trainer.data.remote import read_remote, unreachable
+from arlow_trainer.data.table import open_saved, open_tables
 
 EXTENSIONS: dict[Modality, frozenset[str]] = {
     "image": frozenset(
@@ -72,7 +71,7 @@ class MediaSource:
         return len(self._files)
 
     def read(self, position: int) -> RawSample:
-        """Returns one undecoded sample. Raises BrokenSample, or what `patiently` does."""
+        """Returns one undecoded sample. Raises BrokenSample, or what `with_retries` does."""
         file = self._files[position]
         name = f"{self.name.rstrip('/')}/{file}"
         filesystem, root = self._filesystem

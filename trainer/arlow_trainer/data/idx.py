@@ -18,8 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from arlow_trainer.config.errors import DataError
-
-from .remote import unreachable
+from arlow_trainer.data.remote import unreachable
 
 Array = npt.NDArray[np.uint8]
 Content = Literal["images", "labels"]

@@ -1,35 +1,168 @@
-"""The thin shell around the choices: keeps a rank in micro-batches."""
+"""A rank's share of every step, decoded by processes and gathered into micro-batches."""
 
 from __future__ import annotations
 
 import atexit
-import os
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, count, islice, tee
-from pathlib import Path
+from itertools import chain, count, groupby, islice, tee
+from typing import NamedTuple
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from arlow_trainer.config import DataSection, ModelSection
-from arlow_trainer.config.errors import ConfigError
-
-from .choice import Modality
-from .deal import MicroBatchPlan, deal
-from .sample import Source
-from .workers import (
-    Decoded,
-    Decoder,
-    Job,
-    end_workers,
-    held_signals,
-    receive,
-    settle_worker,
-    share_slots,
-    too_many_broken,
+from arlow_trainer.config.errors import ArlowError, ConfigError, DataError
+from arlow_trainer.data.decode import (
+    BrokenSample,
+    Pixels,
+    Source,
+    decode_clip,
+    decode_image,
+    random_view,
 )
+from arlow_trainer.data.order import Choice, MicroBatchPlan, Modality, choose, deal
+from arlow_trainer.data.worker_processes import blocked_signals, end_workers, init_worker
+
+# Small enough to share a step among the processes, large enough to hide a job's overhead.
+_FRAMES_PER_JOB = 16
+_NAMED_IN_ERRORS = 5
+
+
+class Job(NamedTuple):
+    """Samples of one modality to decode into a slot."""
+
+    slot: int
+    choices: tuple[Choice, ...]
+
+
+class Decoded(NamedTuple):
+    """A job done: the broken files met on the way, by name, or why it failed."""
+
+    job: Job
+    broken: dict[str, str]
+    failure: ArlowError | None
+
+
+class Decoder(Dataset[Decoded]):
+    """Decodes jobs into its slots; copied to every decoding process, with the slots shared."""
+
+    def __init__(
+        self, data: DataSection, sources: Mapping[Modality, Source], seed: int, slots: int
+    ) -> None:
+        self._data = data
+        self._sources = dict(sources)
+        self._sizes = {modality: len(source) for modality, source in sources.items()}
+        self._seed = seed
+        self._most = {m: max(1, _FRAMES_PER_JOB // self._length(m)) for m in sources}
+        frames = max(self._most[m] * self._length(m) for m in sources)
+        self.slots = torch.empty((slots, frames, *self.frame_shape), dtype=torch.uint8)
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of a frame."""
+        return self._data.image_size, self._data.image_size, 3
+
+    def choose(self, index: int, attempt: int = 0) -> Choice:
+        """Returns the sample of a global index, or a replacement."""
+        return choose(self._seed, index, self._sizes, self._data.video_probability, attempt)
+
+    def cut(self, choices: Sequence[Choice]) -> list[tuple[Choice, ...]]:
+        """Cuts a hand into jobs' choices; an empty hand into one empty job."""
+        jobs = []
+        for modality, group in groupby(choices, key=lambda choice: choice.modality):
+            run = tuple(group)
+            most = self._most[modality]
+            jobs += [run[start : start + most] for start in range(0, len(run), most)]
+        return jobs or [()]
+
+    def frames_of(self, job: Job) -> torch.Tensor:
+        """Returns a job's place in its slot: uint8 [B, T, H, W, 3]."""
+        length = self._length(job.choices[0].modality) if job.choices else 1
+        frames = self.slots[job.slot, : len(job.choices) * length]
+        return frames.view(len(job.choices), length, *self.frame_shape)
+
+    def __getitem__(self, job: Job) -> Decoded:
+        broken: dict[str, str] = {}
+        pixels = self.frames_of(job).numpy()
+        try:
+            for place, choice in enumerate(job.choices):
+                pixels[place] = self._decode(choice, broken)
+        except ArlowError as error:
+            # As a value: an exception would arrive wrapped in this process's traceback.
+            return Decoded(job, broken, error)
+        return Decoded(job, broken, None)
+
+    def _decode(self, choice: Choice, broken: dict[str, str]) -> Pixels:
+        """Decodes a sample, or the first of its replacements that is not broken."""
+        met: dict[str, str] = {}
+        for attempt in range(min(self._sizes[choice.modality], self._data.max_skipped + 1)):
+            try:
+                return self._view(self.choose(choice.index, attempt) if attempt else choice)
+            except BrokenSample as error:
+                met[error.name] = broken[error.name] = error.reason
+        if len(met) > self._data.max_skipped:
+            raise too_many_broken(met, self._data.max_skipped)
+        raise DataError(
+            f"every sample tried was broken, all {len(met)} {choice.modality}s of the set:\n"
+            f"{_last_named(met)}\nPut readable {choice.modality}s there"
+        )
+
+    def _view(self, choice: Choice) -> Pixels:
+        data = self._data
+        raw = self._sources[choice.modality].read(choice.position)
+        if choice.modality == "image":
+            frames = [decode_image(raw)]
+        else:
+            frames = decode_clip(raw, data.clip_frames, data.frame_stride, choice.seed)
+        return random_view(frames, data.image_size, choice.seed, data.min_crop_scale, data.flip)
+
+    def _length(self, modality: Modality) -> int:
+        return self._data.clip_frames if modality == "video" else 1
+
+
+def share_slots(slots: torch.Tensor) -> None:
+    """Moves slots to shared memory. Raises DataError when /dev/shm is too small."""
+    try:
+        slots.share_memory_()
+    except RuntimeError as error:
+        raise DataError(
+            f"the decoding processes of a rank share {slots.nbytes / 2**20:.0f} MiB, more than "
+            f"/dev/shm has left ({error}); lower data.workers, or make it larger (in a pod: a "
+            "memory-backed volume at /dev/shm; in Docker: --shm-size)"
+        ) from error
+
+
+def receive(decoded: Iterator[Decoded]) -> Decoded:
+    """Returns the next job done. Raises what it failed with, or DataError for a dead process."""
+    try:
+        done = next(decoded)
+    except RuntimeError as error:
+        # Not "Caught RuntimeError in DataLoader worker process": that one lives, and says why.
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        raise DataError(
+            f"a decoding process died: {error}; most often the machine's memory or /dev/shm is "
+            "too small: lower data.workers, or give the machine or pod more of it"
+        ) from error
+    if done.failure is not None:
+        raise done.failure
+    return done
+
+
+def too_many_broken(broken: Mapping[str, str], allowed: int) -> DataError:
+    """Returns what to tell the user when the broken files are too many to skip."""
+    return DataError(
+        f"{len(broken)} files cannot be decoded, more than {allowed}; the last:\n"
+        f"{_last_named(broken)}\nRepair or remove them, or raise data.maxSkipped"
+    )
+
+
+def _last_named(broken: Mapping[str, str]) -> str:
+    last = list(broken.items())[-_NAMED_IN_ERRORS:]
+    return "\n".join(f"  {name}: {reason}" for name, reason in last)
+
 
 _JOBS_AHEAD = 3
 
@@ -118,11 +251,11 @@ class StepLoader:
             prefetch_factor=_JOBS_AHEAD if self._workers else None,
             # A forked rank would carry locks and CUDA state into its children.
             multiprocessing_context="spawn" if self._workers else None,
-            worker_init_fn=settle_worker,
+            worker_init_fn=init_worker,
             generator=torch.Generator(),  # else it draws from the global one
         )
         # Made here, not in the generator: the processes start now and not at the first `next`.
-        with held_signals():
+        with blocked_signals():
             decoded = iter(loader)
         # A traceback may keep the iterator alive until exit, where multiprocessing would wait for
         # ever for processes that ignore SIGTERM: end them before it does.
@@ -188,19 +321,3 @@ def token_costs(data: DataSection, model: ModelSection) -> dict[Modality, int]:
     """Returns a sample's patch tokens, by modality."""
     image = (data.image_size // model.patch_size) ** 2
     return {"image": image, "video": image * (data.clip_frames // model.temporal_patch_size)}
-
-
-def workers_per_rank(ranks_here: int) -> int:
-    """Returns the decoding processes of each of `ranks_here` ranks that share this machine.
-
-    All cores that this process may use, by affinity and by the container's limit; at least one.
-    """
-    # macOS has no affinity.
-    affine = getattr(os, "sched_getaffinity", None)
-    cores = float(len(affine(0)) if affine is not None else os.cpu_count() or 1)
-    limit = Path("/sys/fs/cgroup/cpu.max")
-    if limit.is_file():
-        quota, period = limit.read_text().split()
-        if quota != "max":
-            cores = min(cores, int(quota) / int(period))
-    return max(1, int(cores) // ranks_here)

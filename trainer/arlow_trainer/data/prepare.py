@@ -14,8 +14,7 @@ from pathlib import Path, PurePosixPath
 import fsspec
 
 from arlow_trainer.config.errors import DataError
-
-from .remote import unreachable
+from arlow_trainer.data.remote import unreachable
 
 # Whichever is installed: unpacks the archive (2) into the folder (3).
 _UNPACKERS = {

@@ -18,8 +18,6 @@ from tenacity import (
 
 from arlow_trainer.config.errors import ArlowError, CredentialsError, DataError, StoreError
 
-from .sample import BrokenSample
-
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -28,7 +26,6 @@ _MINUTES = 5
 # What no waiting mends.
 _LASTING = (
     ArlowError,
-    BrokenSample,
     FileNotFoundError,
     IsADirectoryError,
     NotADirectoryError,
@@ -49,9 +46,11 @@ _PASSING_STATUSES = frozenset({408, 409, 425, 429})
 
 
 def read_remote(name: str, filesystem: Any, path: str) -> bytes:
-    """Returns a file's bytes. Raises what `patiently` does."""
+    """Returns a file's bytes. Raises what `with_retries` does."""
+    from arlow_trainer.data.decode import BrokenSample
+
     try:
-        content: bytes = patiently(name, lambda: filesystem.cat_file(path))
+        content: bytes = with_retries(name, lambda: filesystem.cat_file(path))
     except (ArlowError, BrokenSample, MemoryError):
         raise
     except Exception as error:  # the stores' libraries have classes of their own
@@ -59,7 +58,7 @@ def read_remote(name: str, filesystem: Any, path: str) -> bytes:
     return content
 
 
-def patiently(place: str, read: Callable[[], T]) -> T:
+def with_retries(place: str, read: Callable[[], T]) -> T:
     """Returns what `read` does, trying again for minutes where a disk or store hiccups.
 
     A hiccup must not become a skipped sample: that would change the training.
@@ -67,6 +66,8 @@ def patiently(place: str, read: Callable[[], T]) -> T:
     Raises BrokenSample when the file is gone, what `unreachable` tells of any other OSError, and
     whatever else `read` raises.
     """
+    from arlow_trainer.data.decode import BrokenSample
+
     try:
         return PATIENCE.copy(before_sleep=partial(_tell, place))(read)
     except (FileNotFoundError, NotADirectoryError):
@@ -108,7 +109,13 @@ def summary(error: BaseException) -> str:
 
 def _is_passing(error: BaseException) -> bool:
     """Tells whether waiting may help: taken to be so unless the error says otherwise."""
-    if isinstance(error, _LASTING) or not isinstance(error, Exception) or _is_refusal(error):
+    from arlow_trainer.data.decode import BrokenSample
+
+    if (
+        isinstance(error, (*_LASTING, BrokenSample))
+        or not isinstance(error, Exception)
+        or _is_refusal(error)
+    ):
         return False
     if isinstance(error, OSError) and error.errno in _LASTING_ERRNOS:
         return False

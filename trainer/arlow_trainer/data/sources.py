@@ -6,13 +6,11 @@ from collections.abc import Mapping
 
 from arlow_trainer.config import DataSection, SourceSection
 from arlow_trainer.config.errors import ArlowError, DataError
-
-from .choice import Modality
-from .decode import decode_clip, decode_image
-from .folder import is_folder, open_folder
-from .remote import empty_set
-from .sample import BrokenSample, Source
-from .table import check_hub, open_hub
+from arlow_trainer.data.decode import BrokenSample, Source, decode_clip, decode_image
+from arlow_trainer.data.folder import is_folder, open_folder
+from arlow_trainer.data.order import Modality
+from arlow_trainer.data.remote import empty_set
+from arlow_trainer.data.table import check_hub, open_hub
 
 _PROBES = 8
 

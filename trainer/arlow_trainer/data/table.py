@@ -10,10 +10,9 @@ import fsspec
 
 from arlow_trainer.config import SourceSection
 from arlow_trainer.config.errors import ArlowError, CredentialsError, DataError, StoreError
-
-from .choice import Modality
-from .remote import empty_set, read_remote, summary, unreachable
-from .sample import BrokenSample, RawSample
+from arlow_trainer.data.decode import BrokenSample, RawSample
+from arlow_trainer.data.order import Modality
+from arlow_trainer.data.remote import empty_set, read_remote, summary, unreachable
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -37,7 +36,7 @@ class TableSource:
         return len(self._table)
 
     def read(self, position: int) -> RawSample:
-        """Returns one undecoded sample. Raises BrokenSample, or what `patiently` does."""
+        """Returns one undecoded sample. Raises BrokenSample, or what `with_retries` does."""
         cell = self._table[position][self._column] or {}
         content, path = cell.get("bytes"), cell.get("path")
         name = f"{self.name} row {position}" + (f" ({path})" if path else "")

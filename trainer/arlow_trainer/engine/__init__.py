@@ -1,12 +1,16 @@
 """Optimisation under DeepSpeed ZeRO-2: modules, parameter groups, schedule, the step, its guard."""
 
-from .build import build_autoencoder, vision_config
-from .devices import device_memory, device_name, memory_told, peak_flops
-from .guard import FiniteGuard
-from .ranks import Ranks
-from .schedule import learning_rate
-from .setup import effective_precision, initialize_engine
-from .state import (
+from arlow_trainer.engine.build import build_autoencoder, vision_config
+from arlow_trainer.engine.devices import (
+    device_memory,
+    device_name,
+    explain_out_of_memory,
+    peak_flops,
+)
+from arlow_trainer.engine.guard import FiniteGuard
+from arlow_trainer.engine.ranks import Ranks
+from arlow_trainer.engine.setup import effective_precision, initialize_engine
+from arlow_trainer.engine.state import (
     OptimizerShard,
     RestoredShard,
     capture_optimizer,
@@ -17,7 +21,7 @@ from .state import (
     restore_loss_scaler,
     shard_name,
 )
-from .step import StepRunner
+from arlow_trainer.engine.step import StepRunner, learning_rate
 
 __all__ = [
     "FiniteGuard",
@@ -31,11 +35,11 @@ __all__ = [
     "device_memory",
     "device_name",
     "effective_precision",
+    "explain_out_of_memory",
     "initialize_engine",
     "install_shard",
     "learning_rate",
     "loss_scaler_state",
-    "memory_told",
     "peak_flops",
     "read_shards",
     "restore_loss_scaler",

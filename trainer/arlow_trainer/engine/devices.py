@@ -11,16 +11,15 @@ import psutil
 import torch
 
 from arlow_trainer.config.errors import DeviceMemoryError
+from arlow_trainer.engine.setup import Precision
 from arlow_trainer.plan.hardware import hardware_of_device
 from arlow_trainer.plan.memory import cpu_rank_memory
-
-from .setup import Precision
 
 PROBE_SIDE, PROBE_RUNS = 1024, 5
 
 
 @contextmanager
-def memory_told() -> Iterator[None]:
+def explain_out_of_memory() -> Iterator[None]:
     """Turns a device that is out of memory into a DeviceMemoryError with a remedy."""
     try:
         yield

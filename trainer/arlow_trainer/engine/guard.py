@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from arlow_trainer.config.errors import NonFiniteError
+from arlow_trainer.engine.ranks import Ranks
+from arlow_trainer.engine.setup import MIN_LOSS_SCALE
+from arlow_trainer.engine.step import StepRunner
 
-from .ranks import Ranks
-from .setup import MIN_LOSS_SCALE
-from .step import StepRunner
-
-MOST_IN_A_ROW = 10
+MAX_IN_A_ROW = 10
 
 
 class FiniteGuard:
@@ -23,7 +22,7 @@ class FiniteGuard:
 
     Under fp16 a finite loss with overflowing gradients is the loss scaler's daily business. A loss
     that is not finite, or gradients that are not without a loss scale or at the lowest one, come
-    from the model or its input: the step is skipped, and `MOST_IN_A_ROW` of them in a row end the
+    from the model or its input: the step is skipped, and `MAX_IN_A_ROW` of them in a row end the
     run.
     """
 
@@ -55,7 +54,7 @@ class FiniteGuard:
         samples = sorted(index for _, indexes in found for index in indexes)
         place += f" (step {step} holds the samples {samples[0]} to {samples[-1]})"
         self._on_lost(f"step {step} was skipped: numbers were not finite in {place}")
-        if self._in_a_row >= MOST_IN_A_ROW:
+        if self._in_a_row >= MAX_IN_A_ROW:
             raise NonFiniteError(
                 f"{self._in_a_row} steps in a row were not finite, the last in {place}. "
                 "The weights are those of the last finite step. Lower "
@@ -65,7 +64,7 @@ class FiniteGuard:
 
     def _locate(self, micro_batches: Sequence[Any]) -> str:
         for micro_batch in micro_batches:
-            module = first_non_finite(
+            module = first_non_finite_module(
                 self._runner.engine.module, lambda batch=micro_batch: self._runner.losses(batch)
             )
             if module:
@@ -74,7 +73,7 @@ class FiniteGuard:
 
 
 @torch.no_grad()
-def first_non_finite(module: nn.Module, forward: Any) -> str | None:
+def first_non_finite_module(module: nn.Module, forward: Any) -> str | None:
     """Runs `forward` and names the first module whose output is not finite."""
     found: list[str] = []
 

@@ -12,8 +12,7 @@ from torch import nn
 
 from arlow_trainer.config import TrainingSection
 from arlow_trainer.config.errors import ConfigError
-
-from .parameters import parameter_groups
+from arlow_trainer.engine.parameters import parameter_groups
 
 Precision = Literal["fp16", "bf16", "fp32"]
 

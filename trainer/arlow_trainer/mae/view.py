@@ -6,7 +6,10 @@ that merging is a reshape. Attention does not care about order; positions travel
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +24,41 @@ from arlow_trainer.model.geometry import (
     rope_tables,
 )
 
-from .masks import hidden_units
-from .tables import kept
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# A run has two grids; the rest is for what else a process looks at, at other sizes. The least
+# recently used is dropped.
+MAX_TABLES = 4
+
+
+def cached_table(build: Callable[P, T]) -> Callable[P, T]:
+    """Keeps what a function of hashable arguments returned for its last `MAX_TABLES` arguments.
+
+    Arguments must name all that the tables depend on, device and dtype included. What is returned
+    is shared: do not change it in place.
+    """
+
+    @functools.lru_cache(MAX_TABLES)
+    @functools.wraps(build)
+    def once(*args: P.args, **kwargs: P.kwargs) -> T:
+        # Autograd refuses tensors made in inference mode, and training may be next to use them.
+        with torch.inference_mode(False):
+            return build(*args, **kwargs)
+
+    return cast(Callable[P, T], once)
+
 
 MERGE = 2
+
+
+def hidden_units(visible: Tensor, units: int) -> Tensor:
+    """Returns the sorted complement [batch, hidden] of visible units [batch, visible]."""
+    shown = torch.zeros(visible.shape[0], units, dtype=torch.bool, device=visible.device)
+    shown.scatter_(1, visible, True)
+    # A stable sort of the flags lists hidden units first, in order, with a size known on the host.
+    order = torch.argsort(shown.to(torch.uint8), dim=1, stable=True)
+    return order[:, : units - visible.shape[1]]
 
 
 @dataclass(frozen=True)
@@ -71,7 +105,7 @@ def unit_tokens(units: Tensor, grid: tuple[int, int, int]) -> Tensor:
     return (frames[None, :, None, None] + step[:, None]).reshape(units.shape[0], -1)
 
 
-@kept
+@cached_table
 def grid_rope(
     grid: tuple[int, int, int], head_dim: int, sections: tuple[int, ...], device: torch.device
 ) -> tuple[Tensor, Tensor]:
@@ -79,7 +113,7 @@ def grid_rope(
     return rope_tables(grid_coordinates(*grid, device), head_dim, sections)
 
 
-@kept
+@cached_table
 def grid_bias(
     grid: tuple[int, int, int],
     window: float,
@@ -91,7 +125,7 @@ def grid_bias(
     return distance_bias(normalised_coordinates(*grid, device), window, strength).to(dtype)
 
 
-@kept
+@cached_table
 def axis_interpolation(coarse: int, device: torch.device) -> Tensor:
     """Returns linear interpolation from `coarse` cells to twice as many, as F.interpolate does
     with align_corners=False: float32 [2 * coarse, coarse]."""

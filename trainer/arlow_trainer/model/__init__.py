@@ -6,9 +6,9 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoProcesso
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
 from .configuration_arlow import ArlowVisionConfig
+from .geometry import patchify, unpatchify
 from .image_processing_arlow import ArlowImageProcessor
 from .modeling_arlow import ArlowVLVisionModel
-from .patches import patchify, unpatchify
 from .processing_arlow import ArlowProcessor
 from .video_processing_arlow import ArlowVideoProcessor
 

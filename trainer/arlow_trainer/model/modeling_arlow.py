@@ -18,6 +18,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_arlow import ArlowVisionConfig
 from .geometry import (
+    Grid,
     aligned_bias,
     coarser_scale,
     distance_bias,
@@ -25,9 +26,10 @@ from .geometry import (
     in_merge_order,
     merge_order,
     normalised_coordinates,
+    patchify,
+    repeat_last_frame,
     rope_tables,
 )
-from .patches import Grid, patchify, repeat_last_frame
 
 NORM_EPS = 1e-6
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import SizeDict
 
-from .patches import Grid, patchify, repeat_last_frame
+from .geometry import Grid, patchify, repeat_last_frame
 from .sizing import fitted_size
 
 Array = NDArray[Any]

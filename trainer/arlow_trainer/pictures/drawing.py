@@ -10,10 +10,10 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from .reconstruction import Panels, Pixels
+from arlow_trainer.pictures.reconstruction import Panels, Pixels
 
 ROWS = ("Original", "Masked", "Reconstruction")
-MOST_COLUMNS = 8
+MAX_COLUMNS = 8
 DESCRIPTION = "Description"
 """Keyword of a PNG's description (PNG specification, 11.3.3)."""
 
@@ -33,10 +33,10 @@ def draw(panels: Panels, title: str, notes: Sequence[str]) -> Image.Image:
         title: heading.
         notes: sentences below, each on a line of its own.
     """
-    return (draw_picture if len(panels.original) == 1 else draw_film)(panels, title, notes)
+    return (draw_image if len(panels.original) == 1 else draw_clip)(panels, title, notes)
 
 
-def draw_picture(panels: Panels, title: str, notes: Sequence[str]) -> Image.Image:
+def draw_image(panels: Panels, title: str, notes: Sequence[str]) -> Image.Image:
     """Draws a picture's three panels side by side; arguments as in `draw`."""
     row = [frames[0] for frames in _enlarged(panels, [0], _scale(panels, _PANEL_SIDE))]
     height, width = row[0].shape[:2]
@@ -50,10 +50,10 @@ def draw_picture(panels: Panels, title: str, notes: Sequence[str]) -> Image.Imag
     return sheet.image
 
 
-def draw_film(panels: Panels, title: str, notes: Sequence[str]) -> Image.Image:
+def draw_clip(panels: Panels, title: str, notes: Sequence[str]) -> Image.Image:
     """Draws a clip as a strip: a row each for original, masked and reconstruction.
 
-    Columns are frames, at most `MOST_COLUMNS` evenly spaced ones; arguments as in `draw`.
+    Columns are frames, at most `MAX_COLUMNS` evenly spaced ones; arguments as in `draw`.
     """
     shown = shown_frames(panels.original.shape[0])
     rows = _enlarged(panels, shown, _scale(panels, _FRAME_SIDE))
@@ -77,7 +77,7 @@ def draw_film(panels: Panels, title: str, notes: Sequence[str]) -> Image.Image:
 
 def shown_frames(frames: int) -> list[int]:
     """Returns the indexes of a clip's frames that a strip shows, ascending and evenly spaced."""
-    columns = min(frames, MOST_COLUMNS)
+    columns = min(frames, MAX_COLUMNS)
     return [index * frames // columns for index in range(columns)]
 
 

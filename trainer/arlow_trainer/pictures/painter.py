@@ -10,20 +10,19 @@ from types import TracebackType
 
 import torch
 
-from arlow_trainer.checkpoint.store import Store
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.errors import ArlowError
 from arlow_trainer.data import Modality, Source
 from arlow_trainer.mae import MaskedAutoencoder, Reconstruction
-
-from .drawing import draw, png
-from .gallery import picture_key
-from .reconstruction import Pixels, notes, panels, reconstruct
-from .samples import first_sample
+from arlow_trainer.pictures.drawing import draw, png
+from arlow_trainer.pictures.reconstruction import Pixels, notes, panels, reconstruct
+from arlow_trainer.pictures.samples import first_sample
+from arlow_trainer.pictures.stored import picture_key
+from arlow_trainer.storage.store import Store
 
 MASK_SEED = 0
-MOST_WAITING = 4
-CLOSE_SECONDS = 30.0
+MAX_WAITING = 4
+CLOSE_TIMEOUT_S = 30.0
 """How long the end of a run waits for a store that does not answer."""
 
 log = logging.getLogger(__name__)
@@ -34,7 +33,7 @@ class Painter:
 
     For rank 0. The samples are seen whole (centre view) with the same mask every time. A step waits
     for the forward pass alone: pixels are drawn, encoded and uploaded on a thread. A picture that
-    fails is logged and never ends the run; those that come while `MOST_WAITING` wait for a slow
+    fails is logged and never ends the run; those that come while `MAX_WAITING` wait for a slow
     store are left out.
     """
 
@@ -74,7 +73,7 @@ class Painter:
         """Lets the module fill in the samples, with its weights as they are after `step`."""
         ratio = self._run.spec.training.mae.mask_ratio
         for modality, (_, frames) in self._samples.items():
-            if self._waiting.qsize() >= MOST_WAITING:
+            if self._waiting.qsize() >= MAX_WAITING:
                 log.warning("step %d: the store is slow, its %s is not kept", step, modality)
                 continue
             try:
@@ -85,16 +84,16 @@ class Painter:
                 self._waiting.put((step, modality, made))
 
     def close(self) -> None:
-        """Returns when all pictures are in the store, at the latest after CLOSE_SECONDS."""
+        """Returns when all pictures are in the store, at the latest after CLOSE_TIMEOUT_S."""
         self._waiting.put(None)
-        self._thread.join(CLOSE_SECONDS)
+        self._thread.join(CLOSE_TIMEOUT_S)
         # The None that is still there stands for the picture that is being uploaded.
         given_up = self._waiting.qsize()
         if given_up:
             log.warning(
                 "the last pictures (%d) are not kept: the store has not answered for %.0f s",
                 given_up,
-                CLOSE_SECONDS,
+                CLOSE_TIMEOUT_S,
             )
 
     def _work(self) -> None:

@@ -22,7 +22,7 @@ from arlow_trainer.mae import (
     merge_units,
     visible_unit_batch,
 )
-from arlow_trainer.model.patches import unpatchify
+from arlow_trainer.model.geometry import unpatchify
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -16,9 +16,8 @@ from arlow_trainer.data import (
     decode_image,
 )
 from arlow_trainer.data.folder import EXTENSIONS
-from arlow_trainer.mae.masks import hidden_count
-
-from .reconstruction import Pixels
+from arlow_trainer.mae.autoencoder import hidden_unit_count
+from arlow_trainer.pictures.reconstruction import Pixels
 
 _TRIES = 8
 
@@ -60,7 +59,7 @@ def check_mask_ratio(mask_ratio: float, training: TrainingSection) -> None:
     """Raises ConfigError unless the ratio hides some and not all of a picture."""
     side = training.model.patch_size * training.model.spatial_merge_size
     units = (training.data.image_size // side) ** 2
-    hidden = hidden_count(units, mask_ratio)
+    hidden = hidden_unit_count(units, mask_ratio)
     if not 0 < hidden < units:
         raise ConfigError(
             f"--mask-ratio {mask_ratio}: must hide some and not all of a picture's {units} merge "

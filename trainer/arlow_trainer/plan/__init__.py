@@ -1,8 +1,13 @@
 """What a step costs, by arithmetic from the configuration alone: tokens, operations, memory."""
 
-from .flops import ForwardFlops, clip_training_flops, forward_flops, image_training_flops
-from .hardware import HARDWARE, Hardware, hardware_of_device
-from .memory import (
+from arlow_trainer.plan.flops import (
+    ForwardFlops,
+    clip_training_flops,
+    forward_flops,
+    image_training_flops,
+)
+from arlow_trainer.plan.hardware import HARDWARE, Hardware, hardware_of_device
+from arlow_trainer.plan.memory import (
     DeviceMemory,
     activation_bytes,
     bytes_per_device,
@@ -10,8 +15,8 @@ from .memory import (
     largest_micro_batch,
     saved_bytes,
 )
-from .parameters import decoder_parameters, total_parameters, tower_parameters
-from .tokens import Tokens, tokens_per_clip, tokens_per_image
+from arlow_trainer.plan.parameters import decoder_parameters, total_parameters, tower_parameters
+from arlow_trainer.plan.tokens import Tokens, tokens_per_clip, tokens_per_image
 
 __all__ = [
     "HARDWARE",

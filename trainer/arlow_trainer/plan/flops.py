@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from arlow_trainer.config import TrainingSection
-
-from .parameters import deepstack_taps, mlp_width, patch_features, unit_width
-from .tokens import Tokens, tokens_per_clip, tokens_per_image
+from arlow_trainer.plan.parameters import deepstack_taps, mlp_width, patch_features, unit_width
+from arlow_trainer.plan.tokens import Tokens, tokens_per_clip, tokens_per_image
 
 FORWARD_AND_BACKWARD = 3
 

@@ -12,10 +12,14 @@ from dataclasses import dataclass
 
 from arlow_trainer.config import ArlowPretrain, TrainingSection
 from arlow_trainer.config.errors import DeviceMemoryError
-
-from .hardware import GIB, Precision
-from .parameters import deepstack_taps, mlp_width, patch_features, total_parameters
-from .tokens import Tokens, tokens_per_clip, tokens_per_image
+from arlow_trainer.plan.hardware import GIB, Precision
+from arlow_trainer.plan.parameters import (
+    deepstack_taps,
+    mlp_width,
+    patch_features,
+    total_parameters,
+)
+from arlow_trainer.plan.tokens import Tokens, tokens_per_clip, tokens_per_image
 
 NUMBER_BYTES: dict[Precision, int] = {"fp16": 2, "bf16": 2, "fp32": 4}
 FLOAT32 = 4
@@ -26,7 +30,7 @@ RESERVE = 0.1
 # A CPU run shares the machine with its loaders, the page cache and its user.
 CPU_SHARE = 0.5
 # The engine's bound on DeepSpeed's reduction bucket, in elements.
-LARGEST_BUCKET = 500_000_000
+MAX_BUCKET = 500_000_000
 
 # Tensors of an activation's own width that it keeps beside its output, the next layer's input.
 ACTIVATION_KEEPS = {
@@ -84,7 +88,7 @@ def bytes_per_device(
         parameters=number * parameters,
         gradients=number * parameters,
         optimizer=3 * FLOAT32 * shard,
-        buffers=number * min(parameters, LARGEST_BUCKET),
+        buffers=number * min(parameters, MAX_BUCKET),
         activations=max(
             activation_bytes(training, tokens, batch, number)
             for tokens, batch in _batches(training, micro_batch)

@@ -21,7 +21,7 @@ from arlow_trainer.config.errors import ExitCode
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 LOWEST_PRIORITY = 19
 _START = "from arlow_trainer.cli import main; main()"
-LONGEST_END_S = 600.0
+FINISH_TIMEOUT_S = 600.0
 _KILLED_AFTER_S = 5.0
 _GLANCE_S = 0.2
 
@@ -80,11 +80,11 @@ class BackgroundProbe:
             self._changed.notify_all()
 
     def finish(
-        self, stopped: Callable[[], bool] = lambda: False, longest_s: float = LONGEST_END_S
+        self, stopped: Callable[[], bool] = lambda: False, timeout_s: float = FINISH_TIMEOUT_S
     ) -> None:
-        """Returns when all that was started is probed, at the latest after `longest_s` seconds or
+        """Returns when all that was started is probed, at the latest after `timeout_s` seconds or
         when `stopped` says so."""
-        deadline = time.monotonic() + longest_s
+        deadline = time.monotonic() + timeout_s
         with self._changed:
             while (self._busy or self._waiting is not None) and time.monotonic() < deadline:
                 if stopped():
@@ -122,7 +122,7 @@ class BackgroundProbe:
                 self._changed.notify_all()
 
     def _probe(self, section: ProbeSection, step: int) -> None:
-        words = probe_words(self._url, step, section)
+        words = probe_command(self._url, step, section)
         with self._changed:
             if self._closing:
                 return
@@ -151,7 +151,7 @@ class BackgroundProbe:
             raise RuntimeError(" ".join(told) or f"exit code {process.returncode}: {said}")
 
 
-def probe_words(url: str, step: int, section: ProbeSection) -> list[str]:
+def probe_command(url: str, step: int, section: ProbeSection) -> list[str]:
     """Returns what to call `arlow` with to probe a checkpoint as the section says."""
     data = section.data
     options = {

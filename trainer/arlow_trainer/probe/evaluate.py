@@ -8,18 +8,17 @@ from datetime import UTC, datetime
 
 import torch
 
-from arlow_trainer.checkpoint.lines import StoredLines
+from arlow_trainer.checkpoint.load import load_autoencoder
+from arlow_trainer.checkpoint.location import newest_step
 from arlow_trainer.checkpoint.reader import read_manifest
-from arlow_trainer.checkpoint.store import Store
 from arlow_trainer.config import ProbeSection
 from arlow_trainer.engine import build_autoencoder
-from arlow_trainer.pictures.load import load_autoencoder
-from arlow_trainer.pictures.location import newest_step
-from arlow_trainer.pictures.probes import PROBE_FILE
-
-from .features import split_features
-from .labelled import open_labelled
-from .results import ProbeResult, compare
+from arlow_trainer.probe.features import split_features
+from arlow_trainer.probe.labelled import open_labelled
+from arlow_trainer.probe.results import ProbeResult, compare
+from arlow_trainer.probe.stored import PROBE_FILE
+from arlow_trainer.storage.jsonl import StoredLines
+from arlow_trainer.storage.store import Store
 
 NEIGHBORS = 20
 

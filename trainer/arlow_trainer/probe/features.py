@@ -11,18 +11,17 @@ from torch import Tensor
 
 from arlow_trainer.config.errors import DataError
 from arlow_trainer.data import BrokenSample, center_view, decode_image
-from arlow_trainer.data.augment import Pixels
+from arlow_trainer.data.decode import Pixels
 from arlow_trainer.mae.autoencoder import normalize_pixels
 from arlow_trainer.model import ArlowVLVisionModel
-
-from .labelled import LabelledSplit
-from .results import Labelled
+from arlow_trainer.probe.labelled import LabelledSplit
+from arlow_trainer.probe.results import Labelled
 
 BATCH = 64
 
 
 @torch.inference_mode()
-def picture_features(tower: ArlowVLVisionModel, frames: Tensor) -> Tensor:
+def image_features(tower: ArlowVLVisionModel, frames: Tensor) -> Tensor:
     """Returns what a language model would read of each picture, averaged over its places.
 
     The mean of the merged visual tokens, and beside it the mean of every DeepStack feature.
@@ -70,7 +69,7 @@ def split_features(
         if readable:
             frames = torch.from_numpy(np.stack([view for _, view in readable])).to(device)
             for features, tower in zip(made, towers, strict=True):
-                features.append(picture_features(tower, frames))
+                features.append(image_features(tower, frames))
             kept += [position for position, _ in readable]
         on_progress(len(positions))
     if not kept:

@@ -12,13 +12,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .knn import knn_predict
-from .linear import linear_predict
+from arlow_trainer.probe.knn import knn_predict
+from arlow_trainer.probe.linear import linear_predict
 
 Method = Literal["knn", "linear"]
 
 SEEDS = 5
-_LEAST_DEVIATION = 1e-6
+_MIN_DEVIATION = 1e-6
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def accuracy(
     chosen = chosen.to(train.labels.device)
     features, labels = train.features[chosen], train.labels[chosen]
     mean = features.mean(dim=0)
-    deviation = features.std(dim=0, correction=0).clamp(min=_LEAST_DEVIATION)
+    deviation = features.std(dim=0, correction=0).clamp(min=_MIN_DEVIATION)
     predicted = predict(
         (features - mean) / deviation, labels, (test.features - mean) / deviation, classes
     )

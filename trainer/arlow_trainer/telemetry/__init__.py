@@ -1,7 +1,7 @@
 """What a run tells while it runs: metrics, status, logs, live display, history."""
 
-from .history import HISTORY_FILE, HistoryPoint, read_history
-from .reports import (
+from arlow_trainer.telemetry.history import HISTORY_FILE, HistoryPoint, read_history
+from arlow_trainer.telemetry.reports import (
     STEP_PHASES,
     CheckpointReport,
     LogFormat,
@@ -10,8 +10,8 @@ from .reports import (
     StepReport,
     TelemetryOptions,
 )
-from .status_source import STATUS_FILE
-from .telemetry import Telemetry
+from arlow_trainer.telemetry.status_source import STATUS_FILE
+from arlow_trainer.telemetry.telemetry import Telemetry
 
 __all__ = [
     "HISTORY_FILE",

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..config.status import ENDED, LossPoint, RunStatus
+from arlow_trainer.config.status import ENDED, LossPoint, RunStatus
 
 SPARK_WIDTH = 40
 _BARS = "▁▂▃▄▅▆▇█"

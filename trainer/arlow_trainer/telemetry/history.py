@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from .reports import StepReport
+from arlow_trainer.telemetry.reports import StepReport
 
 HISTORY_FILE = "history.jsonl"
 

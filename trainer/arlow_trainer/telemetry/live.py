@@ -7,8 +7,8 @@ from collections.abc import Callable
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from ..config.status import RunStatus
-from .display import status_panel, utc_now
+from arlow_trainer.config.status import RunStatus
+from arlow_trainer.telemetry.display import status_panel, utc_now
 
 REFRESH_PER_SECOND = 4
 

@@ -14,8 +14,8 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from .display import duration
-from .reports import LogFormat
+from arlow_trainer.telemetry.display import duration
+from arlow_trainer.telemetry.reports import LogFormat
 
 LOGGER = "arlow"
 

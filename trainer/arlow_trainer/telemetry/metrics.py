@@ -17,9 +17,16 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from ..config.models import ArlowPretrain
-from ..config.status import Phase
-from .reports import STEP_PHASES, CheckpointReport, Readout, Resumed, StepReport, TelemetryOptions
+from arlow_trainer.config.models import ArlowPretrain
+from arlow_trainer.config.status import Phase
+from arlow_trainer.telemetry.reports import (
+    STEP_PHASES,
+    CheckpointReport,
+    Readout,
+    Resumed,
+    StepReport,
+    TelemetryOptions,
+)
 
 # A step takes from tens of milliseconds (a tiny tower) to a minute (a full one on few devices).
 STEP_SECONDS_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300)

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from threading import Event, Lock, Thread
 from typing import Any
 
-from ..config.status import RunStatus
-from .reports import TelemetryOptions
+from arlow_trainer.config.status import RunStatus
+from arlow_trainer.telemetry.reports import TelemetryOptions
 
 PUBLISH_SECONDS = 15.0
-CLOSE_SECONDS = 30.0
+CLOSE_TIMEOUT_S = 30.0
 """How long the end of a run waits for a store that does not answer."""
 
-MOST_LINES_KEPT = 100_000
+MAX_LINES = 100_000
 """Lines kept for a store that refuses them; older ones are dropped first."""
 
 
@@ -49,12 +49,12 @@ class Publisher:
         if self._append_history is not None:
             with self._lock:
                 self._lines.append(line)
-                del self._lines[:-MOST_LINES_KEPT]
+                del self._lines[:-MAX_LINES]
 
     def close(self) -> None:
-        """Hands over the rest and ends, at the latest after CLOSE_SECONDS."""
+        """Hands over the rest and ends, at the latest after CLOSE_TIMEOUT_S."""
         self._closing.set()
-        self._thread.join(CLOSE_SECONDS)
+        self._thread.join(CLOSE_TIMEOUT_S)
 
     def _run(self) -> None:
         self._publish()
@@ -86,5 +86,5 @@ class Publisher:
             self._append_history(lines)
         except BaseException:
             with self._lock:
-                self._lines = (lines + self._lines)[-MOST_LINES_KEPT:]
+                self._lines = (lines + self._lines)[-MAX_LINES:]
             raise

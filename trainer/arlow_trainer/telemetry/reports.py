@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..config.status import LastCheckpoint
+from arlow_trainer.config.status import LastCheckpoint
 
 STEP_PHASES = ("data", "forward", "backward", "reduce", "optimizer", "checkpoint")
 """What a step's time is spent on; `data` is the wait for the loader, `reduce` the gradients'

@@ -15,9 +15,9 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from ..config.status import RunStatus
+from arlow_trainer.config.status import RunStatus
 
-LONGEST_INTERVAL_S = {"/metrics": 60.0, "/status": 15.0}
+MAX_INTERVAL_S = {"/metrics": 60.0, "/status": 15.0}
 """How often a Prometheus and a watcher ask: who asked longer ago does not come again."""
 
 
@@ -48,13 +48,13 @@ class TelemetryServer:
             self._asked[path] = asked
             self._answered.notify_all()
 
-    def await_readers(self, longest_s: float) -> None:
+    def await_readers(self, timeout_s: float) -> None:
         """Returns when all who have been asking of late were answered once more, or do not ask."""
         begun = time.monotonic()
         with self._answered:
-            for path, interval in LONGEST_INTERVAL_S.items():
+            for path, interval in MAX_INTERVAL_S.items():
                 if begun - self._asked.get(path, -math.inf) < interval:
-                    left = begun + min(longest_s, interval) - time.monotonic()
+                    left = begun + min(timeout_s, interval) - time.monotonic()
                     self._answered.wait_for(partial(self._asked_since, path, begun), max(0.0, left))
 
     def _asked_since(self, path: str, begun: float) -> bool:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from statistics import median
 
-from ..config.status import LastCheckpoint, LossPoint, Phase, RunStatus
-from .reports import CheckpointReport, Readout, Resumed, StepReport
+from arlow_trainer.config.status import LastCheckpoint, LossPoint, Phase, RunStatus
+from arlow_trainer.telemetry.reports import CheckpointReport, Readout, Resumed, StepReport
 
 RECENT_STEPS = 50
 RECENT_LOSSES = 60

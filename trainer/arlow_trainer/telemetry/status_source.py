@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from ..config.errors import StoreError
-from ..config.status import RunStatus
+from arlow_trainer.config.errors import StoreError
+from arlow_trainer.config.status import RunStatus
 
 STATUS_FILE = "status.json"
-ANSWER_SECONDS = 5.0
+ANSWER_TIMEOUT_S = 5.0
 
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}")
 
@@ -40,7 +40,7 @@ def endpoint(target: str) -> Fetch:
 
     def fetch() -> RunStatus:
         try:
-            with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:
+            with urllib.request.urlopen(url, timeout=ANSWER_TIMEOUT_S) as answer:
                 return parse_status(answer.read(), url)
         except urllib.error.HTTPError as error:
             raise NoAnswer(f"{url} answers {error.code} {error.reason}") from None

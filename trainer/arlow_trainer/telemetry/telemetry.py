@@ -7,19 +7,26 @@ from datetime import datetime
 from threading import Lock
 from typing import Any
 
-from ..config.models import ArlowPretrain
-from ..config.status import Phase, RunStatus
-from .display import utc_now
-from .history import history_line
-from .live import LiveDisplay
-from .logs import configure_logging, logger, register_stack_dump
-from .metrics import RunMetrics
-from .publish import Publisher
-from .reports import CheckpointReport, Resumed, StepReport, TelemetryOptions
-from .server import TelemetryServer
-from .status import Event, Message, PhaseChanged, Progress, advance, status_of
+from arlow_trainer.config.models import ArlowPretrain
+from arlow_trainer.config.status import Phase, RunStatus
+from arlow_trainer.telemetry.display import utc_now
+from arlow_trainer.telemetry.history import history_line
+from arlow_trainer.telemetry.live import LiveDisplay
+from arlow_trainer.telemetry.logs import configure_logging, logger, register_stack_dump
+from arlow_trainer.telemetry.metrics import RunMetrics
+from arlow_trainer.telemetry.publish import Publisher
+from arlow_trainer.telemetry.reports import CheckpointReport, Resumed, StepReport, TelemetryOptions
+from arlow_trainer.telemetry.server import TelemetryServer
+from arlow_trainer.telemetry.status import (
+    Event,
+    Message,
+    PhaseChanged,
+    Progress,
+    advance,
+    status_of,
+)
 
-LAST_ANSWER_S: dict[Phase, float] = {"finished": 60.0, "stopped": 15.0, "failed": 20.0}
+LINGER_S: dict[Phase, float] = {"finished": 60.0, "stopped": 15.0, "failed": 20.0}
 """How long the end of a run waits for those who read it. A rank that fails has 30 s before the
 launcher kills it."""
 
@@ -183,7 +190,7 @@ class Telemetry:
             self._publisher.close()
             self._publisher = None
         if self._server is not None:
-            self._server.await_readers(LAST_ANSWER_S.get(self._progress.phase, 0.0))
+            self._server.await_readers(LINGER_S.get(self._progress.phase, 0.0))
             self._server.close()
             self._server = None
 

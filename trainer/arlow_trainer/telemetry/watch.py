@@ -12,11 +12,11 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
-from ..config.status import ENDED, LossPoint, RunStatus
-from .display import duration, status_panel, utc_now
-from .status_source import Fetch, NoAnswer
+from arlow_trainer.config.status import ENDED, LossPoint, RunStatus
+from arlow_trainer.telemetry.display import duration, status_panel, utc_now
+from arlow_trainer.telemetry.status_source import Fetch, NoAnswer
 
-MOST_LOSSES = 2000
+MAX_LOSSES = 2000
 QUIET_SECONDS = 60.0
 """Time without a step after which a watched run is called quiet; longer where steps are long."""
 
@@ -156,4 +156,4 @@ def _continued(losses: tuple[LossPoint, ...], recent: Sequence[LossPoint]) -> tu
         return losses
     kept = [point for point in losses if point.step < recent[0].step]
     curve = (*kept, *recent)
-    return curve if len(curve) <= MOST_LOSSES else curve[::2]
+    return curve if len(curve) <= MAX_LOSSES else curve[::2]

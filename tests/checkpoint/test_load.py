@@ -1,0 +1,109 @@
+"""Loading a checkpoint to look at it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from arlow_trainer.checkpoint.export import DECODER, TOWER, WEIGHTS, weights_file
+from arlow_trainer.checkpoint.load import load_autoencoder
+from arlow_trainer.checkpoint.location import open_url
+from arlow_trainer.checkpoint.training_state import TRAINING_STATE
+from arlow_trainer.config.errors import StoreError
+from arlow_trainer.storage.store import Store
+from support.stored_run import run_store, save_checkpoint, state_at, tiny_run
+
+__all__ = ["run_store"]
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    store, run = Store(str(tmp_path)), tiny_run()
+    saved = save_checkpoint(store, run, 10)
+    module, loaded_run, state = load_autoencoder(store)
+    assert loaded_run == run
+    assert (state.step, state.skipped) == (10, 3)
+    assert module.normalized_pixel_loss
+    assert not module.training
+    for name, value in saved.state_dict().items():
+        assert torch.equal(module.state_dict()[name], value), name
+    frames = torch.randint(0, 256, (1, 2, 32, 32, 3), dtype=torch.uint8)
+    units = torch.tensor([[0, 5, 9, 14]])
+    with torch.no_grad():
+        assert torch.equal(module(frames, units), saved(frames, units))
+
+
+def test_half_precision_is_loaded_as_float32(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    saved = save_checkpoint(store, tiny_run(), 10, dtype=torch.float16)
+    module, _, _ = load_autoencoder(store)
+    assert {p.dtype for p in module.parameters()} == {torch.float32}
+    weight = saved.state_dict()["decoder.head.weight"].float()
+    assert torch.equal(module.state_dict()["decoder.head.weight"], weight)
+
+
+def test_a_url_names_a_run_or_a_checkpoint(store: Store) -> None:
+    save_checkpoint(store, tiny_run(), 20)
+    for url, step in ((store.url, 20), (f"{store.url}/", 20), (f"{store.url}/checkpoint-10/", 10)):
+        found, wanted = open_url(url)
+        assert found.url == store.url
+        assert load_autoencoder(found, wanted)[2].step == step
+
+
+def test_a_checkpoint_in_the_current_folder(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(store.url)
+    found, step = open_url("checkpoint-10")
+    assert load_autoencoder(found, step)[2].step == 10
+
+
+def test_an_unfinished_newest_checkpoint_is_passed_over(store: Store) -> None:
+    store.write_bytes(f"checkpoint-30/{TOWER}/{WEIGHTS}", b"half")
+    assert load_autoencoder(store)[2].step == 10
+
+
+def test_no_checkpoint_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"holds no complete checkpoint.*arlow checkpoints ls"):
+        load_autoencoder(Store(str(tmp_path)))
+
+
+def test_a_missing_step_is_told(store: Store) -> None:
+    with pytest.raises(StoreError, match="checkpoint-7 is no checkpoint"):
+        load_autoencoder(store, 7)
+
+
+def test_a_changed_byte_is_told(store: Store) -> None:
+    key = f"checkpoint-10/{DECODER}/{WEIGHTS}"
+    data = bytearray(store.read_bytes(key))
+    data[-1] ^= 0xFF
+    store.write_bytes(key, bytes(data))
+    with pytest.raises(StoreError, match=rf"{key} is damaged.*Use an earlier checkpoint"):
+        load_autoencoder(store)
+
+
+def other_weights(path: Path) -> None:
+    weights_file({"mask_token": torch.zeros(3)})(path)
+
+
+def run_of_the_future() -> bytes:
+    state = state_at(10, tiny_run())
+    state.run["spec"]["training"]["hovering"] = True
+    return state.to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("instead", "reason"),
+    [
+        ({f"{DECODER}/{WEIGHTS}": other_weights}, "size mismatch"),
+        ({f"{TOWER}/{WEIGHTS}": b"no safetensors at all"}, "header"),
+        ({TRAINING_STATE: run_of_the_future()}, "hovering"),
+    ],
+)
+def test_a_checkpoint_of_another_version_is_told(tmp_path: Path, instead, reason: str) -> None:
+    store = Store(str(tmp_path))
+    save_checkpoint(store, tiny_run(), 10, instead=instead)
+    with pytest.raises(StoreError, match="does not fit this version of Arlow") as raised:
+        load_autoencoder(store)
+    assert reason in str(raised.value)
+    assert "checkpoint-10" in str(raised.value)
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,269 @@
+"""Listing, verifying, falling back, downloading, pruning, in every kind of store."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+
+from arlow_trainer.checkpoint.prune import Pruned, delete_checkpoint, prune, remove_unfinished
+from arlow_trainer.checkpoint.reader import (
+    CheckpointInfo,
+    Damaged,
+    download,
+    list_checkpoints,
+    newest_valid,
+    read_manifest,
+    verify,
+)
+from arlow_trainer.checkpoint.writer import BackgroundWriter, SaveEvent
+from arlow_trainer.config.errors import StoreError
+from arlow_trainer.storage.store import Store
+from support.checkpoints import files_of, flip_byte, new_attempt, save
+
+WEIGHTS = "vision_encoder/model.safetensors"
+
+
+def test_an_empty_url_has_no_checkpoints(store: Store) -> None:
+    assert list_checkpoints(store) == []
+    assert newest_valid(store) is None
+
+
+def test_the_list_is_in_order_of_steps(store: Store) -> None:
+    save(store, 2, 10, 9)
+    store.write_bytes("pictures/checkpoint-3/x.png", b"")
+    store.write_bytes("checkpoint-old/x", b"")
+    found = list_checkpoints(store)
+    assert [(info.step, info.valid, info.reason) for info in found] == [
+        (2, True, ""),
+        (9, True, ""),
+        (10, True, ""),
+    ]
+    assert found[0].uri == store.url_of("checkpoint-2")
+    assert found[0].bytes == read_manifest(store, 2).total_bytes
+    assert found[0].created is not None
+
+
+def test_one_flipped_byte_is_found_and_fallen_back_from(store: Store) -> None:
+    save(store, 1, 2)
+    flip_byte(store, f"checkpoint-2/{WEIGHTS}", 500)
+    [problem] = verify(store, 2)
+    assert problem.file == WEIGHTS
+    assert "SHA-256" in problem.what
+    skipped: list[tuple[int, str]] = []
+    newest = newest_valid(store, on_skip=lambda info, why: skipped.append((info.step, why)))
+    assert newest is not None
+    assert newest.step == 1
+    assert skipped == [(2, str(problem))]
+    shallow = newest_valid(store, deep=False)
+    assert shallow is not None
+    assert shallow.step == 2
+
+
+def test_every_byte_of_the_manifest_counts() -> None:
+    store = Store(f"memory://{new_attempt()}/run")
+    save(store, 1, 2)
+    good = store.read_bytes("checkpoint-2/manifest.json")
+    for index in range(len(good)):
+        flip_byte(store, "checkpoint-2/manifest.json", index)
+        problems = verify(store, 2)
+        assert [problem.file for problem in problems] == ["manifest.json"], index
+        store.write_bytes("checkpoint-2/manifest.json", good)
+    flip_byte(store, "checkpoint-2/manifest.json", 40)
+    newest = newest_valid(store)
+    assert newest is not None
+    assert newest.step == 1
+
+
+def test_missing_and_short_files_are_seen_without_reading(store: Store) -> None:
+    save(store, 1, 2, 3)
+    store.delete(f"checkpoint-1/{WEIGHTS}")
+    store.write_bytes(f"checkpoint-2/{WEIGHTS}", b"short")
+    store.delete("checkpoint-3/manifest.json")
+    found = {
+        info.step: (info.valid, info.unfinished, info.reason) for info in list_checkpoints(store)
+    }
+    assert found[1] == (False, False, f"{WEIGHTS}: is missing")
+    assert found[2] == (False, False, f"{WEIGHTS}: has 5 bytes instead of 1000")
+    assert found[3][:2] == (False, True)
+    assert [str(problem) for problem in verify(store, 1)] == [f"{WEIGHTS}: is missing"]
+    assert [problem.file for problem in verify(store, 2)] == [WEIGHTS]
+    with pytest.raises(StoreError, match="checkpoint-3 is no checkpoint"):
+        verify(store, 3)
+    with pytest.raises(Damaged):
+        newest_valid(store)
+
+
+def test_a_manifest_of_another_step_is_damaged(store: Store) -> None:
+    save(store, 1, 2)
+    store.write_bytes("checkpoint-2/manifest.json", store.read_bytes("checkpoint-1/manifest.json"))
+    with pytest.raises(Damaged, match="manifest of step 1"):
+        read_manifest(store, 2)
+
+
+def test_downloads_are_verified(store: Store, tmp_path: Path) -> None:
+    save(store, 1)
+    target = tmp_path / "into"
+    paths = download(store, 1, [WEIGHTS, "trainer_state.json"], target)
+    assert paths == [target / WEIGHTS, target / "trainer_state.json"]
+    assert (target / WEIGHTS).stat().st_size == 1000
+    with pytest.raises(StoreError, match=r"checkpoint-1/none is not a file"):
+        download(store, 1, ["none"], target)
+    flip_byte(store, f"checkpoint-1/{WEIGHTS}", 3)
+    with pytest.raises(Damaged, match=rf"checkpoint-1/{WEIGHTS} is damaged: .*SHA-256"):
+        download(store, 1, [WEIGHTS], tmp_path / "other")
+    assert not (tmp_path / "other" / WEIGHTS).exists()
+
+
+def test_pruning_keeps_what_it_must(store: Store) -> None:
+    save(store, 10, 20, 30, 40)
+    store.write_bytes("checkpoint-35/half", b"left by a kill")
+    store.write_bytes("checkpoint-45/half", b"perhaps being written")
+    flip_size = store.read_bytes(f"checkpoint-10/{WEIGHTS}") + b"x"
+    store.write_bytes(f"checkpoint-10/{WEIGHTS}", flip_size)
+    pruned = prune(store, keep_last=1, keep_every=20, committed=40)
+    assert (pruned.deleted, pruned.damaged) == ([30, 35], {})
+    left = {info.step: info.valid for info in list_checkpoints(store)}
+    assert left == {10: False, 20: True, 40: True, 45: False}
+
+
+class Rotting(Store):
+    """A store that changes one byte of every file from some moment on, as a bad cache does."""
+
+    rotten = False
+
+    def put_file(self, local_path: Path, key: str, *, move: bool = False) -> None:
+        if self.rotten:
+            data = bytearray(local_path.read_bytes())
+            data[0] ^= 1
+            local_path.write_bytes(data)
+        super().put_file(local_path, key, move=move)
+
+
+@pytest.mark.parametrize("keep_last", [1, 3])
+def test_the_last_good_checkpoint_outlives_saves_that_do_not_read_back(
+    tmp_path: Path, keep_last: int
+) -> None:
+    store = Rotting(str(tmp_path))
+    pruned: list[Pruned] = []
+
+    def on_event(event: SaveEvent) -> None:
+        pruned.append(prune(store, keep_last, None, event.step))
+
+    with BackgroundWriter(store, 0, 1, new_attempt(), on_event) as writer:
+        for step in (10, 20, 30, 40, 50):
+            store.rotten = step > 10
+            writer.submit(step, files_of(step))
+            writer.wait()
+        newest = newest_valid(store)
+        assert newest is not None
+        assert newest.step == 10
+        assert all(each.deleted == [] for each in pruned)
+        assert set(pruned[-1].damaged) == {20, 30, 40, 50}
+        [problem] = pruned[-1].damaged[50]
+        assert problem.file == WEIGHTS
+
+        store.rotten = False
+        writer.submit(60, files_of(60))
+        writer.wait()
+    assert 10 in pruned[-1].deleted
+    newest = newest_valid(store)
+    assert newest is not None
+    assert newest.step == 60
+
+
+def test_where_nothing_reads_back_nothing_is_deleted(store: Store) -> None:
+    save(store, 1, 2, 3)
+    for step in (1, 2, 3):
+        flip_byte(store, f"checkpoint-{step}/{WEIGHTS}")
+    pruned = prune(store, keep_last=1, keep_every=None, committed=3)
+    assert (pruned.deleted, set(pruned.damaged)) == ([], {1, 2, 3})
+
+
+def test_what_was_never_finished_is_removed_at_the_start(store: Store) -> None:
+    save(store, 1, 2)
+    flip_byte(store, "checkpoint-2/manifest.json", 40)
+    for step in (0, 3):
+        store.write_bytes(f"checkpoint-{step}/half", b"left by a kill")
+    assert remove_unfinished(store) == [0, 3]
+    assert [info.step for info in list_checkpoints(store)] == [1, 2]
+
+
+def test_a_checkpoint_half_deleted_does_not_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(str(tmp_path))
+    save(store, 1, 2)
+
+    def dies(prefix: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "delete_tree", dies)
+    with pytest.raises(KeyboardInterrupt):
+        delete_checkpoint(store, 1)
+    infos: list[CheckpointInfo] = list_checkpoints(store)
+    assert [(info.step, info.unfinished) for info in infos] == [(1, True), (2, False)]
+    monkeypatch.undo()
+    assert prune(store, keep_last=1, keep_every=None, committed=2).deleted == [1]
+    assert store.list_dirs() == ["checkpoint-2"]
+
+
+def test_where_nothing_is_intact_no_run_begins_anew(store: Store) -> None:
+    store.write_bytes("checkpoint-5/half", b"left by a kill")
+    assert newest_valid(store) is None
+    save(store, 1, 2)
+    flip_byte(store, f"checkpoint-1/{WEIGHTS}")
+    flip_byte(store, "checkpoint-2/manifest.json", 40)
+    with pytest.raises(StoreError) as told:
+        newest_valid(store)
+    for part in (
+        store.url,
+        "checkpoint-2: ",
+        f"checkpoint-1: {WEIGHTS}",
+        "remove",
+        "metadata.name",
+    ):
+        assert part in str(told.value)
+    assert "checkpoint-5" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "damage"), [(errno.EIO, True), (errno.ESTALE, False), (errno.EACCES, False)]
+)
+@pytest.mark.parametrize("name", [WEIGHTS, "manifest.json"])
+def test_only_a_failing_disk_is_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, damage: bool, name: str
+) -> None:
+    store = Store(str(tmp_path))
+    save(store, 1, 2)
+    read = LocalFileSystem.cat_file
+
+    def failing(self: Any, path: str, **options: Any) -> Any:
+        if path.endswith(f"checkpoint-2/{name}"):
+            raise OSError(number, os.strerror(number))
+        return read(self, path, **options)
+
+    monkeypatch.setattr(LocalFileSystem, "cat_file", failing)
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+    if damage:
+        newest = newest_valid(store)
+        assert newest is not None
+        assert newest.step == 1
+        assert [problem.file for problem in verify(store, 2)] == [name]
+    else:
+        with pytest.raises(StoreError, match=os.strerror(number)) as told:
+            newest_valid(store)
+        assert not isinstance(told.value, Damaged)
+
+
+def test_a_folder_in_the_place_of_a_file_is_a_problem(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    save(store, 1, files=files_of(1))
+    weights = tmp_path / "checkpoint-1" / WEIGHTS
+    weights.unlink()
+    weights.mkdir()
+    assert [problem.file for problem in verify(store, 1)] == [WEIGHTS]

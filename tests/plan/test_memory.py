@@ -1,0 +1,201 @@
+"""The memory model against what autograd keeps, and against a process's real peak."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from arlow_trainer.config import TrainingSection, load_run
+from arlow_trainer.config.errors import DeviceMemoryError
+from arlow_trainer.engine import build_autoencoder
+from arlow_trainer.engine.setup import deepspeed_config
+from arlow_trainer.mae import visible_unit_batch
+from arlow_trainer.plan import (
+    Tokens,
+    bytes_per_device,
+    cpu_rank_memory,
+    largest_micro_batch,
+    saved_bytes,
+    tokens_per_clip,
+    tokens_per_image,
+    total_parameters,
+)
+from arlow_trainer.plan.memory import ACTIVATION_KEEPS, MAX_BUCKET, RESERVE
+
+GIB = 2**30
+
+# The count is exact where torch runs its fused CPU attention; other versions may keep a mask more.
+SAVED_TOLERANCE = 0.02
+PEAK_TOLERANCE = 0.2
+
+VARIANTS = (
+    [],
+    ["gradientCheckpointing=true"],
+    ["model.depth=2", "mae.decoderDepth=1", "model.mlpRatio=3.0"],
+    ["model.useDeformableAttention=false", "model.useProgressivePatches=false"],
+    ["mae.maskRatio=0.5", "model.deepstackVisualIndexes=[0, 5]"],
+    *([f"model.hiddenAct={name}", "model.depth=2"] for name in ACTIVATION_KEEPS),
+)
+
+
+def measured_saved_bytes(section: TrainingSection, tokens: Tokens, batch: int) -> int:
+    module = build_autoencoder(section).train()
+    parameters = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    side = section.data.image_size
+    frames = 1 if tokens.steps == 1 else section.data.clip_frames
+    pixels = torch.zeros(batch, frames, side, side, 3, dtype=torch.uint8)
+    units = visible_unit_batch(range(batch), tokens.units, section.mae.mask_ratio)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = module(pixels, units).sum()  # held, so that no storage is freed and counted anew
+    assert loss.requires_grad
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("overrides", VARIANTS, ids=str)
+@pytest.mark.parametrize("kind", ["image", "clip"])
+def test_saved_bytes_are_those_autograd_keeps(overrides: list[str], kind: str) -> None:
+    section = load_run("tiny", overrides).spec.training
+    tokens = tokens_per_image(section) if kind == "image" else tokens_per_clip(section)
+    measured = measured_saved_bytes(section, tokens, batch=3)
+    counted = saved_bytes(section, tokens, batch=3, number_bytes=4)
+    assert counted == pytest.approx(measured, rel=SAVED_TOLERANCE)
+
+
+# In a process of its own, so that nothing freed before can hide what a step allocates.
+PEAK = """
+import sys
+import torch
+from arlow_trainer.config import load_run
+from arlow_trainer.engine import build_autoencoder
+from arlow_trainer.mae import visible_unit_batch
+from arlow_trainer.plan import activation_bytes, tokens_per_clip, tokens_per_image
+
+def status(key):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+kind, batch = sys.argv[1], int(sys.argv[2])
+section = load_run("tiny", sys.argv[3:]).spec.training
+tokens = tokens_per_image(section) if kind == "image" else tokens_per_clip(section)
+module = build_autoencoder(section)
+side = section.data.image_size
+frames = 1 if kind == "image" else section.data.clip_frames
+pixels = torch.zeros(batch, frames, side, side, 3, dtype=torch.uint8)
+
+def step(count):
+    units = visible_unit_batch(range(count), tokens.units, section.mae.mask_ratio)
+    module(pixels[:count], units).sum().backward()
+
+step(1)  # gradients exist from here on
+open("/proc/self/clear_refs", "w").write("5")
+before = status("VmRSS")
+step(batch)
+print(status("VmHWM") - before, activation_bytes(section, tokens, batch, 4))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize(
+    ("kind", "batch", "overrides"),
+    [("image", 48, []), ("clip", 20, []), ("image", 48, ["gradientCheckpointing=true"])],
+    ids=str,
+)
+def test_activations_are_a_processs_real_peak(kind: str, batch: int, overrides: list[str]) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", PEAK, kind, str(batch), *overrides],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    measured, modelled = map(int, result.stdout.split())
+    assert modelled == pytest.approx(measured, rel=PEAK_TOLERANCE)
+
+
+def test_state_of_the_full_run_by_hand() -> None:
+    run = load_run("arlow-vision-3072")
+    parameters = total_parameters(run.spec.training)
+    memory = bytes_per_device(run, ranks=8, micro_batch=2)
+    assert memory.parameters == memory.gradients == 2 * parameters
+    assert memory.optimizer == pytest.approx(12 * parameters / 8, abs=12)
+    assert memory.update == pytest.approx(6 * parameters / 8, abs=6)
+    assert memory.buffers == 2 * MAX_BUCKET
+    held = memory.parameters + memory.gradients + memory.optimizer + memory.buffers
+    assert memory.total == held + max(memory.activations, memory.update)
+
+
+def test_a_cpu_trains_in_float32() -> None:
+    run = load_run("arlow-vision-3072")
+    half, full = (bytes_per_device(run, 2, 1, precision) for precision in (None, "fp32"))  # type: ignore[arg-type]
+    assert full.parameters == 2 * half.parameters
+    assert full.optimizer == half.optimizer
+
+
+@pytest.mark.parametrize("preset", ["arlow-vision-3072", "tiny"])
+def test_the_bucket_is_the_engines(preset: str) -> None:
+    run = load_run(preset)
+    parameters = total_parameters(run.spec.training)
+    config = deepspeed_config(run.spec.training, run.spec.training.precision, parameters)
+    number = 2 if run.spec.training.precision == "fp16" else 4
+    bucket = config["zero_optimization"]["reduce_bucket_size"]
+    assert bytes_per_device(run, 2, 1).buffers == number * bucket
+
+
+def test_the_full_run_fits_eight_cards_of_48_gb_in_one_micro_batch() -> None:
+    run = load_run("arlow-vision-3072")
+    # 256 samples over 8 devices, a quarter of them clips that count as 8 images each.
+    assert largest_micro_batch(run, 8, 48 * GIB) == 88
+    alone = load_run("arlow-vision-3072", ["data={videos: null, videoProbability: 0}"])
+    assert largest_micro_batch(alone, 8, 48 * GIB) == 32
+
+
+@pytest.mark.parametrize("memory", [14 * GIB, 16 * GIB, 20 * GIB, 24 * GIB])
+def test_the_largest_is_the_last_that_fits(memory: int) -> None:
+    run = load_run("arlow-vision-3072")
+    usable = memory * (1 - RESERVE)
+    largest = largest_micro_batch(run, 8, memory)
+    assert 1 <= largest < 88
+    assert bytes_per_device(run, 8, largest).total <= usable
+    assert bytes_per_device(run, 8, largest + 1).total > usable
+
+
+def test_memory_never_falls_with_the_micro_batch_or_rises_with_the_ranks() -> None:
+    run = load_run("arlow-vision-3072")
+    by_batch = [bytes_per_device(run, 8, batch).total for batch in range(1, 65)]
+    assert by_batch == sorted(by_batch)
+    by_ranks = [bytes_per_device(run, ranks, 2).total for ranks in range(1, 33)]
+    assert by_ranks == sorted(by_ranks, reverse=True)
+
+
+def test_clips_alone_are_counted_by_their_tokens() -> None:
+    run = load_run("tiny", ["data={images: null, videoProbability: 1}"])
+    # 32 clips of two temporal steps over two ranks are 32 images a rank.
+    assert largest_micro_batch(run, 2, 64 * GIB) == 32
+
+
+def test_a_run_that_cannot_fit_says_what_to_do() -> None:
+    run = load_run("arlow-vision-3072")
+    with pytest.raises(
+        DeviceMemoryError, match=r"even with one sample.*use more devices"
+    ) as caught:
+        largest_micro_batch(run, 1, 24 * GIB)
+    assert "gradientCheckpointing" not in str(caught.value)  # it would not help: state is too large
+    long = load_run("tiny", ["data.clipFrames=64", "data.imageSize=450"])
+    with pytest.raises(DeviceMemoryError, match="gradientCheckpointing=true"):
+        largest_micro_batch(long, 1, GIB // 4)
+
+
+def test_ranks_share_a_machines_memory() -> None:
+    assert cpu_rank_memory(64 * GIB, 4) == 8 * GIB
+    assert largest_micro_batch(load_run("tiny"), 2, cpu_rank_memory(8 * GIB, 2)) == 20

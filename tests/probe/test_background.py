@@ -1,0 +1,148 @@
+"""Checkpoints are probed beside training, in a process that nobody waits for."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from arlow_trainer.config import ArlowPretrain, ProbeSection, SourceSection, validate
+from arlow_trainer.probe import BackgroundProbe
+from arlow_trainer.probe.background import probe_command
+from arlow_trainer.storage.store import Store
+from support.class_folders import write_folders
+from support.stored_run import save_checkpoint, tiny_run
+
+
+class Told:
+    """What a probe tells, and on which threads."""
+
+    def __init__(self) -> None:
+        self.results: list[tuple[int, str, float]] = []
+        self.warnings: list[str] = []
+        self.threads: set[str] = set()
+
+    def tell(self, step: int, method: str, accuracy: float) -> None:
+        self.results.append((step, method, accuracy))
+        self.threads.add(threading.current_thread().name)
+
+
+def probed_run(folder: Path, **probe: Any) -> ArlowPretrain:
+    document = tiny_run(str(folder / "runs")).model_dump(by_alias=True, exclude={"status"})
+    section = {"data": {"path": str(folder / "set")}} | probe
+    document["spec"]["training"]["probe"] = section
+    return validate(document, "the test's manifest")
+
+
+def saved(run: ArlowPretrain, *steps: int) -> Store:
+    store = Store(run.run_url)
+    for step in steps:
+        save_checkpoint(store, run, step)
+    return store
+
+
+def children() -> list[psutil.Process]:
+    return [p for p in psutil.Process().children() if "probe" in p.cmdline()]
+
+
+def test_due_checkpoints_are_probed_one_after_another(tmp_path: Path) -> None:
+    write_folders(tmp_path / "set")
+    run, told = probed_run(tmp_path, everySteps=10), Told()
+    store = saved(run, 10, 15, 20)
+    with BackgroundProbe(run, told.tell, told.warnings.append) as probe:
+        begun = time.monotonic()
+        for step in (10, 15, 20):
+            probe.start(step)
+        assert time.monotonic() - begun < 1
+        while not children():
+            time.sleep(0.01)
+        [process] = children()
+        while process.nice() != 19:
+            time.sleep(0.01)
+        environment = process.environ()
+        assert environment["OMP_NUM_THREADS"] == "1"
+        assert environment["CUDA_VISIBLE_DEVICES"] == ""
+        assert len(children()) == 1
+        probe.finish()
+    assert told.warnings == []
+    assert told.threads == {"probe"}
+    lines = [json.loads(line) for line in store.read_bytes("probe.jsonl").splitlines()]
+    assert [(line["step"], line["method"], line["accuracy"]) for line in lines] == told.results
+    steps = [step for step, _, _ in told.results]
+    # Step 15 was not due; step 10 may have given way to step 20 before it began.
+    assert steps in ([10, 10, 20, 20], [20, 20])
+    assert children() == []
+
+
+def test_what_fails_is_a_warning(tmp_path: Path) -> None:
+    run, told = probed_run(tmp_path), Told()
+    saved(run, 10)
+    with BackgroundProbe(run, told.tell, told.warnings.append) as probe:
+        probe.start(10)
+        probe.finish()
+    assert told.results == []
+    [warning] = told.warnings
+    assert warning.startswith("checkpoint of step 10 is not probed: ")
+    assert "no such folder" in warning
+    assert "Traceback" not in warning
+
+
+def test_a_run_that_ends_does_not_wait(tmp_path: Path) -> None:
+    write_folders(tmp_path / "set")
+    run, told = probed_run(tmp_path), Told()
+    saved(run, 10)
+    probe = BackgroundProbe(run, told.tell, told.warnings.append)
+    probe.start(10)
+    while not children():
+        time.sleep(0.01)
+    begun = time.monotonic()
+    probe.finish(timeout_s=0.1)
+    probe.finish(stopped=lambda: True)
+    probe.close()
+    assert time.monotonic() - begun < 6
+    assert children() == []
+    assert told.results == []
+    assert f"`arlow probe {run.run_url} --data={tmp_path}/set" in told.warnings[0]
+    assert "--step=10` does it" in told.warnings[0]
+    probe.start(20)
+    assert children() == []
+
+
+def test_nothing_is_done_unless_asked(tmp_path: Path) -> None:
+    run, told = tiny_run(str(tmp_path / "runs")), Told()
+    with BackgroundProbe(run, told.tell, told.warnings.append) as probe:
+        probe.start(10)
+        probe.finish()
+        assert not any(thread.name == "probe" for thread in threading.enumerate())
+    assert (told.results, told.warnings) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        (
+            ProbeSection(data=SourceSection(path="cifar")),
+            ["--data=cifar", "--train-split=train", "--test-split=test", "--limit=2000"],
+        ),
+        (
+            ProbeSection(
+                data=SourceSection(path="./-x", name="v2", split="dev", column="img"),
+                test_split="val",
+                label="fine",
+                limit=None,
+            ),
+            [
+                *("--data=./-x", "--name=v2", "--train-split=dev", "--test-split=val"),
+                *("--column=img", "--label=fine"),
+            ],
+        ),
+    ],
+)
+def test_the_command_says_what_the_section_says(section: ProbeSection, words: list[str]) -> None:
+    found = probe_command("s3://bucket/run", 30, section)
+    assert found == ["probe", "s3://bucket/run", *words, "--step=30"]

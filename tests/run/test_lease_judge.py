@@ -1,0 +1,87 @@
+"""Who may hold a run URL: a table of leases found and what a newcomer may do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from arlow_trainer.run.lease import (
+    LeaseRecord,
+    Verdict,
+    judge,
+    process_alive,
+    this_machine,
+)
+
+TTL = 60.0
+
+
+def held(machine: str = "here", **changes: object) -> LeaseRecord:
+    fields: dict[str, object] = {
+        "owner": "run",
+        "token": "t",
+        "host": "h",
+        "machine": machine,
+        "pid": os.getpid(),
+        "process_started": psutil.Process().create_time(),
+        "acquired": 0.0,
+        "renewed": 0.0,
+    }
+    return LeaseRecord.model_validate({**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("found", "alive", "unchanged", "expected"),
+    [
+        (None, None, 0, Verdict.FREE),
+        # Suspended, for however long: it goes on writing when it is woken.
+        (held(), True, 0, Verdict.REFUSED),
+        (held(), True, 100 * TTL, Verdict.REFUSED),
+        (held(), False, 0, Verdict.TAKE_OVER),
+        (held(), False, 100 * TTL, Verdict.TAKE_OVER),
+        (held("elsewhere"), None, 0, Verdict.REFUSED),
+        (held("elsewhere"), None, TTL, Verdict.REFUSED),
+        (held("elsewhere"), None, TTL + 1, Verdict.TAKE_OVER),
+    ],
+)
+def test_decisions(
+    found: LeaseRecord | None, alive: bool | None, unchanged: float, expected: Verdict
+) -> None:
+    def holder_alive(record: LeaseRecord) -> bool:
+        assert alive is not None, "processes of another machine must not be asked about"
+        return alive
+
+    verdict = judge(
+        found, machine="here", holder_alive=holder_alive, unchanged_s=unchanged, ttl_s=TTL
+    )
+    assert verdict is expected
+
+
+def test_this_process_lives() -> None:
+    assert process_alive(held())
+
+
+def test_a_number_given_to_another_process_is_a_dead_holder() -> None:
+    assert not process_alive(held(process_started=1.0))
+
+
+def test_a_process_that_ended_is_dead_before_and_after_it_is_waited_for() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    started = psutil.Process(process.pid).create_time()
+    record = held(pid=process.pid, process_started=started)
+    assert process_alive(record)
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert not process_alive(record)
+    process.communicate()
+    assert not process_alive(record)
+
+
+def test_the_machine_is_the_same_from_every_process_on_it() -> None:
+    script = "from arlow_trainer.run.lease import this_machine; print(this_machine())"
+    other = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert other.stdout.decode().strip() == this_machine()

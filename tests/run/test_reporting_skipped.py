@@ -1,0 +1,91 @@
+"""The broken files of a run are kept in its checkpoints, so that their limit outlives a resume."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from arlow_trainer.checkpoint.card import model_card
+from arlow_trainer.checkpoint.training_state import TrainingState
+from arlow_trainer.config import ArlowPretrain, load_run
+from arlow_trainer.config.errors import DataError
+from arlow_trainer.data import Skipped
+from arlow_trainer.engine import Ranks
+from arlow_trainer.run.reporting import StepReporter
+
+
+class Heard:
+    """What telemetry is told."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def skipped(self, name: str, reason: str) -> None:
+        self.names.append(name)
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ranks]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name, value in {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    ranks = Ranks()
+    yield ranks
+    ranks.leave()
+
+
+def state_with(run: ArlowPretrain, skipped: dict[str, str]) -> TrainingState:
+    return TrainingState(
+        step=7,
+        next_sample=7 * run.spec.global_batch_size,
+        seed=0,
+        ranks=1,
+        total_steps=100,
+        set_sizes={"image": 25},
+        precision="fp32",
+        loss=0.25,
+        loss_scaler={},
+        overflows=0,
+        skipped_files=skipped,
+        run=run.model_dump(mode="json", by_alias=True, exclude={"status"}),
+    )
+
+
+def test_a_state_names_them_and_comes_back() -> None:
+    run = load_run("tiny")
+    state = state_with(run, {"a.jpg": "truncated", "b.mp4": "no frames"})
+    back = TrainingState.from_bytes(state.to_bytes(), "there")
+    assert back.skipped_files == {"a.jpg": "truncated", "b.mp4": "no frames"}
+    assert back.skipped == 2
+    assert "| Broken files skipped | 2 |" in model_card(run, back, 1000)
+
+
+def test_the_limit_outlives_a_resume(alone: Ranks) -> None:
+    run = load_run("tiny", ["data.maxSkipped=2"])
+    nothing: Any = None
+
+    def begun(heard: Heard) -> StepReporter:
+        told: Any = heard
+        return StepReporter(run, told, nothing, nothing, alone, 100)
+
+    first = begun(Heard())
+    first.skip([Skipped("a.jpg", "truncated"), Skipped("b.jpg", "empty")])
+    saved = state_with(run, first.skipped)
+
+    heard = Heard()
+    second = begun(heard)
+    second.resume(saved)
+    assert second.loss == saved.loss
+    # Met again in another epoch: neither counted nor told a second time.
+    second.skip([Skipped("a.jpg", "truncated")])
+    assert heard.names == []
+    with pytest.raises(DataError, match=r"(?s)3 files cannot be decoded, more than 2.*c\.jpg"):
+        second.skip([Skipped("c.jpg", "truncated")])
+    assert heard.names == ["c.jpg"]
+    assert second.skipped == {"a.jpg": "truncated", "b.jpg": "empty", "c.jpg": "truncated"}

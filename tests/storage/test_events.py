@@ -1,0 +1,126 @@
+"""A run's events over resumes, outages and rotation, in every kind of store."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from arlow_trainer.config.errors import StoreError
+from arlow_trainer.storage import jsonl
+from arlow_trainer.storage.events import EventLog, read_events
+from arlow_trainer.storage.store import Store
+
+
+def test_events_are_kept_over_resumes(store: Store) -> None:
+    assert read_events(store) == []
+    with EventLog(store) as log:
+        log.record("start", step=0)
+        log.record("checkpoint", step=5, uri="x")
+    with EventLog(store) as log:
+        log.record("resume", step=5)
+    found = read_events(store)
+    assert [(event.kind, event.fields) for event in found] == [
+        ("start", {"step": 0}),
+        ("checkpoint", {"step": 5, "uri": "x"}),
+        ("resume", {"step": 5}),
+    ]
+    assert datetime.now(UTC) - found[-1].time < timedelta(minutes=5)
+    lines = store.read_bytes("events.jsonl").splitlines()
+    assert [json.loads(line)["kind"] for line in lines] == ["start", "checkpoint", "resume"]
+
+
+def test_events_arrive_while_the_run_lives(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    log = EventLog(store, flush_s=0.05)
+    for step in range(20):
+        log.record("skip", step=step)
+    assert log.flush()
+    assert [event.fields["step"] for event in read_events(store)] == list(range(20))
+    log.close()
+
+
+def test_a_killed_run_loses_only_its_last_line(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    with EventLog(store) as log:
+        log.record("start")
+    store.write_bytes("events.jsonl", store.read_bytes("events.jsonl") + b'{"time": "2026-')
+    with EventLog(store) as log:
+        log.record("resume")
+    assert [event.kind for event in read_events(store)] == ["start", "resume"]
+
+
+def test_an_outage_delays_and_loses_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(str(tmp_path / "run"))
+    with EventLog(store) as log:
+        log.record("start")
+    (tmp_path / "run").rename(tmp_path / "away")
+    (tmp_path / "run").write_bytes(b"a file in the way")
+    log = EventLog(store, flush_s=60)
+    with caplog.at_level(logging.WARNING):
+        log.record("resume")
+        assert not log.flush()
+        # The log's own thread tries once, too; afterwards it rests.
+        deadline = time.monotonic() + 60
+        while caplog.text.count("not in the store yet") < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert "1 events are not in the store yet" in caplog.text
+    (tmp_path / "run").unlink()
+    (tmp_path / "away").rename(tmp_path / "run")
+    log.record("end")
+    log.close()
+    assert [event.kind for event in read_events(store)] == ["start", "resume", "end"]
+
+
+def test_a_store_that_hangs_does_not_hold_the_end_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ends = threading.Event()
+
+    class Hanging(Store):
+        def write_bytes(self, key: str, data: bytes) -> None:
+            ends.wait()
+
+    log = EventLog(Hanging(str(tmp_path)))
+    log.record("start")
+    with caplog.at_level(logging.WARNING):
+        log.close(timeout_s=0.2)
+    assert "do not reach the store" in caplog.text
+    ends.set()
+
+
+def test_what_cannot_be_json_is_still_noted(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    with EventLog(store) as log:
+        log.record("odd", where=Path("/x"), when=datetime(2026, 1, 1, tzinfo=UTC))
+        log.record("broken", fields={(1, 2): 3})
+        log.record("end")
+    assert [event.kind for event in read_events(store)] == ["odd", "end"]
+
+
+def test_a_long_log_is_set_aside_in_order(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsonl, "ROTATE_BYTES", 500)
+    for attempt in range(3):
+        with EventLog(store) as log:
+            for step in range(10):
+                log.record("step", attempt=attempt, step=step)
+                assert log.flush()
+    names = store.list_files()
+    assert "events-1.jsonl" in names
+    assert "events-2.jsonl" in names
+    assert store.size("events.jsonl") < 1000
+    found = [(event.fields["attempt"], event.fields["step"]) for event in read_events(store)]
+    assert found == [(attempt, step) for attempt in range(3) for step in range(10)]
+
+
+def test_an_unreadable_store_is_told_to_the_reader(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StoreError, match="Not a directory"):
+        read_events(Store(str(tmp_path / "file" / "run")))

@@ -1,0 +1,152 @@
+"""What only a local store can meet: full disks, folders without rights, crashes in mid-write."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from arlow_trainer.checkpoint.reader import list_checkpoints, verify
+from arlow_trainer.checkpoint.writer import BackgroundWriter
+from arlow_trainer.config.errors import StoreError
+from arlow_trainer.storage.store import Store
+from support.checkpoints import files_of, local_file, new_attempt, save
+from support.processes import become_nobody, in_fork
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 1 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a full disk needs the right to mount a tmpfs: run as root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_named_and_loses_nothing(small_disk: Path) -> None:
+    store = Store(str(small_disk / "run"))
+    save(store, 1)
+    with pytest.raises(StoreError, match=r"No space left on device.*Free some space"):
+        save(store, 2, files=files_of(2, size=2 * 2**20))
+    assert verify(store, 1) == []
+    assert [info.step for info in list_checkpoints(store) if info.valid] == [1]
+    assert not any(path.stat().st_size > 2**18 for path in small_disk.rglob("*"))
+    save(store, 3)
+    assert verify(store, 3) == []
+
+
+def test_a_full_disk_under_the_staging_folder_is_named(small_disk: Path) -> None:
+    store = Store("memory://full-staging/run")
+    with BackgroundWriter(store, 0, 1, new_attempt(), print, staging=small_disk) as writer:
+        writer.submit(1, files_of(1, size=2 * 2**20))
+        with pytest.raises(StoreError, match=rf"{small_disk}.*No space left"):
+            writer.wait()
+        writer.submit(2, files_of(2))
+        writer.wait()
+    assert verify(store, 2) == []
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_full_disk_leaves_the_old_content(small_disk: Path) -> None:
+    store = Store(str(small_disk))
+    store.write_bytes("a", b"old")
+    with pytest.raises(StoreError, match=rf"write {small_disk}/a: No space left on device"):
+        store.write_bytes("a", bytes(2 * 2**20))
+    assert store.read_bytes("a") == b"old"
+    assert os.listdir(small_disk) == ["a"]
+
+
+def test_a_download_to_a_full_disk_names_the_disk(small_disk: Path, tmp_path: Path) -> None:
+    store = Store("memory://download/run")
+    store.put_file(local_file(tmp_path / "large", 2 * 2**20), "large")
+    with pytest.raises(StoreError, match=rf"write {small_disk}/large: No space left"):
+        store.get_file("large", small_disk / "large")
+    assert os.listdir(small_disk) == []
+
+
+def test_a_file_size_limit_is_named(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+
+    def write() -> str:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        with pytest.raises(StoreError) as caught:
+            store.write_bytes("a", bytes(5000))
+        return str(caught.value)
+
+    message = in_fork(write)
+    assert f"Cannot write {tmp_path}/a: File too large" in message
+    assert "quota" in message
+
+
+def test_a_folder_without_rights_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o555)
+    store = Store(str(folder / "run"))
+
+    def write() -> str:
+        become_nobody()
+        with pytest.raises(StoreError) as caught:
+            store.check_writable()
+        return str(caught.value)
+
+    message = in_fork(write)
+    assert f"Cannot write {folder}/run: " in message
+    assert "Permission denied" in message
+    assert "right to write" in message
+    assert message.endswith("Check spec.checkpoint.url.")
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_bytes(b"")
+    with pytest.raises(StoreError, match=r"runs/run: .*Not a directory"):
+        Store(str(tmp_path / "runs" / "run")).check_writable()
+
+
+def test_a_place_that_takes_no_folders_is_named() -> None:
+    with pytest.raises(StoreError) as caught:
+        Store("/proc/x/tiny").check_writable()
+    assert str(caught.value) == (
+        "Cannot write /proc/x/tiny: No such file or directory. Check spec.checkpoint.url."
+    )
+
+
+def test_kill_in_mid_save_leaves_only_whole_checkpoints(tmp_path: Path) -> None:
+    """SIGKILL at whatever moment: every checkpoint that is listed as valid verifies."""
+    script = (
+        "import sys\n"
+        "from support.checkpoints import *\n"
+        "store = Store(sys.argv[1])\n"
+        "writer = BackgroundWriter(store, 0, 1, new_attempt(), print)\n"
+        "for step in range(1000):\n"
+        "    writer.submit(step, files_of(step, size=100_000))\n"
+        "    print(step, flush=True)\n"
+    )
+    for wait_s in (0.02, 0.05, 0.11):
+        store = Store(str(tmp_path / str(wait_s)))
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, store.url],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(wait_s)
+        process.kill()
+        process.communicate()
+        for info in list_checkpoints(store):
+            assert info.valid or info.unfinished
+            if info.valid:
+                assert verify(store, info.step) == []
+        save(store, 2000)
+        assert not (tmp_path / str(wait_s) / ".staging").exists()

@@ -1,0 +1,87 @@
+"""A server that accepts connections and never answers is not waited for without an end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fsspec.asyn import get_loop
+
+from arlow_trainer.config.errors import StoreError
+from arlow_trainer.storage.store import Store
+from arlow_trainer.storage.timeouts import Deadline, StoreTimeout
+from support.checkpoints import local_file
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of a server that takes connections and says nothing."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(100)
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda store, folder: store.check_writable(),
+        lambda store, folder: store.list(),
+        lambda store, folder: store.read_bytes("a"),
+        lambda store, folder: store.delete_tree("a"),
+        lambda store, folder: store.put_file(local_file(folder / "large", 40 * 2**20), "a"),
+        lambda store, folder: store.get_file("a", folder / "back"),
+    ],
+    ids=["check", "list", "read", "delete", "put", "get"],
+)
+def test_a_silent_server_is_named(
+    silent: str, tmp_path: Path, operation: Callable[[Store, Path], object]
+) -> None:
+    options = {"endpoint_url": silent, "key": "k", "secret": "s"}
+    store = Store("s3://runs/x", options, timeout_s=1.0)
+    began = time.monotonic()
+    with pytest.raises(
+        StoreError, match=r"s3://runs/x.*has not answered for .* s\. .*AWS_ENDPOINT"
+    ):
+        operation(store, tmp_path)
+    # One read alone would be tried for a minute and a half by the client itself.
+    assert time.monotonic() - began < 60
+
+
+def test_what_makes_progress_may_take_its_time() -> None:
+    patience = Deadline(2.0)
+
+    async def work() -> str:
+        for _ in range(15):
+            await asyncio.sleep(0.2)
+            patience.callback.relative_update(1)
+        return "done"
+
+    assert patience.wait(work(), get_loop()) == "done"
+
+
+def test_what_makes_none_is_cancelled() -> None:
+    cancelled = threading.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(600)
+        finally:
+            cancelled.set()
+
+    with pytest.raises(StoreTimeout, match="has not answered for"):
+        Deadline(0.2).wait(work(), get_loop())
+    assert cancelled.wait(60)
+
+
+def test_a_failure_passes_through() -> None:
+    async def work() -> None:
+        raise FileNotFoundError("x")
+
+    with pytest.raises(FileNotFoundError):
+        Deadline(60.0).wait(work(), get_loop())

@@ -1,0 +1,76 @@
+"""A trained autoencoder from its checkpoint, tower and decoder, ready to reconstruct."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from arlow_trainer.checkpoint.export import DECODER, TOWER, WEIGHTS
+from arlow_trainer.checkpoint.layout import checkpoint_name
+from arlow_trainer.checkpoint.location import newest_step
+from arlow_trainer.checkpoint.reader import download
+from arlow_trainer.checkpoint.training_state import TRAINING_STATE, TrainingState
+from arlow_trainer.config import ArlowPretrain
+from arlow_trainer.config.errors import StoreError
+from arlow_trainer.engine import build_autoencoder
+from arlow_trainer.mae import MaskedAutoencoder
+from arlow_trainer.storage.store import Store
+
+
+def load_autoencoder(
+    store: Store, step: int | None = None
+) -> tuple[MaskedAutoencoder, ArlowPretrain, TrainingState]:
+    """Loads a checkpoint's tower and decoder in float32 on the CPU, ready for inference.
+
+    Args:
+        store: the run's store.
+        step: the checkpoint's step; None takes the newest valid one.
+
+    Raises:
+        StoreError: there is no such checkpoint, or it is damaged or of another version.
+    """
+    step = newest_step(store) if step is None else step
+    place = store.url_of(checkpoint_name(step))
+    names = [TRAINING_STATE, f"{TOWER}/{WEIGHTS}", f"{DECODER}/{WEIGHTS}"]
+    with tempfile.TemporaryDirectory() as folder:
+        state_file, *weights = download(store, step, names, Path(folder))
+        state = TrainingState.from_bytes(state_file.read_bytes(), f"{place}/{TRAINING_STATE}")
+        try:
+            tower, decoder = (_tensors(path) for path in weights)
+        except SafetensorError as error:
+            raise _of_another_version(place, str(error)) from None
+    run = run_of(state, place)
+    # On the meta device, so that nothing is drawn that the checkpoint replaces.
+    with torch.device("meta"):
+        module = build_autoencoder(run.spec.training)
+    try:
+        module.tower.load_state_dict(tower, assign=True)
+        module.decoder.load_state_dict(decoder, assign=True)
+    except RuntimeError as error:
+        raise _of_another_version(place, str(error)) from None
+    return module.eval().requires_grad_(False), run, state
+
+
+def run_of(state: TrainingState, place: str) -> ArlowPretrain:
+    """Returns the run that a training state was saved by. Raises StoreError."""
+    try:
+        return ArlowPretrain.model_validate(state.run)
+    except ValidationError as error:
+        raise _of_another_version(place, str(error)) from None
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    return {name: tensor.float() for name, tensor in load_file(path).items()}
+
+
+def _of_another_version(place: str, reason: str) -> StoreError:
+    return StoreError(
+        f"{place} does not fit this version of Arlow ({' '.join(reason.split())}); "
+        "read it with the version that wrote it"
+    )

@@ -1,0 +1,4 @@
+"""The report page of a run and its curves.
+
+Import from the modules: the plots need matplotlib.
+"""

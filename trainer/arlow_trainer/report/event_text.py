@@ -1,0 +1,49 @@
+"""A run's events in words for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from arlow_trainer.storage.events import Event
+
+Fields = Mapping[str, Any]
+
+
+def describe_event(event: Event) -> str:
+    """Returns what happened; of a kind or of fields not known here, all that the event holds."""
+    try:
+        return _WORDS[event.kind](event.fields)
+    except (KeyError, ValueError, TypeError):
+        known = ((name, value) for name, value in event.fields.items() if value not in (None, ""))
+        fields = ", ".join(
+            f"{name} {value if isinstance(value, str) else json.dumps(value)}"
+            for name, value in known
+        )
+        return _joined(event.kind, fields)
+
+
+def _joined(head: str, rest: object) -> str:
+    return f"{head}: {rest}" if rest not in (None, "") else head
+
+
+def _started(fields: Fields) -> str:
+    ranks = fields["ranks"]
+    return f"started on {ranks:,} rank{'' if ranks == 1 else 's'}"
+
+
+def _probed(fields: Fields) -> str:
+    return f"probe of step {fields['step']:,}: {fields['method']} {fields['accuracy']:.1%}"
+
+
+_WORDS: Mapping[str, Callable[[Fields], str]] = {
+    "start": _started,
+    "resume": lambda f: _joined(f"resumed from step {f['step']:,}", f.get("uri")),
+    "phase": lambda f: _joined(f["phase"], f.get("message")),
+    "checkpoint": lambda f: _joined(f"checkpoint of step {f['step']:,}", f.get("uri")),
+    "probe": _probed,
+    "skip": lambda f: _joined(f"passed over {f['name']}", f.get("reason")),
+    "warning": lambda f: _joined("warning", f["message"]),
+    "end": lambda f: f"ended: {f['phase']}",
+}

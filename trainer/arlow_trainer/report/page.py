@@ -1,0 +1,165 @@
+"""The report: one self-contained HTML page of a run. Pure: a record in, a page out."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+from arlow_trainer.config import to_yaml
+from arlow_trainer.report.curves import (
+    gradient_norm_plot,
+    learning_rate_plot,
+    loss_plot,
+    throughput_plot,
+)
+from arlow_trainer.report.event_text import describe_event
+from arlow_trainer.report.plotting import Plot, to_svg
+from arlow_trainer.report.probe_plots import probe_plots
+from arlow_trainer.report.record import Picture, Record
+from arlow_trainer.telemetry import HistoryPoint
+from arlow_trainer.telemetry.display import duration
+
+MAX_EVENTS = 200
+RECENT_POINTS = 20
+MAX_COLUMNS = 5
+_TEMPLATE = "page.html.jinja"
+_FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+
+
+def page(record: Record, now: datetime) -> str:
+    """Returns the report of a run as HTML without any reference to other files."""
+    environment = Environment(
+        loader=PackageLoader("arlow_trainer.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    points = record.history
+    facts = _facts(record)
+    plots = [loss_plot, learning_rate_plot, throughput_plot, gradient_norm_plot]
+    return environment.get_template(_TEMPLATE).render(
+        name=_name(record),
+        url=record.url,
+        now=now,
+        status=record.status,
+        facts=facts,
+        columns=columns(len(facts)),
+        curves=[_figure(make(points)) for make in plots] if points else [],
+        phases=[
+            (name, *seconds_and_share(seconds, share), share)
+            for name, seconds, share in phase_shares(points)
+        ],
+        galleries=_galleries(record.pictures),
+        probes=record.probes,
+        probe_curves=[_figure(plot) for plot in probe_plots(record.probes)],
+        checkpoints=list(reversed(record.checkpoints)),
+        events=[
+            (event.time, describe_event(event)) for event in reversed(record.events[-MAX_EVENTS:])
+        ],
+        events_left_out=max(0, len(record.events) - MAX_EVENTS),
+        config=to_yaml(record.run) if record.run else "",
+        card=card_html(record.card),
+    )
+
+
+def phase_shares(points: Sequence[HistoryPoint]) -> list[tuple[str, float, float]]:
+    """Returns (phase, seconds a step, share) of the newest read-outs' mean, longest first."""
+    recent = [point.phase_seconds for point in points if point.phase_seconds][-RECENT_POINTS:]
+    names = {name for phases in recent for name in phases}
+    means = {name: sum(p.get(name, 0.0) for p in recent) / len(recent) for name in names}
+    total = sum(means.values())
+    ordered = sorted(means.items(), key=lambda item: -item[1])
+    return [(name, seconds, seconds / total) for name, seconds in ordered if seconds > 0]
+
+
+def seconds_and_share(seconds: float, share: float) -> tuple[str, str]:
+    """Returns both in words: milliseconds and whole percent, and never a zero for what is more."""
+    return (
+        f"{seconds:.3f}" if seconds >= 0.001 else "<0.001",
+        f"{share:.0%}" if share >= 0.01 else "<1%",
+    )
+
+
+def columns(tiles: int) -> int:
+    """Returns how many tiles stand in a row, so that rows are as even as they can be."""
+    rows = -(-tiles // MAX_COLUMNS)
+    return -(-tiles // rows)
+
+
+def card_html(card: str) -> Markup:
+    """Returns a model card as HTML, headings one level lower, without title and front matter.
+
+    HTML in the card is shown as text.
+    """
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = parser.parse(_FRONT_MATTER.sub("", card))
+    if tokens and tokens[0].tag == "h1":
+        del tokens[:3]
+    for token in tokens:
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(6, int(token.tag[1]) + 1)}"
+    return Markup(parser.renderer.render(tokens, parser.options, {}))
+
+
+def _name(record: Record) -> str:
+    if record.run is not None:
+        return record.run.metadata.name
+    return record.status.run if record.status is not None else record.url.rpartition("/")[2]
+
+
+def _facts(record: Record) -> list[tuple[str, str]]:
+    """Returns the run's figures, name and value; those not known are left out."""
+    status, state, points = record.status, record.state, record.history
+    last = points[-1] if points else None
+    step = max(part.step for part in (status, state, last) if part is not None)
+    total = next((p.total_steps for p in (status, state) if p is not None and p.total_steps), None)
+    facts = [("Step", f"{step:,} of {total:,}" if total else f"{step:,}")]
+    if last is not None and last.loss is not None:
+        facts.append(("Loss", f"{last.loss:.4f}"))
+    # A run on one modality alone makes none of the other.
+    if last is not None and last.images_per_second:
+        facts.append(("Images per second", f"{last.images_per_second:,.1f}"))
+    if last is not None and last.clips_per_second:
+        facts.append(("Clips per second", f"{last.clips_per_second:,.1f}"))
+    if status is not None and status.model_flops_utilization is not None:
+        facts.append(("Model FLOPs utilisation", f"{status.model_flops_utilization:.1%}"))
+    if status is not None and status.median_step_seconds is not None:
+        facts.append(("Median step", f"{status.median_step_seconds:.3g} s"))
+    if status is not None and status.eta_seconds and status.phase != "finished":
+        facts.append(("Time left", duration(status.eta_seconds)))
+    if state is not None:
+        facts.append(("Samples seen", f"{state.next_sample:,}"))
+        facts.append(("Broken samples", f"{state.skipped:,}"))
+    return facts
+
+
+def _figure(plot: Plot) -> tuple[str, Markup]:
+    # Drawn by matplotlib, which escapes what it writes.
+    return plot.title, Markup(to_svg(plot))
+
+
+def _galleries(pictures: Sequence[Picture]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Returns each modality's pictures, newest first."""
+    return [
+        (modality, [_embedded(each) for each in reversed(list(found))])
+        for modality, found in groupby(pictures, key=lambda each: each.modality)
+    ]
+
+
+def _embedded(each: Picture) -> dict[str, Any]:
+    return {
+        "step": each.step,
+        "source": "data:image/webp;base64," + base64.b64encode(each.webp).decode(),
+        "width": each.width,
+        "height": each.height,
+        "lines": each.description.splitlines(),
+    }

@@ -1,0 +1,142 @@
+"""Everything that a run has left in its store, read for its report."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from arlow_trainer.checkpoint.export import CARD
+from arlow_trainer.checkpoint.layout import checkpoint_name
+from arlow_trainer.checkpoint.load import run_of
+from arlow_trainer.checkpoint.reader import CheckpointInfo, list_checkpoints
+from arlow_trainer.checkpoint.saver import read_state
+from arlow_trainer.checkpoint.training_state import TrainingState
+from arlow_trainer.config import ArlowPretrain, RunStatus
+from arlow_trainer.config.errors import StoreError
+from arlow_trainer.pictures.drawing import DESCRIPTION
+from arlow_trainer.pictures.stored import StoredPicture, list_pictures
+from arlow_trainer.probe.stored import PROBE_FILE, Probe, read_probes
+from arlow_trainer.report.curves import read_curve
+from arlow_trainer.storage.errors import MissingObject
+from arlow_trainer.storage.events import Event, read_events
+from arlow_trainer.storage.jsonl import read_lines
+from arlow_trainer.storage.store import Store
+from arlow_trainer.telemetry import STATUS_FILE, HistoryPoint
+from arlow_trainer.telemetry.status_source import NoAnswer, parse_status
+
+MAX_PICTURES = 8
+_WEBP_QUALITY = 82
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A reconstruction of the gallery: WebP, its size in pixels, and what it says in words."""
+
+    step: int
+    modality: str
+    webp: bytes
+    width: int
+    height: int
+    description: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run as its store tells it; what it has not left yet is None or empty.
+
+    `run`, `state` and `card` are those of the newest valid checkpoint, or of the one asked for.
+    """
+
+    url: str
+    status: RunStatus | None
+    history: Sequence[HistoryPoint]
+    events: Sequence[Event]
+    checkpoints: Sequence[CheckpointInfo]
+    run: ArlowPretrain | None
+    state: TrainingState | None
+    card: str
+    probes: Sequence[Probe]
+    pictures: Sequence[Picture]
+
+
+def read_record(store: Store, step: int | None = None) -> Record:
+    """Reads what a run has left.
+
+    Args:
+        store: the run's store.
+        step: the checkpoint whose configuration and card are wanted; None takes the newest.
+
+    Raises:
+        StoreError: the store cannot be read, or there is no run in it.
+    """
+    checkpoints = list_checkpoints(store)
+    valid = [info.step for info in checkpoints if info.valid]
+    chosen = step if step is not None else max(valid, default=None)
+    run, state, card = None, None, ""
+    if chosen is not None:
+        state = read_state(store, chosen)
+        run = run_of(state, store.url_of(checkpoint_name(chosen)))
+        card = _text(store, f"{checkpoint_name(chosen)}/{CARD}") or ""
+    status = _status(store)
+    history = read_curve(store)
+    if state is None and status is None and not history:
+        raise StoreError(
+            f"{store.url} holds no run: give the URL <checkpoint url>/<run name>, as `arlow "
+            "checkpoints ls` takes it"
+        )
+    return Record(
+        url=store.url,
+        status=status,
+        history=history,
+        events=read_events(store),
+        checkpoints=checkpoints,
+        run=run,
+        state=state,
+        card=card,
+        probes=read_probes(read_lines(store, PROBE_FILE)),
+        pictures=[_picture(store, each) for each in chosen_pictures(list_pictures(store))],
+    )
+
+
+def chosen_pictures(found: Sequence[StoredPicture]) -> list[StoredPicture]:
+    """Returns at most `MAX_PICTURES` of each modality, evenly spread from first to last."""
+    chosen = []
+    for modality in ("image", "video"):
+        alike = [each for each in found if each.modality == modality]
+        count = min(len(alike), MAX_PICTURES)
+        last = len(alike) - 1
+        chosen += [alike[round(index * last / max(1, count - 1))] for index in range(count)]
+    return chosen
+
+
+def _picture(store: Store, each: StoredPicture) -> Picture:
+    data = store.read_bytes(each.key)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            buffer = io.BytesIO()
+            image.save(buffer, "WEBP", quality=_WEBP_QUALITY)
+            words = str(image.info.get(DESCRIPTION, ""))
+            return Picture(each.step, each.modality, buffer.getvalue(), *image.size, words)
+    except (OSError, SyntaxError) as error:
+        raise StoreError(
+            f"{store.url_of(each.key)} is damaged: {error}; delete it and make the report again"
+        ) from None
+
+
+def _status(store: Store) -> RunStatus | None:
+    text = _text(store, STATUS_FILE)
+    try:
+        return None if text is None else parse_status(text.encode(), STATUS_FILE)
+    except NoAnswer:
+        return None
+
+
+def _text(store: Store, key: str) -> str | None:
+    try:
+        return store.read_bytes(key).decode("utf-8", "replace")
+    except MissingObject:
+        return None

@@ -1,0 +1,1 @@
+"""A run's life: launching its ranks, the training loop, signals, the lease, reporting."""

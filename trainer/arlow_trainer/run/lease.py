@@ -1,0 +1,309 @@
+"""One live run a URL: a lease object that its holder renews and that a second run respects.
+
+Object stores offer no compare-and-swap through fsspec, so a lease is written and, after a pause in
+which a rival's write would have landed, read back. Should two holders still meet, the one whose
+token was replaced finds out at its next renewal and stops.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from arlow_trainer.config.errors import ArlowError, LeaseError
+from arlow_trainer.storage.errors import MissingObject
+from arlow_trainer.storage.store import Store
+
+LEASE_FILE = "lease.json"
+TTL_S = 60.0
+SETTLE_S = 1.0
+SETTLE_LOCAL_S = 0.1
+LONGEST_RELEASE_FILE_S = 30.0
+STARTED_TOLERANCE_S = 5.0
+
+Clock = Callable[[], float]
+
+log = logging.getLogger(__name__)
+
+
+class LeaseRecord(BaseModel):
+    """What `lease.json` holds. Times are seconds since 1970.
+
+    `machine` tells one boot of one process namespace from another, so that `pid` and
+    `process_started` are only judged where they mean something.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    owner: str
+    token: str
+    host: str
+    machine: str
+    pid: int
+    process_started: float
+    acquired: float
+    renewed: float
+
+
+class Verdict(Enum):
+    """What a lease in the store means for a run that wants the URL."""
+
+    FREE = "free"
+    TAKE_OVER = "take over"
+    REFUSED = "refused"
+
+
+def judge(
+    held: LeaseRecord | None,
+    *,
+    machine: str,
+    holder_alive: Callable[[LeaseRecord], bool],
+    unchanged_s: float,
+    ttl_s: float,
+) -> Verdict:
+    """Decides on the lease that is in the store, `held`, for a run on `machine`.
+
+    `holder_alive` is asked only about a holder on this very machine: there a dead process gives up
+    its lease at once and a living one keeps it, even while it is suspended. Elsewhere the lease
+    ends when this run has seen it unchanged for more than `ttl_s` seconds: `unchanged_s` is of this
+    run's own clock, for the clocks of two machines need not agree.
+    """
+    if held is None:
+        return Verdict.FREE
+    if held.machine == machine:
+        return Verdict.REFUSED if holder_alive(held) else Verdict.TAKE_OVER
+    return Verdict.TAKE_OVER if unchanged_s > ttl_s else Verdict.REFUSED
+
+
+class Lease:
+    """The right to write to a run URL, renewed by a thread until `release`.
+
+    `lost` is set, and `on_lost` called once from the renewing thread, when another holder's token
+    is found in the lease: this run must then stop without writing anything more.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        record: LeaseRecord,
+        ttl_s: float,
+        clock: Clock,
+        on_lost: Callable[[LeaseError], None] | None,
+    ) -> None:
+        self._store = store
+        self._record = record
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._on_lost = on_lost
+        self._loss: LeaseError | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="lease", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def acquire(
+        cls,
+        store: Store,
+        owner: str,
+        ttl_s: float = TTL_S,
+        clock: Clock = time.time,
+        *,
+        wait_s: float = 0.0,
+        on_lost: Callable[[LeaseError], None] | None = None,
+    ) -> Lease:
+        """Takes the lease of `store` in the name of `owner`, waiting up to `wait_s` for a holder.
+
+        A wait of more than `ttl_s` outlasts a holder that died on another machine. A lease of
+        another machine that looks ended by its clock is watched for `ttl_s` whatever `wait_s`, for
+        that clock may be slow. Raises LeaseError when another live run holds the lease, StoreError
+        when the store fails.
+        """
+        begun = since = time.monotonic()
+        seen = _read(store)
+        ended = seen if _looks_ended(seen, clock(), ttl_s) else None
+        while True:
+            record = _new_record(owner, clock())
+            held, now = _read(store), time.monotonic()
+            if held != seen:
+                seen, since = held, now
+            verdict = judge(
+                held,
+                machine=record.machine,
+                holder_alive=process_alive,
+                unchanged_s=now - since,
+                ttl_s=ttl_s,
+            )
+            if verdict is not Verdict.REFUSED:
+                if _write_confirmed(store, record, held):
+                    return cls(store, record, ttl_s, clock, on_lost)
+                held = _read(store)
+            if now - begun >= wait_s and (held is None or held != ended):
+                raise LeaseError(_refusal(store, held, ttl_s))
+            time.sleep(min(1.0, ttl_s / 4))
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    @property
+    def lost(self) -> bool:
+        """Whether another run has taken the URL over."""
+        return self._loss is not None
+
+    def check(self) -> None:
+        """Raises LeaseError when the lease is lost."""
+        if self._loss is not None:
+            raise self._loss
+
+    def release(self, timeout_s: float = LONGEST_RELEASE_FILE_S) -> None:
+        """Stops renewing and removes the lease, if it is still this run's; a store that hangs holds
+        the end up for at most `timeout_s` seconds."""
+        self._stopping.set()
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            log.warning(
+                "%s does not answer: the lease ends by itself, %.0f s after its last renewal",
+                self._store.url,
+                self._ttl_s,
+            )
+
+    def _work(self) -> None:
+        while not self._stopping.wait(self._ttl_s / 3):
+            try:
+                held = _read(self._store)
+                if held is not None and held.token != self._record.token:
+                    self._lose(held)
+                    return
+                renewed = self._record.model_copy(update={"renewed": self._clock()})
+                self._store.write_bytes(LEASE_FILE, _to_bytes(renewed))
+            except ArlowError as error:
+                # A store out of reach is no rival: whoever takes over is seen when it is back.
+                log.warning("the lease could not be renewed: %s", error)
+        try:
+            held = _read(self._store)
+            if held is not None and held.token == self._record.token:
+                self._store.delete(LEASE_FILE)
+        except ArlowError as error:
+            log.warning("the lease ends by itself in %.0f s: %s", self._ttl_s, error)
+
+    def _lose(self, by: LeaseRecord) -> None:
+        self._loss = LeaseError(
+            f"{self._store.url} was taken over by {_who(by)}. This run stops, so that the two do "
+            "not overwrite each other's checkpoints. Keep one of them, or give one another name."
+        )
+        log.error("%s", self._loss)
+        if self._on_lost is not None:
+            self._on_lost(self._loss)
+
+
+def process_alive(holder: LeaseRecord) -> bool:
+    """Whether the process that wrote the lease still runs on this machine.
+
+    A process that has ended but was not waited for is dead; another one that was given the same
+    number is told by its start time.
+    """
+    try:
+        process = psutil.Process(holder.pid)
+        if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            return False
+        return abs(process.create_time() - holder.process_started) < STARTED_TOLERANCE_S
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+
+
+def this_machine() -> str:
+    """Names this boot of this machine and this process namespace (a container has its own)."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return f"{uuid.getnode():012x}/{int(psutil.boot_time())}"
+
+
+def _new_record(owner: str, now: float) -> LeaseRecord:
+    return LeaseRecord(
+        owner=owner,
+        token=uuid.uuid4().hex,
+        host=socket.gethostname(),
+        machine=this_machine(),
+        pid=os.getpid(),
+        process_started=psutil.Process().create_time(),
+        acquired=now,
+        renewed=now,
+    )
+
+
+def _looks_ended(held: LeaseRecord | None, now: float, ttl_s: float) -> bool:
+    if held is None or held.machine == this_machine() or now - held.renewed <= ttl_s:
+        return False
+    log.warning("watching for %.0f s whether %s is gone, as it seems", ttl_s, _who(held))
+    return True
+
+
+def _write_confirmed(store: Store, record: LeaseRecord, held: LeaseRecord | None) -> bool:
+    """Writes the lease and reads it back; False when a rival was faster."""
+    data = _to_bytes(record)
+    if held is None:
+        # Where the store can create exclusively, this alone decides between two newcomers. A
+        # damaged lease, which reads as none, is in the way of it.
+        if not store.create_bytes(LEASE_FILE, data) and _read(store) is None:
+            store.write_bytes(LEASE_FILE, data)
+    else:
+        store.write_bytes(LEASE_FILE, data)
+    time.sleep(SETTLE_S if store.local_path is None else SETTLE_LOCAL_S)
+    found = _read(store)
+    return found is not None and found.token == record.token
+
+
+def _read(store: Store) -> LeaseRecord | None:
+    try:
+        return LeaseRecord.model_validate_json(store.read_bytes(LEASE_FILE))
+    except MissingObject:
+        return None
+    except ValidationError:
+        log.warning("%s is not readable and counts as none", store.url_of(LEASE_FILE))
+        return None
+
+
+def _to_bytes(record: LeaseRecord) -> bytes:
+    return (record.model_dump_json(indent=1) + "\n").encode()
+
+
+def _who(record: LeaseRecord) -> str:
+    since = datetime.fromtimestamp(record.acquired, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"{record.owner} (process {record.pid} on {record.host}, since {since})"
+
+
+def _refusal(store: Store, held: LeaseRecord | None, ttl_s: float) -> str:
+    if held is None:
+        return (
+            f"{store.url} is being claimed by another run at this moment. Start again in a while, "
+            "or give this run another metadata.name."
+        )
+    renewed = datetime.fromtimestamp(held.renewed, UTC).strftime("%H:%M:%S UTC")
+    return (
+        f"{store.url} is in use by {_who(held)}, last renewed at {renewed}. Wait for that run or "
+        f"stop it (if it died on another machine, start again {ttl_s:.0f} s after that time), "
+        "or give this run another metadata.name."
+    )

@@ -1,0 +1,72 @@
+"""Turns a failure of a store into a message: which URL, why, and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from arlow_trainer.config.errors import ArlowError, CredentialsError, StoreError
+from arlow_trainer.storage.failures import Failure, classify, describe
+
+
+class MissingObject(StoreError):
+    """An object that was asked for does not exist."""
+
+
+def as_store_error(error: Exception, doing: str, url: str, scheme: str) -> ArlowError:
+    """The error to raise for `error`, met while `doing` ("read", "write", ...) at `url`."""
+    if isinstance(error, ImportError):
+        return StoreError(
+            f"Cannot {doing} {url}: the package for {scheme}:// is not installed ({error}). "
+            "Install arlow-pretrain with the extra `trainer`."
+        )
+    reason = classify(error, local=scheme in ("file", "memory"))
+    # Several libraries give nothing but the name as the text of "not found".
+    unnamed = reason is Failure.MISSING and doing == "read"
+    cause = "there is no such object" if unnamed else describe(error)
+    message = explain(doing, url, reason, cause)
+    if reason in (Failure.CREDENTIALS, Failure.CLOCK):
+        return CredentialsError(message)
+    if unnamed:
+        return MissingObject(message)
+    return StoreError(message)
+
+
+def local_error(path: Path, error: Exception) -> StoreError:
+    """The error to raise when a file on this machine cannot be written."""
+    return StoreError(explain("write", str(path), classify(error, local=True), describe(error)))
+
+
+def explain(doing: str, url: str, reason: Failure, cause: str) -> str:
+    """One line: what could not be done where, why, and the remedy for such a reason."""
+    scheme = url.partition("://")[0] if "://" in url else "file"
+    return f"Cannot {doing} {url}: {cause.rstrip('.')}. {_remedy(reason, scheme)}"
+
+
+_CREDENTIALS_FROM = {
+    "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "gcs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+    "abfs": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
+
+
+def _remedy(reason: Failure, scheme: str) -> str:
+    names = _CREDENTIALS_FROM.get(scheme, "the store's credentials")
+    remedies = {
+        Failure.CREDENTIALS: f"Set {names} (or the store's options) to an identity that may "
+        "read, write, list and delete there.",
+        Failure.CLOCK: "Set this machine's clock: the server refuses requests from another time.",
+        Failure.MISSING: "Check the URL and the name.",
+        Failure.CONTAINER: "Create the bucket (container) first, or correct the URL: "
+        "it is never created for you.",
+        Failure.FULL: "Free some space or raise the quota, or choose a larger place.",
+        Failure.READ_ONLY: "Give this user the right to write there, or choose another folder.",
+        Failure.NETWORK: "Check that the server runs and can be reached from here"
+        + (" (AWS_ENDPOINT_URL)." if scheme == "s3" else "."),
+        Failure.BUSY: "The store stayed unable to answer; try again later.",
+        Failure.EXISTS: "Something of that name is in the way: move it, or choose another name.",
+        Failure.UNSUPPORTED: "The server lacks a function that is needed; use another store.",
+        Failure.OTHER: "Check the URL and the store's options.",
+    }
+    return remedies[reason]

@@ -1,0 +1,387 @@
+"""A folder of objects behind a URL: local path, file://, s3://, gs://, az:// or memory://.
+
+Thin over fsspec. What it adds: listings are fresh, a local write is atomic and durable, transient
+errors are retried a bounded number of times, a silent server is not waited for without an end, and
+every failure says which URL, why, and what to do.
+"""
+
+from __future__ import annotations
+
+import builtins
+import copy
+import hashlib
+import math
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from arlow_trainer.config.errors import ArlowError, CredentialsError, StoreError
+from arlow_trainer.storage.connection import SCHEMES, Connection, split_url
+from arlow_trainer.storage.errors import MissingObject, as_store_error, explain, local_error
+from arlow_trainer.storage.failures import Failure, classify
+from arlow_trainer.storage.local_files import (
+    create_exclusively,
+    is_temporary,
+    put_local,
+    temporary_beside,
+    write_atomically,
+)
+from arlow_trainer.storage.timeouts import BoundedFileSystem, Deadline, StoreTimeout
+
+__all__ = ["SCHEMES", "Store"]
+
+ATTEMPTS = 4
+READ_CHUNK = 32 * 2**20
+TIMEOUT_S = 120.0
+# A part of a large file has more time than a small object.
+PARTS_TIMEOUT_FACTOR = 2.5
+# Small enough to come through a slow line in that time, several at once.
+S3_PART = 16 * 2**20
+S3_MAX_PARTS = 9000
+
+T = TypeVar("T")
+
+
+class Store:
+    """The objects under one URL. Keys are relative paths with forward slashes.
+
+    `options` go to fsspec's file system (for s3: `endpoint_url`, `key`, `secret`, ...); what they
+    lack is taken from the usual environment (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`,
+    `GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_ACCOUNT_NAME`, ...). Nothing is contacted
+    before the first operation. An instance may be used from several threads and after a fork.
+
+    An operation that gets no answer for `timeout_s` seconds, repetitions included, ends; one that
+    moves large files may take longer as long as their parts arrive. Local folders are not watched.
+
+    Every operation raises `CredentialsError` when credentials are refused or missing and
+    `StoreError` for everything else (`MissingObject` where it is the object that is not there).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        scheme, path = split_url(url)
+        self._scheme = scheme
+        self._local = scheme in ("file", "memory")
+        if scheme == "file":
+            path = os.path.abspath(os.path.expanduser(path))
+            self._url = path
+        else:
+            self._url = f"{scheme}://{path.strip('/')}"
+        self._connection = Connection(self._url, scheme, dict(options or {}))
+        self._forbidden: ArlowError | None = None
+        self._patience_s = timeout_s
+
+    def __repr__(self) -> str:
+        return f"Store({self._url!r})"
+
+    @property
+    def url(self) -> str:
+        """Where the objects are, without a trailing slash."""
+        return self._url
+
+    @property
+    def local_path(self) -> Path | None:
+        """The folder on this machine, or None where the store is elsewhere."""
+        return Path(self._url) if self._scheme == "file" else None
+
+    def url_of(self, key: str) -> str:
+        """Full URL (or local path) of an object."""
+        return f"{self._url}/{_checked(key)}"
+
+    def child(self, name: str) -> Store:
+        """The store of a folder inside this one; shares its connection."""
+        inner = copy.copy(self)
+        inner._url = self.url_of(name)
+        return inner
+
+    def forbid_writes(self, reason: ArlowError) -> None:
+        """Lets every later write and deletion through this instance raise `reason`."""
+        self._forbidden = reason
+
+    def read_bytes(self, key: str) -> bytes:
+        """An object's content."""
+
+        def read(fs: Any, path: str) -> bytes:
+            return bytes(fs.cat_file(path))
+
+        return self._attempt("read", _checked(key), read)
+
+    def write_bytes(self, key: str, data: bytes) -> None:
+        """Writes an object; a reader sees the old content or the new, never a part."""
+
+        def write(fs: Any, path: str) -> None:
+            if self._scheme == "file":
+                write_atomically(Path(path), lambda file: file.write(data))
+            else:
+                fs.pipe_file(path, data)
+
+        self._attempt("write", _checked(key), write)
+
+    def create_bytes(self, key: str, data: bytes) -> bool:
+        """Writes an object that must not exist yet; False when it does.
+
+        Atomic where the store can do it: local files, and servers that know conditional writes.
+        """
+
+        def create(fs: Any, path: str) -> bool:
+            try:
+                if self._scheme == "file":
+                    create_exclusively(Path(path), data)
+                else:
+                    fs.pipe_file(path, data, mode="create")
+            except Exception as error:
+                reason = classify(error, local=self._local)
+                if reason is Failure.EXISTS:
+                    return False
+                if reason is not Failure.UNSUPPORTED:
+                    raise
+                if self._info(key) is not None:
+                    return False
+                fs.pipe_file(path, data)
+            return True
+
+        return self._attempt("write", _checked(key), create)
+
+    def put_file(self, local_path: Path, key: str, *, move: bool = False) -> None:
+        """Uploads a file. With `move` a local store may take the file itself instead of a copy."""
+        patience = self._patience(parts=True)
+
+        def put(fs: Any, path: str) -> None:
+            patience.renew()
+            if self._scheme == "file":
+                put_local(local_path, Path(path), move=move)
+            else:
+                size = local_path.stat().st_size
+                fs.put_file(
+                    str(local_path), path, callback=patience.callback, **self._in_parts(size)
+                )
+
+        self._attempt("write", _checked(key), put, patience)
+
+    def get_file(self, key: str, local_path: Path) -> None:
+        """Downloads an object; the file appears under its name only when it is complete."""
+        temporary = temporary_beside(local_path)
+        patience = self._patience(parts=True)
+
+        def get(fs: Any, path: str) -> None:
+            try:
+                temporary.parent.mkdir(parents=True, exist_ok=True)
+                temporary.touch()
+            except OSError as error:
+                raise local_error(local_path, error) from error
+            patience.renew()
+            try:
+                fs.get_file(path, str(temporary), callback=patience.callback, **self._in_parts(0))
+            except OSError as error:
+                if classify(error, local=True) is Failure.FULL:
+                    raise local_error(local_path, error) from error
+                raise
+            os.replace(temporary, local_path)
+
+        try:
+            self._attempt("read", _checked(key), get, patience)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def digest(self, key: str) -> tuple[int, str]:
+        """Size in bytes and SHA-256 (hex) of an object's content, read in chunks."""
+        size = self.size(key)
+        sha256 = hashlib.sha256()
+        count = 0
+        for chunk in self._chunks(key, size):
+            sha256.update(chunk)
+            count += len(chunk)
+        return count, sha256.hexdigest()
+
+    def list(self, prefix: str = "") -> dict[str, int]:
+        """Every object under `prefix`: its key relative to the store, and its size in bytes."""
+
+        def find(fs: Any, path: str) -> dict[str, int]:
+            fs.invalidate_cache()
+            walking = {"on_error": _raise_unless_gone} if self._scheme == "file" else {}
+            try:
+                found = fs.find(path, detail=True, **walking)
+            except FileNotFoundError as error:
+                _raise_unless_gone(error)
+                return {}
+            return {
+                self._relative(fs, name): int(info["size"])
+                for name, info in sorted(found.items())
+                if info.get("type") == "file" and not is_temporary(name)
+            }
+
+        return self._attempt("list", prefix and _checked(prefix), find)
+
+    def list_dirs(self, prefix: str = "") -> builtins.list[str]:
+        """Names of the folders directly under `prefix`."""
+        return self._names(prefix, "directory")
+
+    def list_files(self, prefix: str = "") -> builtins.list[str]:
+        """Names of the objects directly under `prefix`."""
+        return self._names(prefix, "file")
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object (not a folder) of this key."""
+        return self._info(key) is not None
+
+    def size(self, key: str) -> int:
+        """Size of an object in bytes."""
+        info = self._info(key)
+        if info is None:
+            raise MissingObject(
+                explain("read", self.url_of(key), Failure.MISSING, "there is no such object")
+            )
+        return int(info["size"])
+
+    def delete(self, key: str) -> None:
+        """Deletes one object; one that is gone already is no error."""
+
+        def delete(fs: Any, path: str) -> None:
+            try:
+                fs.rm_file(path)
+            except FileNotFoundError as error:
+                _raise_unless_gone(error)
+
+        self._attempt("delete", _checked(key), delete)
+
+    def delete_tree(self, prefix: str) -> None:
+        """Deletes everything under `prefix`; nothing there is no error."""
+
+        def delete(fs: Any, path: str) -> None:
+            fs.invalidate_cache()
+            try:
+                fs.rm(path, recursive=True)
+            except FileNotFoundError as error:
+                _raise_unless_gone(error)
+
+        self._attempt("delete", _checked(prefix), delete)
+
+    def check_writable(self) -> None:
+        """Writes, reads back and deletes a small object; raises what a checkpoint would raise."""
+        key = f"probe-{uuid.uuid4().hex}"
+        try:
+            self._write_and_read(key)
+        except (StoreError, CredentialsError) as error:
+            # The object's name says nothing to those who chose the URL.
+            words = str(error).replace(f"/{key}", "").replace("Check the URL and the name.", "")
+            remedy = "" if isinstance(error, CredentialsError) else " Check spec.checkpoint.url."
+            words = words.rstrip() + remedy
+            raise type(error)(words) from error.__cause__
+
+    def _write_and_read(self, key: str) -> None:
+        data = os.urandom(64)
+        self.write_bytes(key, data)
+        try:
+            if self.read_bytes(key) != data:
+                raise StoreError(
+                    f"The store {self._url} does not return what was written to it. "
+                    "Check that no proxy or cache stands between."
+                )
+        finally:
+            self.delete(key)
+
+    def _names(self, prefix: str, kind: str) -> builtins.list[str]:
+        def names(fs: Any, path: str) -> builtins.list[str]:
+            fs.invalidate_cache()
+            try:
+                found = fs.ls(path, detail=True)
+            except FileNotFoundError as error:
+                _raise_unless_gone(error)
+                return []
+            inside = (
+                info["name"].rstrip("/")
+                for info in found
+                if info["type"] == kind and info["name"].strip("/") != path.strip("/")
+            )
+            return sorted({PurePosixPath(name).name for name in inside if not is_temporary(name)})
+
+        return self._attempt("list", prefix and _checked(prefix), names)
+
+    def _info(self, key: str) -> dict[str, Any] | None:
+        def info(fs: Any, path: str) -> dict[str, Any] | None:
+            fs.invalidate_cache()
+            try:
+                found = fs.info(path)
+            except FileNotFoundError as error:
+                _raise_unless_gone(error)
+                return None
+            return dict(found) if found["type"] == "file" else None
+
+        return self._attempt("read", _checked(key), info)
+
+    def _chunks(self, key: str, size: int) -> Iterator[bytes]:
+        for start in range(0, size, READ_CHUNK):
+
+            def read(fs: Any, path: str, start: int = start) -> bytes:
+                return bytes(fs.cat_file(path, start=start, end=min(start + READ_CHUNK, size)))
+
+            yield self._attempt("read", _checked(key), read, self._patience(parts=True))
+
+    def _relative(self, fs: Any, name: str) -> str:
+        root = str(fs._strip_protocol(self._url)).rstrip("/")
+        return name.removeprefix(root).lstrip("/")
+
+    def _patience(self, parts: bool = False) -> Deadline:
+        return Deadline(self._patience_s * (PARTS_TIMEOUT_FACTOR if parts else 1.0))
+
+    def _in_parts(self, size: int) -> dict[str, int]:
+        if self._scheme != "s3":
+            return {}
+        return {"chunksize": max(S3_PART, math.ceil(size / S3_MAX_PARTS))}
+
+    def _attempt(
+        self,
+        doing: str,
+        key: str,
+        work: Callable[[Any, str], T],
+        patience: Deadline | None = None,
+    ) -> T:
+        """Runs `work(file system, path)` with retries and turns its failure into an ArlowError."""
+        bound = patience or self._patience()
+        url = f"{self._url}/{key}" if key else self._url
+        retrying = Retrying(
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_random_exponential(multiplier=0.5, max=8.0),
+            retry=retry_if_exception(
+                lambda error: (
+                    not isinstance(error, ArlowError | StoreTimeout)
+                    and classify(error, local=self._local).transient
+                )
+            ),
+            reraise=True,
+        )
+
+        def once() -> T:
+            if self._forbidden is not None and doing in ("write", "delete"):
+                raise self._forbidden
+            fs = BoundedFileSystem(self._connection.file_system(), bound)
+            return work(fs, str(fs._strip_protocol(url)))
+
+        try:
+            return retrying(once)
+        except ArlowError:
+            raise
+        except Exception as error:
+            raise as_store_error(error, doing, url, self._scheme) from error
+
+
+def _checked(key: str) -> str:
+    """A key that stays inside its store."""
+    if any(part in ("", ".", "..") for part in key.split("/")):
+        raise ValueError(f"a key is a relative path without dots-only parts, not {key!r}")
+    return key
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    """Lets a missing object pass; a missing bucket is a FileNotFoundError too and is raised."""
+    if classify(error, local=True) is not Failure.MISSING:
+        raise error
