@@ -22,7 +22,7 @@ from arlow_trainer.engine import (
     learning_rate,
 )
 from arlow_trainer.engine.parameters import parameter_groups
-from arlow_trainer.mae import MaskedAutoencoder, merge_units, visible_unit_batch
+from arlow_trainer.mae import MaskedAutoencoder, draw_masks
 
 from .ranks import on_ranks
 from .result import Result, milliseconds
@@ -74,10 +74,8 @@ class PlainLoop:
                 number, STEPS, optimizer.warmup_steps, optimizer.learning_rate
             )
         for samples in micro_batches:
-            side = samples.frames.shape[2] // training.model.patch_size
-            units = visible_unit_batch(
-                samples.mask_seeds, merge_units((1, side, side)), training.mae.mask_ratio
-            )
+            config, count = self._module.tower.config, training.mae.hidden_unit_count
+            units = draw_masks(config, samples.frames, samples.mask_seeds, count)
             losses = self._module(samples.frames, units)
             (losses.sum() / self._run.spec.global_batch_size).backward()
         gradients = [p.grad for p in self._parameters if p.grad is not None]

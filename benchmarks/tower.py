@@ -154,7 +154,8 @@ def _config(size: Size, **fields: Any) -> ArlowVisionConfig:
 
 
 def _tower_step(tower: ArlowVLVisionModel, size: Size) -> Callable[[], None]:
-    units = visible_unit_batch(range(size.batch), (size.side // 2) ** 2, size.mask_ratio)
+    count = (size.side // 2) ** 2
+    units = visible_unit_batch(range(size.batch), count, round(count * size.mask_ratio))
     patches = torch.randn(size.batch, size.visible, tower.config.patch_features)
 
     def forward() -> list[Tensor]:

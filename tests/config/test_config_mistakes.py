@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from arlow_trainer.config import ConfigError, ExitCode, load_run, validate
 from arlow_trainer.config.models import STORE_SCHEMES
-from arlow_trainer.storage.store import SCHEMES
+from arlow_trainer.storage.connection import split_url
 
 HEAD = {
     "apiVersion": "arlow.dev/v1alpha1",
@@ -192,8 +192,9 @@ def test_where_a_run_lives(url: str, run_url: str) -> None:
     assert run.run_url == run_url
 
 
-def test_the_schemes_are_those_of_the_checkpoint_store() -> None:
-    assert STORE_SCHEMES == SCHEMES
+@pytest.mark.parametrize("scheme", STORE_SCHEMES)
+def test_the_store_takes_every_scheme_that_the_schema_allows(scheme: str) -> None:
+    assert split_url(f"{scheme}://bucket/runs") == (scheme, "bucket/runs")
 
 
 def test_a_wrong_field_hides_no_contradiction_elsewhere() -> None:

@@ -28,7 +28,7 @@ def autoencoder(device: str, dtype: torch.dtype) -> MaskedAutoencoder:
 
 def inputs(frames: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     # 11 hidden units of 16 leave 20 visible tokens a step, which is no multiple of 8.
-    return samples(2, frames).frames.to(device), visible_unit_batch([3, 4], 16, 0.7).to(device)
+    return samples(2, frames).frames.to(device), visible_unit_batch([3, 4], 16, 11).to(device)
 
 
 def gradient(module: MaskedAutoencoder) -> torch.Tensor:

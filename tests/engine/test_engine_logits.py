@@ -33,7 +33,7 @@ def test_the_largest_logit_is_that_of_some_query_and_key(largest: int, frames: i
     for block in tower.blocks:
         block.norm1.register_forward_hook(lambda *call: normed.append(call[-1]))
     module.decoder.register_forward_hook(lambda *_: pytest.fail("the decoder ran"))
-    pixels, units = samples(2, frames).frames, visible_unit_batch([3, 4], 16, 0.75)
+    pixels, units = samples(2, frames).frames, visible_unit_batch([3, 4], 16, 12)
     found = max_attention_logit(module, pixels, units)
     assert len(normed) == 6
 
@@ -66,7 +66,7 @@ def test_the_largest_logit_is_that_of_some_query_and_key(largest: int, frames: i
 
 def test_nothing_is_left_behind() -> None:
     module = build_autoencoder(training())
-    pixels, units = samples(1).frames, visible_unit_batch([3], 16, 0.75)
+    pixels, units = samples(1).frames, visible_unit_batch([3], 16, 12)
     first = max_attention_logit(module, pixels, units)
     assert first == max_attention_logit(module, pixels, units) > 0
     assert not any(part._forward_pre_hooks for part in module.modules())

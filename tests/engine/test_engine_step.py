@@ -53,7 +53,7 @@ def test_a_step_is_adamw_on_the_mean_over_samples(alone: Ranks) -> None:
         cut.append(samples(2, first=10 * number + 4))
         assert runner.step(number, cut)
         losses = torch.cat(
-            [module(batch.frames, visible_unit_batch(batch.mask_seeds, 16, 0.75)) for batch in cut]
+            [module(batch.frames, visible_unit_batch(batch.mask_seeds, 16, 12)) for batch in cut]
         )
         losses.mean().backward()
         norm = torch.nn.utils.clip_grad_norm_(module.parameters(), 0.5)

@@ -86,7 +86,8 @@ def draw_frames(case: Case, seed: int = 2) -> Tensor:
 
 
 def draw_units(case: Case) -> Tensor:
-    return visible_unit_batch(range(case.batch), merge_units(case.grid), case.mask_ratio)
+    units = merge_units(case.grid)
+    return visible_unit_batch(range(case.batch), units, round(units * case.mask_ratio))
 
 
 def hidden_pixels(case: Case, units: Tensor) -> Tensor:

@@ -150,7 +150,7 @@ def test_a_photograph_is_learned_place_by_place() -> None:
     adam = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     for step in range(150):
-        units = visible_unit_batch(range(8 * step, 8 * step + 8), 16, 0.75)
+        units = visible_unit_batch(range(8 * step, 8 * step + 8), 16, 12)
         loss = model(frames, units).mean()
         loss.backward()
         adam.step()

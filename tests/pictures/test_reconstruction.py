@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from arlow_trainer.config import MaeSection
 from arlow_trainer.engine import build_autoencoder
 from arlow_trainer.mae import Reconstruction, normalize_pixels, visible_unit_batch, visible_view
 from arlow_trainer.mae.autoencoder import pixel_targets
@@ -16,6 +17,7 @@ from arlow_trainer.pictures.reconstruction import notes, panels, psnr, reconstru
 from support.stored_run import tiny_run
 
 SIZE, PATCH, UNIT = 32, 4, 8
+UNITS = (SIZE // UNIT) ** 2
 
 
 def random_frames(frames: int, seed: int = 0) -> np.ndarray:
@@ -31,14 +33,14 @@ def made_of(frames: np.ndarray, predict, seed: int = 5) -> Reconstruction:
         pixels = pixels.expand(-1, 2, -1, -1, -1)
     patches = patchify(normalize_pixels(pixels), PATCH, 2)
     grid = (pixels.shape[1] // 2, SIZE // PATCH, SIZE // PATCH)
-    view = visible_view(tower, grid, visible_unit_batch([seed], (SIZE // UNIT) ** 2, 0.75))
+    view = visible_view(tower, grid, visible_unit_batch([seed], UNITS, 3 * UNITS // 4))
     return Reconstruction(predict(patches[:, view.hidden[0]]), patches, view)
 
 
 def expected_hidden(frames: int, seed: int = 5) -> np.ndarray:
     side = SIZE // UNIT
-    visible = np.zeros(side * side, dtype=bool)
-    visible[visible_unit_batch([seed], side * side, 0.75)[0].numpy()] = True
+    visible = np.zeros(UNITS, dtype=bool)
+    visible[visible_unit_batch([seed], UNITS, 3 * UNITS // 4)[0].numpy()] = True
     mask = ~visible.reshape(side, side).repeat(UNIT, axis=0).repeat(UNIT, axis=1)
     return np.broadcast_to(mask, (frames, SIZE, SIZE))
 
@@ -106,7 +108,7 @@ def test_hidden_pixels_do_not_reach_the_picture(frames: int) -> None:
     one, hidden = random_frames(frames, seed=1), expected_hidden(frames)
     other = np.where(hidden[..., None], random_frames(frames, seed=2), one)
     shown = [
-        panels(reconstruct(module, each, 0.75, seed=5), frames, training).reconstruction
+        panels(reconstruct(module, each, MaeSection(), seed=5), frames, training).reconstruction
         for each in (one, other)
     ]
     assert np.array_equal(shown[0], shown[1])
@@ -114,7 +116,7 @@ def test_hidden_pixels_do_not_reach_the_picture(frames: int) -> None:
 
 def test_the_module_is_left_as_it_was() -> None:
     module = build_autoencoder(tiny_run().spec.training).train()
-    made = reconstruct(module, random_frames(1), 0.75, seed=5)
+    made = reconstruct(module, random_frames(1), MaeSection(), seed=5)
     assert module.training
     assert not made.predictions.requires_grad
 

@@ -58,9 +58,9 @@ def test_a_set_without_a_first_sample_is_told(photograph: Path, tmp_path: Path) 
 @pytest.mark.parametrize("ratio", [0.0, 0.01, 0.99, 1.0])
 def test_a_mask_that_hides_all_or_nothing_is_refused(ratio: float) -> None:
     with pytest.raises(ConfigError, match=f"--mask-ratio {ratio}: must hide some and not all"):
-        check_mask_ratio(ratio, TRAINING)
+        check_mask_ratio(TRAINING.mae.model_copy(update={"mask_ratio": ratio}), TRAINING)
 
 
 @pytest.mark.parametrize("ratio", [0.04, 0.5, 0.95])
 def test_other_masks_are_not(ratio: float) -> None:
-    check_mask_ratio(ratio, TRAINING)
+    check_mask_ratio(TRAINING.mae.model_copy(update={"mask_ratio": ratio}), TRAINING)

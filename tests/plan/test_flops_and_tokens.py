@@ -84,7 +84,7 @@ def test_forward_operations_are_those_torch_counts(overrides: list[str], kind: s
     side = section.data.image_size
     frames = 1 if kind == "image" else section.data.clip_frames
     pixels = torch.zeros(2, frames, side, side, 3, dtype=torch.uint8)
-    units = visible_unit_batch([1, 2], tokens.units, section.mae.mask_ratio)
+    units = visible_unit_batch([1, 2], tokens.units, section.mae.hidden_unit_count(tokens.units))
     # Torch's counter knows attention as two plain products only.
     with FlopCounterMode(display=False) as forward, sdpa_kernel(SDPBackend.MATH):
         loss = module(pixels, units).sum()

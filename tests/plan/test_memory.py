@@ -56,7 +56,9 @@ def measured_saved_bytes(section: TrainingSection, tokens: Tokens, batch: int) -
     side = section.data.image_size
     frames = 1 if tokens.steps == 1 else section.data.clip_frames
     pixels = torch.zeros(batch, frames, side, side, 3, dtype=torch.uint8)
-    units = visible_unit_batch(range(batch), tokens.units, section.mae.mask_ratio)
+    units = visible_unit_batch(
+        range(batch), tokens.units, section.mae.hidden_unit_count(tokens.units)
+    )
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = module(pixels, units).sum()  # held, so that no storage is freed and counted anew
     assert loss.requires_grad
@@ -95,7 +97,8 @@ frames = 1 if kind == "image" else section.data.clip_frames
 pixels = torch.zeros(batch, frames, side, side, 3, dtype=torch.uint8)
 
 def step(count):
-    units = visible_unit_batch(range(count), tokens.units, section.mae.mask_ratio)
+    hidden = section.mae.hidden_unit_count(tokens.units)
+    units = visible_unit_batch(range(count), tokens.units, hidden)
     module(pixels[:count], units).sum().backward()
 
 step(1)  # gradients exist from here on

@@ -50,10 +50,11 @@ def reconstruct(
     check_ending(path, ".png")
     module, run, state = load_autoencoder(*open_url(checkpoint))
     training = run.spec.training
-    ratio = training.mae.mask_ratio if mask_ratio is None else mask_ratio
-    check_mask_ratio(ratio, training)
+    changed = {} if mask_ratio is None else {"mask_ratio": mask_ratio}
+    mae = training.mae.model_copy(update=changed)
+    check_mask_ratio(mae, training)
     frames = read_file(media, training.data)
-    made = panels(predict(module, frames, ratio, seed), len(frames), training)
+    made = panels(predict(module, frames, mae, seed), len(frames), training)
     told = notes(made.score, training.mae.normalized_pixel_loss)
     title = f"{media.name}, seen by {run.metadata.name} after step {state.step:,}"
     write_file(path, png(draw(made, title, told), "\n".join([title, *told])))

@@ -4,10 +4,12 @@ from arlow_trainer.config.advice import advise, known_set_size, steps_per_epoch,
 from arlow_trainer.config.errors import ArlowError, ConfigError, ExitCode
 from arlow_trainer.config.load import load_run, to_yaml, validate
 from arlow_trainer.config.models import (
+    STORE_SCHEMES,
     ArlowPretrain,
     DataSection,
     MaeSection,
     ModelSection,
+    Precision,
     ProbeSection,
     RunSpec,
     SourceSection,
@@ -16,6 +18,7 @@ from arlow_trainer.config.models import (
 from arlow_trainer.config.status import LastCheckpoint, RunStatus
 
 __all__ = [
+    "STORE_SCHEMES",
     "ArlowError",
     "ArlowPretrain",
     "ConfigError",
@@ -24,6 +27,7 @@ __all__ = [
     "LastCheckpoint",
     "MaeSection",
     "ModelSection",
+    "Precision",
     "ProbeSection",
     "RunSpec",
     "RunStatus",

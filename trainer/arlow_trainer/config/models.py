@@ -27,6 +27,9 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 
 
+Precision = Literal["fp16", "bf16", "fp32"]
+
+
 class Section(BaseModel):
     """Base of every section: frozen, strict about keys and types, described by its docstrings."""
 
@@ -136,6 +139,10 @@ class MaeSection(Section):
             words = f"a number that divides {dim} into even parts"
             refuse([Mismatch("decoderHeads", self.decoder_heads, words, reads=("decoderDim",))])
         return self
+
+    def hidden_unit_count(self, units: int) -> int:
+        """Returns how many of the merge units of a temporal step are hidden."""
+        return round(units * self.mask_ratio)
 
 
 class SourceSection(Section):
@@ -263,7 +270,7 @@ class TrainingSection(Section):
     """Epochs."""
     max_steps_per_epoch: PositiveInt = 2_621_440
     """Most steps of an epoch."""
-    precision: Literal["fp16", "bf16", "fp32"] = "fp16"
+    precision: Precision = "fp16"
     """Parameters and activations; fp16 needs a GPU, and a CPU run falls back to fp32."""
     attention: Literal["sdpa"] = "sdpa"
     """Attention implementation."""
@@ -300,7 +307,7 @@ class TrainingSection(Section):
             )
         else:
             units = (self.data.image_size // unit) ** 2
-            hidden = round(units * self.mae.mask_ratio)
+            hidden = self.mae.hidden_unit_count(units)
             if not 0 < hidden < units:
                 yield Mismatch(
                     "mae.maskRatio",

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from arlow_trainer.config import Precision
 from arlow_trainer.config.errors import DeviceMemoryError
-from arlow_trainer.engine.setup import Precision
 from arlow_trainer.plan.hardware import hardware_of_device
 from arlow_trainer.plan.memory import cpu_rank_memory
 
@@ -19,15 +19,18 @@ PROBE_SIDE, PROBE_RUNS = 1024, 5
 
 
 @contextmanager
-def explain_out_of_memory() -> Iterator[None]:
-    """Turns a device that is out of memory into a DeviceMemoryError with a remedy."""
+def explain_out_of_memory(needed_for: str) -> Iterator[None]:
+    """Turns torch's out-of-memory error into a DeviceMemoryError.
+
+    `needed_for` says what the memory was needed for, e.g. "a micro-batch of 8 samples".
+    """
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise DeviceMemoryError(
-            f"the device's memory is full: {str(error).splitlines()[0]} Set "
-            "training.batch.microBatch lower, or training.gradientCheckpointing to true; the run "
-            "continues from its newest checkpoint"
+            f"the device has too little memory for {needed_for}: {str(error).splitlines()[0]} Set "
+            "training.batch.microBatch lower than it is, or training.gradientCheckpointing to "
+            "true; the run continues from its newest checkpoint"
         ) from error
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
-from arlow_trainer.config import TrainingSection
+from arlow_trainer.config import Precision, TrainingSection
 from arlow_trainer.config.errors import ConfigError
 from arlow_trainer.engine.parameters import parameter_groups
-
-Precision = Literal["fp16", "bf16", "fp32"]
 
 MIN_LOSS_SCALE = 1.0
 

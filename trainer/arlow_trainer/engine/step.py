@@ -16,9 +16,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from arlow_trainer.config import TrainingSection
-from arlow_trainer.config.errors import DeviceMemoryError
+from arlow_trainer.engine.devices import explain_out_of_memory
 from arlow_trainer.engine.logits import max_attention_logit
-from arlow_trainer.mae import merge_units, visible_unit_batch
+from arlow_trainer.mae import draw_masks
 
 
 def learning_rate(step: int, total_steps: int, warmup_steps: int, peak: float) -> float:
@@ -131,16 +131,9 @@ class StepRunner:
         Raises:
             DeviceMemoryError: the device has too little memory for a micro-batch.
         """
-        try:
+        largest = max(batch.frames.shape[0] for batch in micro_batches)
+        with explain_out_of_memory(f"a micro-batch of {largest} samples"):
             return self._step(number, micro_batches)
-        except torch.OutOfMemoryError as error:
-            most = max(batch.frames.shape[0] for batch in micro_batches)
-            raise DeviceMemoryError(
-                f"the device's memory does not hold a micro-batch of {most} samples: "
-                f"{str(error).splitlines()[0]} Set training.batch.microBatch lower than it is, or "
-                "training.gradientCheckpointing to true; the run continues from its newest "
-                "checkpoint"
-            ) from error
 
     def _step(self, number: int, micro_batches: Sequence[MicroBatch]) -> bool:
         self.set_learning_rate(number)
@@ -189,10 +182,9 @@ class StepRunner:
         """Returns frames and visible units on the device."""
         device = self.engine.device
         frames = micro_batch.frames.to(device, non_blocking=True)
-        model = self._training.model
-        grid = (1, frames.shape[2] // model.patch_size, frames.shape[3] // model.patch_size)
-        units = visible_unit_batch(
-            micro_batch.mask_seeds, merge_units(grid), self._training.mae.mask_ratio
+        config = self.engine.module.tower.config
+        units = draw_masks(
+            config, frames, micro_batch.mask_seeds, self._training.mae.hidden_unit_count
         )
         if device.type == "cuda":
             units = units.pin_memory()

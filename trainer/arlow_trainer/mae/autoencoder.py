@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,19 +14,21 @@ from torch.utils.checkpoint import checkpoint
 from arlow_trainer.mae.view import MERGE, VisibleView, cached_table, encode_visible, visible_view
 from arlow_trainer.model import ArlowVisionConfig, ArlowVLVisionModel
 from arlow_trainer.model.geometry import (
+    Grid,
     aligned_bias,
     distance_bias,
     normalised_coordinates,
     patchify,
 )
 
-
-def hidden_unit_count(units: int, mask_ratio: float) -> int:
-    """Returns how many of `units` merge units a mask hides."""
-    return round(units * mask_ratio)
+STEEPEST, OCTAVES = 32.0, 6.0
+PATCH_VARIANCE_EPSILON = 1e-6
 
 
-def draw_visible_units(mask_seed: int, units: int, mask_ratio: float) -> np.ndarray:
+# Mask
+
+
+def draw_visible_units(mask_seed: int, units: int, hidden: int) -> np.ndarray:
     """Draws the merge units of one temporal step that stay visible.
 
     The same units are visible at every temporal step of a clip (tube masking: Tong et al., 2022,
@@ -35,27 +37,62 @@ def draw_visible_units(mask_seed: int, units: int, mask_ratio: float) -> np.ndar
     Args:
         mask_seed: the sample's own seed, non-negative.
         units: merge units of one temporal step, in row-major order.
-        mask_ratio: share of units to hide.
+        hidden: how many of them to hide.
 
     Returns:
-        Sorted int64 unit indexes [visible].
+        Sorted int64 unit indexes [units - hidden].
     """
     generator = np.random.Generator(np.random.Philox(mask_seed))
-    visible = units - hidden_unit_count(units, mask_ratio)
-    return np.sort(generator.permutation(units)[:visible]).astype(np.int64)
+    return np.sort(generator.permutation(units)[: units - hidden]).astype(np.int64)
 
 
-def visible_unit_batch(mask_seeds: Sequence[int], units: int, mask_ratio: float) -> Tensor:
+def visible_unit_batch(mask_seeds: Sequence[int], units: int, hidden: int) -> Tensor:
     """Draws the visible units of a micro-batch of samples of one grid.
 
     Returns:
-        int64 [batch, visible] on the CPU.
+        int64 [batch, units - hidden] on the CPU.
     """
-    drawn = [draw_visible_units(seed, units, mask_ratio) for seed in mask_seeds]
-    return torch.from_numpy(np.stack(drawn))
+    return torch.from_numpy(np.stack([draw_visible_units(s, units, hidden) for s in mask_seeds]))
 
 
-STEEPEST, OCTAVES = 32.0, 6.0
+def draw_masks(
+    config: ArlowVisionConfig,
+    frames: Tensor,
+    mask_seeds: Sequence[int],
+    hidden_unit_count: Callable[[int], int],
+) -> Tensor:
+    """Draws the visible merge units of a micro-batch for `MaskedAutoencoder.forward`.
+
+    Args:
+        config: the tower's configuration.
+        frames: [batch, frames, height, width, 3]; only the shape is read.
+        mask_seeds: each sample's own seed.
+        hidden_unit_count: how many of a number of merge units to hide, as
+            `MaeSection.hidden_unit_count` says.
+
+    Returns:
+        int64 [batch, k] on the CPU.
+    """
+    units = merge_units(patch_grid(config, frames))
+    return visible_unit_batch(mask_seeds, units, hidden_unit_count(units))
+
+
+def patch_grid(config: ArlowVisionConfig, frames: Tensor) -> Grid:
+    """Returns the grid (t, h, w) in patches of frames [batch, frames, height, width, 3].
+
+    One frame is an image, which is repeated to fill a patch.
+    """
+    _, time, height, width, _ = frames.shape
+    steps = max(1, time // config.temporal_patch_size)
+    return steps, height // config.patch_size, width // config.patch_size
+
+
+def merge_units(grid: Grid) -> int:
+    """Returns the merge units of one temporal step of a grid."""
+    return (grid[1] // MERGE) * (grid[2] // MERGE)
+
+
+# Decode
 
 
 class DecoderBlock(nn.Module):
@@ -87,7 +124,7 @@ class PixelDecoder(nn.Module):
 
     It reads the merged tokens and every DeepStack feature, so that each weight of the exported
     tower gets a gradient from the loss. Each merged token becomes its unit's 2x2 patch tokens
-    again; hidden patches are one learned token; places are fixed sines and cosines.
+    again; hidden patches are one learned token; positions are fixed sines and cosines.
 
     Unlike He et al.'s decoder, every layer's attention falls with distance (`decoder_bias`).
     Trained with it and without it on parts of twelve photographs (144 patches, 3 blocks of
@@ -135,16 +172,17 @@ class PixelDecoder(nn.Module):
         """
         batch, count = view.visible.shape
         hidden = view.hidden.shape[1]
-        shown = sum(
+        # Each merged token [hidden_size] becomes its unit's four patch tokens: [batch, n, width].
+        visible = sum(
             proj(norm(source))
             for norm, proj, source in zip(
                 self.source_norms, self.source_projs, [merged, *deepstack], strict=True
             )
         ).view(batch, count, -1)
-        width = shown.shape[-1]
-        # Row-major, so that places and distances are one table for all samples of a grid.
-        tokens = self.mask_token.to(shown.dtype).expand(batch, count + hidden, width)
-        tokens = tokens.scatter(1, view.visible[:, :, None].expand(-1, -1, width), shown)
+        width = visible.shape[-1]
+        # [batch, n + m, width], row-major: positions and distances are one table for all samples.
+        tokens = self.mask_token.to(visible.dtype).expand(batch, count + hidden, width)
+        tokens = tokens.scatter(1, view.visible[:, :, None].expand(-1, -1, width), visible)
         tokens = tokens + position_table(view.grid, width, tokens.device, tokens.dtype)
         bias = decoder_bias(view.grid, self.heads, tokens.device, tokens.dtype)
         bias = bias.expand(batch, -1, -1, -1)
@@ -153,15 +191,14 @@ class PixelDecoder(nn.Module):
                 tokens = checkpoint(block, tokens, bias, use_reentrant=False)
             else:
                 tokens = block(tokens, bias)
-        wanted = view.hidden[:, :, None].expand(-1, -1, width)
-        predictions: Tensor = self.head(self.norm(tokens.gather(1, wanted)))
+        # [batch, m, width] -> [batch, m, features]: only hidden patches are predicted.
+        tokens = tokens.gather(1, view.hidden[:, :, None].expand(-1, -1, width))
+        predictions: Tensor = self.head(self.norm(tokens))
         return predictions
 
 
 @cached_table
-def decoder_bias(
-    grid: tuple[int, int, int], heads: int, device: torch.device, dtype: torch.dtype
-) -> Tensor:
+def decoder_bias(grid: Grid, heads: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Returns an attention bias that falls with distance, at a slope of its own in every head.
 
     Slopes are a geometric series from steep to nearly flat (ALiBi: Press et al., 2022,
@@ -170,17 +207,15 @@ def decoder_bias(
     Returns:
         [1, heads, tokens, tokens], tokens row-major.
     """
-    places = normalised_coordinates(*grid, device)
+    coordinates = normalised_coordinates(*grid, device)
     slopes = STEEPEST * 2.0 ** (-torch.arange(heads, device=device) * (OCTAVES / max(1, heads - 1)))
-    distance = distance_bias(places, window=0.0, strength=1.0)
+    distance = distance_bias(coordinates, window=0.0, strength=1.0)
     return aligned_bias((slopes[:, None, None] * distance)[None], dtype)
 
 
 @cached_table
-def position_table(
-    grid: tuple[int, int, int], width: int, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    """Returns fixed sine and cosine places of a grid's tokens, row-major.
+def position_table(grid: Grid, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Returns fixed sine and cosine positions of a grid's tokens, row-major.
 
     The width is shared equally among the three axes in whole sine-cosine pairs; what is left over
     stays zero (He et al. use the same table with two axes).
@@ -200,7 +235,7 @@ def position_table(
     return table.to(dtype)
 
 
-PATCH_VARIANCE_EPSILON = 1e-6
+# Loss
 
 
 def pixel_targets(patches: Tensor, normalized: bool) -> Tensor:
@@ -235,6 +270,9 @@ def sample_losses(predictions: Tensor, targets: Tensor) -> Tensor:
         float32 [batch].
     """
     return torch.square(predictions.float() - targets).mean(dim=(1, 2))
+
+
+# Mask, encode, decode, loss
 
 
 @dataclass(frozen=True)
@@ -282,7 +320,7 @@ class MaskedAutoencoder(nn.Module):
         """Returns each sample's loss.
 
         Args:
-            frames: uint8 [batch, frames, height, width, 3]; one frame is a picture.
+            frames: uint8 [batch, frames, height, width, 3]; one frame is an image.
             units: visible merge units of each sample, int64 [batch, k].
 
         Returns:
@@ -307,13 +345,13 @@ class MaskedAutoencoder(nn.Module):
             merged tokens and DeepStack features as in `encode_visible`.
         """
         config = self.tower.config
-        size, depth = config.patch_size, config.temporal_patch_size
-        pixels = normalize_pixels(frames)
+        pixels = normalize_pixels(frames)  # [batch, frames, height, width, 3] in [-1, 1]
         if pixels.shape[1] == 1:
-            pixels = pixels.expand(-1, depth, -1, -1, -1)
-        grid = (pixels.shape[1] // depth, pixels.shape[2] // size, pixels.shape[3] // size)
-        patches = patchify(pixels, size, depth)
-        view = visible_view(self.tower, grid, units)
+            pixels = pixels.expand(-1, config.temporal_patch_size, -1, -1, -1)
+        # [batch, tokens, features], row-major in time, height, width
+        patches = patchify(pixels, config.patch_size, config.temporal_patch_size)
+        view = visible_view(self.tower, patch_grid(config, frames), units)
+        # [batch, n, features]: from here on the tower sees the visible tokens only
         visible = _take(patches, view.visible).to(self.tower.dtype)
         return patches, view, *encode_visible(self.tower, visible, view)
 
@@ -326,11 +364,6 @@ class MaskedAutoencoder(nn.Module):
 def normalize_pixels(frames: Tensor) -> Tensor:
     """Maps uint8 pixels to float32 as the processors do: scale 1/255, mean and deviation 0.5."""
     return frames.float().mul_(1 / 127.5).sub_(1.0)
-
-
-def merge_units(grid: tuple[int, int, int]) -> int:
-    """Returns the merge units of one temporal step of a grid."""
-    return (grid[1] // MERGE) * (grid[2] // MERGE)
 
 
 def _take(patches: Tensor, tokens: Tensor) -> Tensor:

@@ -71,13 +71,13 @@ class Painter:
 
     def paint(self, module: MaskedAutoencoder, step: int) -> None:
         """Lets the module fill in the samples, with its weights as they are after `step`."""
-        ratio = self._run.spec.training.mae.mask_ratio
+        mae = self._run.spec.training.mae
         for modality, (_, frames) in self._samples.items():
             if self._waiting.qsize() >= MAX_WAITING:
                 log.warning("step %d: the store is slow, its %s is not kept", step, modality)
                 continue
             try:
-                made = reconstruct(module, frames, ratio, MASK_SEED)
+                made = reconstruct(module, frames, mae, MASK_SEED)
             except torch.OutOfMemoryError:
                 log.warning("step %d: no memory left to reconstruct the %s", step, modality)
             else:

@@ -14,13 +14,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from arlow_trainer.config import TrainingSection
+from arlow_trainer.config import MaeSection, TrainingSection
 from arlow_trainer.mae import (
     PATCH_VARIANCE_EPSILON,
     MaskedAutoencoder,
     Reconstruction,
-    merge_units,
-    visible_unit_batch,
+    draw_masks,
 )
 from arlow_trainer.model.geometry import unpatchify
 
@@ -61,24 +60,22 @@ class Panels:
 
 @torch.no_grad()
 def reconstruct(
-    module: MaskedAutoencoder, frames: Pixels, mask_ratio: float, seed: int
+    module: MaskedAutoencoder, frames: Pixels, mae: MaeSection, seed: int
 ) -> Reconstruction:
     """Hides patches of a picture or clip and predicts them, on the module's device.
 
     Args:
         module: the autoencoder.
         frames: uint8 [frames, height, width, 3]; one frame is a picture.
-        mask_ratio: share of merge units to hide.
+        mae: says how many merge units to hide.
         seed: the mask's seed.
 
     Returns:
         What the module makes of a batch of one. On a GPU the work is only enqueued.
     """
-    size = module.tower.config.patch_size
-    grid = (1, frames.shape[1] // size, frames.shape[2] // size)
-    units = visible_unit_batch([seed], merge_units(grid), mask_ratio)
     device = next(module.parameters()).device
     pixels = torch.from_numpy(np.ascontiguousarray(frames))[None]
+    units = draw_masks(module.tower.config, pixels, [seed], mae.hidden_unit_count)
     training = module.training
     module.eval()
     try:

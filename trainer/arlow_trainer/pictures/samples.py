@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from arlow_trainer.config import DataSection, TrainingSection
+from arlow_trainer.config import DataSection, MaeSection, TrainingSection
 from arlow_trainer.config.errors import ConfigError, DataError
 from arlow_trainer.data import (
     BrokenSample,
@@ -16,7 +16,6 @@ from arlow_trainer.data import (
     decode_image,
 )
 from arlow_trainer.data.folder import EXTENSIONS
-from arlow_trainer.mae.autoencoder import hidden_unit_count
 from arlow_trainer.pictures.reconstruction import Pixels
 
 _TRIES = 8
@@ -55,15 +54,15 @@ def first_sample(source: Source, modality: Modality, data: DataSection) -> tuple
     raise DataError(f"{source.name}: no sample to reconstruct: " + "; ".join(reasons))
 
 
-def check_mask_ratio(mask_ratio: float, training: TrainingSection) -> None:
+def check_mask_ratio(mae: MaeSection, training: TrainingSection) -> None:
     """Raises ConfigError unless the ratio hides some and not all of a picture."""
     side = training.model.patch_size * training.model.spatial_merge_size
     units = (training.data.image_size // side) ** 2
-    hidden = hidden_unit_count(units, mask_ratio)
+    hidden = mae.hidden_unit_count(units)
     if not 0 < hidden < units:
         raise ConfigError(
-            f"--mask-ratio {mask_ratio}: must hide some and not all of a picture's {units} merge "
-            f"units; this one hides {hidden}"
+            f"--mask-ratio {mae.mask_ratio}: must hide some and not all of an image's {units} "
+            f"merge units; this one hides {hidden}"
         )
 
 

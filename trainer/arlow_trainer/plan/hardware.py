@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-Precision = Literal["fp16", "bf16", "fp32"]
+from arlow_trainer.config import Precision
 
 GIB = 2**30
 TERA = 10**12
@@ -19,11 +18,14 @@ class Hardware:
 
     Attributes:
         name: as `spec.resources.gpu` names it.
+        device_name: pattern of the names that its driver reports, without a leading NVIDIA.
+            Slower variants of a chip (PCIe, NVL, MIG) must not match.
         peak_flops: dense peak, FLOP/s, by precision; one that it lacks is left out. fp32 is that of
             the plain units, since torch does not use TF32 unless told to.
     """
 
     name: str
+    device_name: str
     peak_flops: Mapping[Precision, float]
 
 
@@ -45,30 +47,17 @@ VOLTA_PEAK: Mapping[Precision, float] = {"fp16": 125 * TERA, "fp32": 15.7 * TERA
 TURING_PEAK: Mapping[Precision, float] = {"fp16": 130.5 * TERA, "fp32": 16.3 * TERA}
 
 _TABLE = (
-    Hardware("rtx-8000", TURING_PEAK),
-    Hardware("v100-16gb", VOLTA_PEAK),
-    Hardware("v100-32gb", VOLTA_PEAK),
-    Hardware("a100-40gb", AMPERE_PEAK),
-    Hardware("a100-80gb", AMPERE_PEAK),
-    Hardware("a100-40gb-pcie", AMPERE_PEAK),
-    Hardware("a100-80gb-pcie", AMPERE_PEAK),
-    Hardware("h100", HOPPER_PEAK),
-    Hardware("h200", HOPPER_PEAK),
+    Hardware("rtx-8000", r"Quadro RTX 8000", TURING_PEAK),
+    Hardware("v100-16gb", r"(Tesla )?V100-SXM[23]-16GB", VOLTA_PEAK),
+    Hardware("v100-32gb", r"(Tesla )?V100-SXM[23]-32GB", VOLTA_PEAK),
+    Hardware("a100-40gb", r"A100-SXM4?-40GB", AMPERE_PEAK),
+    Hardware("a100-80gb", r"A100-SXM4?-80GB", AMPERE_PEAK),
+    Hardware("a100-40gb-pcie", r"A100-PCIE-40GB", AMPERE_PEAK),
+    Hardware("a100-80gb-pcie", r"A100 80GB PCIe|A100-PCIE-80GB", AMPERE_PEAK),
+    Hardware("h100", r"H100 80GB HBM3|H100 SXM5?", HOPPER_PEAK),
+    Hardware("h200", r"H200", HOPPER_PEAK),
 )
 HARDWARE: Mapping[str, Hardware] = {hardware.name: hardware for hardware in _TABLE}
-
-# Names as the driver reports them. Slower variants of a chip (PCIe, NVL, MIG) must not match.
-_DEVICE_NAMES = (
-    (r"Quadro RTX 8000", "rtx-8000"),
-    (r"(Tesla )?V100-SXM[23]-16GB", "v100-16gb"),
-    (r"(Tesla )?V100-SXM[23]-32GB", "v100-32gb"),
-    (r"A100-SXM4?-40GB", "a100-40gb"),
-    (r"A100-SXM4?-80GB", "a100-80gb"),
-    (r"A100-PCIE-40GB", "a100-40gb-pcie"),
-    (r"A100 80GB PCIe|A100-PCIE-80GB", "a100-80gb-pcie"),
-    (r"H100 80GB HBM3|H100 SXM5?", "h100"),
-    (r"H200", "h200"),
-)
 
 
 def hardware_of_device(device_name: str) -> Hardware | None:
@@ -76,7 +65,7 @@ def hardware_of_device(device_name: str) -> Hardware | None:
 
     None for any other: a utilisation against the wrong peak is worse than none.
     """
-    for pattern, name in _DEVICE_NAMES:
-        if re.fullmatch(rf"(NVIDIA )?({pattern})", device_name.strip()):
-            return HARDWARE[name]
+    for hardware in HARDWARE.values():
+        if re.fullmatch(rf"(NVIDIA )?({hardware.device_name})", device_name.strip()):
+            return hardware
     return None

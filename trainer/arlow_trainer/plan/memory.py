@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from arlow_trainer.config import ArlowPretrain, TrainingSection
+from arlow_trainer.config import ArlowPretrain, Precision, TrainingSection
 from arlow_trainer.config.errors import DeviceMemoryError
-from arlow_trainer.plan.hardware import GIB, Precision
+from arlow_trainer.plan.hardware import GIB
 from arlow_trainer.plan.parameters import (
     deepstack_taps,
     mlp_width,

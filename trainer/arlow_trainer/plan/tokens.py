@@ -52,5 +52,5 @@ def tokens_per_clip(training: TrainingSection) -> Tokens:
 def _tokens(training: TrainingSection, steps: int) -> Tokens:
     model = training.model
     side = training.data.image_size // (model.patch_size * model.spatial_merge_size)
-    hidden = round(side**2 * training.mae.mask_ratio)
+    hidden = training.mae.hidden_unit_count(side**2)
     return Tokens(steps, side**2, side**2 - hidden, model.spatial_merge_size**2)

@@ -73,7 +73,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         )
         stack.callback(telemetry.close)
         stack.enter_context(report_end(telemetry))
-        stack.enter_context(explain_out_of_memory())
+        stack.enter_context(explain_out_of_memory("the run"))
 
         # 2. The newest valid checkpoint, where there is one.
         ranks.agree(lambda: remove_unfinished(store) if ranks.first else None)

@@ -7,9 +7,8 @@ from typing import Any
 
 import fsspec
 
+from arlow_trainer.config import STORE_SCHEMES
 from arlow_trainer.config.errors import StoreError
-
-SCHEMES = ("file", "s3", "gs", "gcs", "az", "abfs", "memory")
 
 _INHERITED: list[Any] = []
 
@@ -19,7 +18,7 @@ def split_url(url: str) -> tuple[str, str]:
     scheme, separator, path = url.partition("://")
     if not separator:
         scheme, path = "file", url
-    if scheme not in SCHEMES:
+    if scheme not in STORE_SCHEMES:
         raise StoreError(
             f"The store URL {url!r} has the unknown scheme {scheme!r}. "
             "Use a local path, file://, s3://, gs://, az:// or memory://."

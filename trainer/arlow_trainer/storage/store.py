@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from arlow_trainer.config.errors import ArlowError, CredentialsError, StoreError
-from arlow_trainer.storage.connection import SCHEMES, Connection, split_url
+from arlow_trainer.storage.connection import Connection, split_url
 from arlow_trainer.storage.errors import MissingObject, as_store_error, explain, local_error
 from arlow_trainer.storage.failures import Failure, classify
 from arlow_trainer.storage.local_files import (
@@ -31,8 +31,6 @@ from arlow_trainer.storage.local_files import (
     write_atomically,
 )
 from arlow_trainer.storage.timeouts import BoundedFileSystem, Deadline, StoreTimeout
-
-__all__ = ["SCHEMES", "Store"]
 
 ATTEMPTS = 4
 READ_CHUNK = 32 * 2**20
