@@ -91,7 +91,7 @@ def draw_units(case: Case) -> Tensor:
 
 
 def hidden_pixels(case: Case, units: Tensor) -> Tensor:
-    """Which pixels a mask hides, bool [batch, height, width]: by the picture, not by tokens."""
+    """Which pixels a mask hides, bool [batch, height, width]: by the image, not by tokens."""
     rows, columns = case.height // UNIT, case.width // UNIT
     hidden = np.ones((case.batch, rows * columns), dtype=bool)
     for sample, shown in zip(hidden, units.numpy(), strict=True):

@@ -24,7 +24,7 @@ def tower(**fields: Any) -> ArlowVLVisionModel:
 
 
 def batch() -> tuple[Tensor, Tensor]:
-    """Two pictures and a film, packed."""
+    """Two images and a video, packed."""
     grid = torch.tensor([[1, 4, 6], [2, 4, 4], [1, 4, 6]])
     generator = torch.Generator().manual_seed(1)
     return torch.randn(int(grid.prod(1).sum()), 1176, generator=generator), grid

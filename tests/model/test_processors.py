@@ -33,13 +33,13 @@ SMALL_FRAMES = {"shortest_edge": 56 * 56, "longest_edge": 112 * 112}
 Pixels = NDArray[np.uint8]
 
 
-def picture(height: int, width: int, seed: int = 0) -> Pixels:
+def image(height: int, width: int, seed: int = 0) -> Pixels:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def film(frames: int, height: int = 56, width: int = 84) -> Pixels:
-    pictures = [picture(height, width, seed) for seed in range(frames)]
-    return np.array(pictures, dtype=np.uint8).reshape(frames, height, width, 3)
+def video(frames: int, height: int = 56, width: int = 84) -> Pixels:
+    images = [image(height, width, seed) for seed in range(frames)]
+    return np.array(images, dtype=np.uint8).reshape(frames, height, width, 3)
 
 
 def plain_patches(frames: list[Pixels], height: int, width: int) -> NDArray[np.float32]:
@@ -58,8 +58,8 @@ def plain_patches(frames: list[Pixels], height: int, width: int) -> NDArray[np.f
     return np.stack(patches).astype(np.float32)
 
 
-def test_pictures_become_patches() -> None:
-    wide, tall = picture(100, 150), picture(60, 40, seed=1)
+def test_images_become_patches() -> None:
+    wide, tall = image(100, 150), image(60, 40, seed=1)
     out = ArlowImageProcessor()([wide, tall], return_tensors="pt")
     assert out["image_grid_thw"].tolist() == [[1, 8, 10], [1, 6, 4]]
     assert out["image_grid_thw"].dtype is torch.int64
@@ -70,8 +70,8 @@ def test_pictures_become_patches() -> None:
     np.testing.assert_allclose(out["pixel_values"].numpy(), expected, atol=1e-6)
 
 
-def test_every_kind_of_picture_reads_the_same() -> None:
-    pixels = picture(56, 84)
+def test_every_kind_of_image_reads_the_same() -> None:
+    pixels = image(56, 84)
     processor = ArlowImageProcessor()
     expected = processor(pixels)["pixel_values"]
     opaque = Image.fromarray(pixels).convert("RGBA")
@@ -84,15 +84,15 @@ def test_every_kind_of_picture_reads_the_same() -> None:
 
 def test_settings_of_a_call() -> None:
     processor = ArlowImageProcessor()
-    pixels = picture(56, 84)
+    pixels = image(56, 84)
     raw = processor(pixels, do_rescale=False, do_normalize=False, do_resize=False)["pixel_values"]
     expected = (plain_patches([pixels] * 2, 56, 84) * 0.5 + 0.5) * 255
     np.testing.assert_allclose(raw, expected, atol=1e-4)
     for bounds in ({"size": {"longest_edge": 56 * 56}}, {"max_pixels": 56 * 56}):
-        assert processor(picture(300, 300), **bounds)["image_grid_thw"].tolist() == [[1, 4, 4]]
+        assert processor(image(300, 300), **bounds)["image_grid_thw"].tolist() == [[1, 4, 4]]
         assert ArlowImageProcessor(**bounds).size["longest_edge"] == 56 * 56
     older = ArlowImageProcessor(max_pixels=56 * 56)
-    larger = older(picture(300, 300), size={"longest_edge": 224 * 224})
+    larger = older(image(300, 300), size={"longest_edge": 224 * 224})
     assert larger["image_grid_thw"].tolist() == [[1, 16, 16]]
     assert processor.size == {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}
     assert processor.get_number_of_image_patches(100, 150) == 80
@@ -100,7 +100,7 @@ def test_settings_of_a_call() -> None:
 
 
 def test_pan_and_scan_adds_crops_after_their_picture() -> None:
-    long, short = picture(280, 840), picture(280, 280, seed=1)
+    long, short = image(280, 840), image(280, 280, seed=1)
     processor = ArlowImageProcessor(do_pan_and_scan=True)
     out = processor([long, short])
     assert out["num_crops"] == [3, 0]
@@ -119,25 +119,25 @@ def test_pan_and_scan_adds_crops_after_their_picture() -> None:
         ({"do_resize": False}, "60 x 90 pixels cannot be cut into merge units of 28 x 28"),
     ],
 )
-def test_mistakes_about_pictures_are_named(options: dict[str, Any], words: str) -> None:
+def test_mistakes_about_images_are_named(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        ArlowImageProcessor()(picture(60, 90), **options)
+        ArlowImageProcessor()(image(60, 90), **options)
 
 
 @pytest.mark.parametrize("images", [[], [[]]])
-def test_no_pictures_are_refused(images: list[Any]) -> None:
+def test_no_images_are_refused(images: list[Any]) -> None:
     for processor in (ArlowImageProcessor(), both()):
         with pytest.raises(ValueError, match="images is empty: give at least one"):
             processor(images=images)
 
 
-def test_a_picture_too_long_is_refused() -> None:
+def test_an_image_too_long_is_refused() -> None:
     with pytest.raises(ValueError, match="2 x 402 pixels is too long"):
-        ArlowImageProcessor()(picture(2, 402))
+        ArlowImageProcessor()(image(2, 402))
 
 
-def test_films_become_patches() -> None:
-    even, odd = film(4), film(5)
+def test_videos_become_patches() -> None:
+    even, odd = video(4), video(5)
     out = ArlowVideoProcessor(size=SMALL_FRAMES)([even, odd], return_tensors="pt")
     assert out["video_grid_thw"].tolist() == [[2, 4, 6], [2, 4, 6]]
     expected = np.concatenate(
@@ -146,8 +146,8 @@ def test_films_become_patches() -> None:
     np.testing.assert_allclose(out["pixel_values_videos"].numpy(), expected, atol=1e-6)
 
 
-def test_every_kind_of_film_reads_the_same() -> None:
-    frames = film(4)
+def test_every_kind_of_video_reads_the_same() -> None:
+    frames = video(4)
     processor = ArlowVideoProcessor(size=SMALL_FRAMES)
     expected = processor(frames)["pixel_values_videos"]
     first = torch.from_numpy(frames).permute(0, 3, 1, 2)
@@ -155,8 +155,8 @@ def test_every_kind_of_film_reads_the_same() -> None:
         assert np.array_equal(processor(kind)["pixel_values_videos"], expected)
 
 
-def test_film_sizes_follow_the_area_of_a_frame() -> None:
-    out = ArlowVideoProcessor()(film(4, 240, 320))
+def test_video_sizes_follow_the_area_of_a_frame() -> None:
+    out = ArlowVideoProcessor()(video(4, 240, 320))
     assert out["video_grid_thw"].tolist() == [[2, 24, 30]]
 
 
@@ -176,7 +176,7 @@ def test_film_sizes_follow_the_area_of_a_frame() -> None:
     ],
 )
 def test_frames_chosen(options: dict[str, Any], indices: list[int]) -> None:
-    frames = film(12)
+    frames = video(12)
     processor = ArlowVideoProcessor(size=SMALL_FRAMES)
     about = {"total_num_frames": 12, "fps": 10.0, "frames_indices": list(range(12))}
     out = processor(frames, video_metadata=about, return_metadata=True, **options)
@@ -186,7 +186,7 @@ def test_frames_chosen(options: dict[str, Any], indices: list[int]) -> None:
     assert np.array_equal(out["pixel_values_videos"], expected["pixel_values_videos"])
 
 
-# What the public processor makes of films of so many frames, by its own code.
+# What the public processor makes of videos of so many frames, by its own code.
 PUBLIC_CHOICE = {
     2: [0, 0, 1, 1],
     3: [0, 1, 1, 2],
@@ -201,7 +201,7 @@ PUBLIC_CHOICE = {
 
 @pytest.mark.parametrize("total", PUBLIC_CHOICE)
 def test_patches_in_time_are_even_as_the_public_processors(total: int) -> None:
-    frames, chosen = film(total), PUBLIC_CHOICE[total]
+    frames, chosen = video(total), PUBLIC_CHOICE[total]
     out = ArlowVideoProcessor(size=SMALL_FRAMES)(frames)
     assert out["video_grid_thw"].tolist() == [[len(chosen) // 2, 4, 6]]
     expected = plain_patches(list(frames[chosen]), 56, 84)
@@ -229,8 +229,8 @@ def test_frames_of_patches(total: int, most: int, drop: bool, count: int) -> Non
     assert np.abs(indices - even).max() <= 0.5
 
 
-def test_an_odd_film_that_is_not_resized_is_rounded_up() -> None:
-    out = ArlowVideoProcessor(do_resize=False)(film(5))
+def test_an_odd_video_that_is_not_resized_is_rounded_up() -> None:
+    out = ArlowVideoProcessor(do_resize=False)(video(5))
     assert out["video_grid_thw"].tolist() == [[4, 4, 6]]
 
 
@@ -261,7 +261,7 @@ def test_one_cut_does_not_swallow_the_sample() -> None:
     assert 20 in indices
 
 
-def test_still_films_and_small_motion_are_sampled_evenly() -> None:
+def test_still_videos_and_small_motion_are_sampled_evenly() -> None:
     still = np.zeros((40, 8, 8, 3), dtype=np.uint8)
     gaps = np.diff(motion_indices(still, 10, 0.1))
     assert gaps.min() >= 3
@@ -270,7 +270,7 @@ def test_still_films_and_small_motion_are_sampled_evenly() -> None:
 
 
 def test_motion_adaptive_strategy_looks_at_the_film() -> None:
-    frames = film(20)
+    frames = video(20)
     frames[:15] = frames[0]
     processor = ArlowVideoProcessor(
         size=SMALL_FRAMES, sample_strategy="motion_adaptive", num_frames=6
@@ -284,23 +284,23 @@ def test_motion_adaptive_strategy_looks_at_the_film() -> None:
 @pytest.mark.parametrize(
     ("videos", "options", "words"),
     [
-        ("film.mp4", {}, "videos must be decoded frames"),
-        (["film.mp4"], {}, "videos must be decoded frames"),
-        (film(4), {"sample_strategy": "random"}, "fps_based, motion_adaptive, uniform"),
-        (film(4), {"fps": 2.0}, "fps is given, but sample_strategy is 'uniform'"),
+        ("video.mp4", {}, "videos must be decoded frames"),
+        (["video.mp4"], {}, "videos must be decoded frames"),
+        (video(4), {"sample_strategy": "random"}, "fps_based, motion_adaptive, uniform"),
+        (video(4), {"fps": 2.0}, "fps is given, but sample_strategy is 'uniform'"),
         (
-            film(4),
+            video(4),
             {"num_frames": 2, "sample_strategy": "fps_based"},
             "num_frames with sample_strategy motion_adaptive or uniform",
         ),
         ([], {}, "videos is empty"),
         ([[]], {}, "videos is empty"),
-        ([film(4), film(0)], {}, "videos is empty"),
-        (film(4), {"sample_strategy": "fps_based"}, "fps is not set"),
-        (film(4), {"sample_strategy": "fps_based", "fps": 2}, "video_metadata fps, is not set"),
+        ([video(4), video(0)], {}, "videos is empty"),
+        (video(4), {"sample_strategy": "fps_based"}, "fps is not set"),
+        (video(4), {"sample_strategy": "fps_based", "fps": 2}, "video_metadata fps, is not set"),
     ],
 )
-def test_mistakes_about_films_are_named(videos: Any, options: dict[str, Any], words: str) -> None:
+def test_mistakes_about_videos_are_named(videos: Any, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         ArlowVideoProcessor()(videos, **options)
 
@@ -314,16 +314,16 @@ def both() -> ArlowProcessor:
 
 def test_the_processor_returns_what_its_two_parts_return() -> None:
     processor = both()
-    frames, pixels = film(4), picture(100, 150)
+    frames, pixels = video(4), image(100, 150)
     out = processor(
         images=[pixels],
         videos=frames,
         return_tensors="pt",
         videos_kwargs={"sample_strategy": "uniform"},
     )
-    pictures = processor.image_processor([pixels], return_tensors="pt")
-    films = processor.video_processor(frames, sample_strategy="uniform", return_tensors="pt")
-    expected = {**pictures, **films}
+    images = processor.image_processor([pixels], return_tensors="pt")
+    videos = processor.video_processor(frames, sample_strategy="uniform", return_tensors="pt")
+    expected = {**images, **videos}
     assert out.keys() == expected.keys()
     for key, value in expected.items():
         assert torch.equal(torch.as_tensor(out[key]), torch.as_tensor(value)), key
@@ -338,7 +338,7 @@ def test_what_the_processors_say_the_tower_takes() -> None:
         ArlowVisionConfig(depth=1, embed_dim=48, hidden_size=64, num_heads=2)
     )
     out = ArlowProcessor(ArlowImageProcessor(), ArlowVideoProcessor(size=SMALL_FRAMES))(
-        images=[picture(60, 90), picture(90, 60)], videos=film(8), return_tensors="pt"
+        images=[image(60, 90), image(90, 60)], videos=video(8), return_tensors="pt"
     )
     assert tower(out["pixel_values"], out["image_grid_thw"]).shape == (2 * 2 * 3, 64)
     assert tower(out["pixel_values_videos"], out["video_grid_thw"]).shape == (4 * 2 * 3, 64)
@@ -418,7 +418,7 @@ def auto_map(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_exported_processors_load_without_this_project(tmp_path: Path) -> None:
-    processor, frames, pixels = both(), film(4), picture(100, 150)
+    processor, frames, pixels = both(), video(4), image(100, 150)
     # The parts first: saving the whole writes its own address into them.
     processor.image_processor.save_pretrained(tmp_path / "image_processor")
     processor.video_processor.save_pretrained(tmp_path / "video_processor")
@@ -440,20 +440,20 @@ def test_exported_processors_load_without_this_project(tmp_path: Path) -> None:
         both = AutoProcessor.from_pretrained(".", **trusted)
         inputs = np.load("inputs.npz")
         uniform = {"sample_strategy": "uniform"}
-        pictures = image(inputs["pixels"])
-        films = video(inputs["frames"], **uniform)
+        images = image(inputs["pixels"])
+        videos = video(inputs["frames"], **uniform)
         out = both(images=inputs["pixels"], videos=inputs["frames"], videos_kwargs=uniform)
         np.savez(
             "outputs.npz",
-            pictures=pictures["pixel_values"],
-            films=films["pixel_values_videos"],
+            images=images["pixel_values"],
+            videos=videos["pixel_values_videos"],
             both_pictures=out["pixel_values"],
             both_films=out["pixel_values_videos"],
         )
         """,
     )
     actual = np.load(tmp_path / "outputs.npz")
-    assert np.array_equal(actual["pictures"], expected[0])
-    assert np.array_equal(actual["films"], expected[1])
+    assert np.array_equal(actual["images"], expected[0])
+    assert np.array_equal(actual["videos"], expected[1])
     assert np.array_equal(actual["both_pictures"], expected[0])
     assert np.array_equal(actual["both_films"], expected[1])

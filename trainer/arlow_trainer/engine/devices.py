@@ -1,4 +1,4 @@
-"""The device at hand: its memory, and the highest rate of arithmetic it can show."""
+"""The device of a rank: its name, memory and peak arithmetic rate, and running out of memory."""
 
 from __future__ import annotations
 

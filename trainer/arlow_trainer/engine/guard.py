@@ -1,5 +1,5 @@
-"""The guard against non-finite numbers: names where they begin, and ends a run they keep from
-learning."""
+"""The guard against non-finite numbers: it names the module they come from, and ends the run when
+they persist."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ MAX_IN_A_ROW = 10
 class FiniteGuard:
     """Watches steps that changed nothing because their gradients were not finite.
 
-    Under fp16 a finite loss with overflowing gradients is the loss scaler's daily business. A loss
-    that is not finite, or gradients that are not without a loss scale or at the lowest one, come
-    from the model or its input: the step is skipped, and `MAX_IN_A_ROW` of them in a row end the
-    run.
+    Under fp16, overflowing gradients with a finite loss are normal: the loss scaler finds its scale
+    by them. A loss that is not finite, or gradients that are not although there is no loss scale or
+    it is at its minimum, come from the model or its input: the step is skipped, and `MAX_IN_A_ROW`
+    of them in a row end the run.
     """
 
     def __init__(self, runner: StepRunner, ranks: Ranks, on_lost: Callable[[str], None]) -> None:
-        """`on_lost` hears of every step that was lost so, on every rank, before the run ends."""
+        """`on_lost` is called with a description of every such step, on every rank."""
         self._runner = runner
         self._ranks = ranks
         self._on_lost = on_lost
@@ -35,9 +35,9 @@ class FiniteGuard:
         self._in_a_row = 0
 
     def after_step(self, step: int, applied: bool, micro_batches: Sequence[Any]) -> None:
-        """Takes a step's outcome; call on every rank.
+        """Checks a step's outcome; call on every rank.
 
-        Raises NonFiniteError on every rank when too many steps in a row were lost.
+        Raises NonFiniteError on every rank after too many such steps in a row.
         """
         if applied:
             self._in_a_row = 0
@@ -50,13 +50,13 @@ class FiniteGuard:
         self._in_a_row += 1
         own = [index for batch in micro_batches for index in batch.indexes]
         found = self._ranks.gather((self._locate(micro_batches) if broken else None, own))
-        place = next((place for place, _ in found if place), "the gradients")
+        source = next((module for module, _ in found if module), "the gradients")
         samples = sorted(index for _, indexes in found for index in indexes)
-        place += f" (step {step} holds the samples {samples[0]} to {samples[-1]})"
-        self._on_lost(f"step {step} was skipped: numbers were not finite in {place}")
+        source += f" (step {step} holds the samples {samples[0]} to {samples[-1]})"
+        self._on_lost(f"step {step} was skipped: numbers were not finite in {source}")
         if self._in_a_row >= MAX_IN_A_ROW:
             raise NonFiniteError(
-                f"{self._in_a_row} steps in a row were not finite, the last in {place}. "
+                f"{self._in_a_row} steps in a row were not finite, the last in {source}. "
                 "The weights are those of the last finite step. Lower "
                 "training.optimizer.learningRate, or set training.precision to fp32; the run "
                 "continues from its newest checkpoint."
@@ -69,7 +69,7 @@ class FiniteGuard:
             )
             if module:
                 return f"{module} on samples {list(micro_batch.indexes)}"
-        return "the loss, though not when it was computed again"
+        return "the loss, but not when it was computed again"
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The largest attention logit: the number that grows before attention in half precision breaks."""
+"""The largest attention logit: it grows before attention in half precision overflows."""
 
 from __future__ import annotations
 

@@ -3,6 +3,19 @@
 ZeRO-2 gives each rank one slice of every parameter group's concatenated parameters. A rank saves
 its slices as they are, with the list of which parameter's elements lie where; a restore on any
 number of ranks picks the elements each rank needs.
+
+DeepSpeed's own `save_checkpoint` writes pickles and refuses another number of ranks, so this module
+reads and sets what DeepSpeed 0.19.8 (pinned in pyproject.toml) keeps in `DeepSpeedZeroOptimizer`,
+deepspeed/runtime/zero/stage_1_and_2.py. None of it is a public interface; each use says why:
+
+    bit16_groups                        parameters of each group, in the order they are flattened
+    parameter._hp_mapping               where a parameter's elements lie in this rank's slice
+    single_partition_of_fp32_groups     this rank's float32 slice of each group (the masters)
+    optimizer.state                     AdamW's moments, by slice
+    _hp_optimizer_states_linked         whether parameters refer to their moments
+    update_lp_params                    writes the masters to the half-precision weights
+    _update_model_bit16_weights         makes the module's parameters views of those weights
+    loss_scaler                         cur_scale, cur_iter, last_overflow_iter, cur_hysteresis
 """
 
 from __future__ import annotations
@@ -78,11 +91,13 @@ def rank_fragments(engine: Any) -> list[Fragment]:
     fragments = []
     for group, parameters in enumerate(engine.optimizer.bit16_groups):
         for parameter in parameters:
+            # None where no element of the parameter lies in this rank's slice.
             mapping = parameter._hp_mapping
             if mapping is not None:
-                part, place = mapping.lp_fragment_address, mapping.hp_fragment_address
+                # "lp": elements of the parameter itself; "hp": where they lie in the float32 slice.
+                part, flat = mapping.lp_fragment_address, mapping.hp_fragment_address
                 fragments.append(
-                    Fragment(names[id(parameter)], group, part.start, part.numel, place.start)
+                    Fragment(names[id(parameter)], group, part.start, part.numel, flat.start)
                 )
     return fragments
 
@@ -154,19 +169,23 @@ def read_shards(engine: Any, shards: Iterable[Path]) -> RestoredShard:
 
 
 def install_shard(engine: Any, restored: RestoredShard) -> None:
-    """Makes masters, moments and weights those that were read; call on every rank."""
+    """Sets masters, moments and weights to what `read_shards` read; call on every rank."""
     optimizer = engine.optimizer
     flats = optimizer.single_partition_of_fp32_groups
     for flat, group in zip(flats, restored.groups, strict=True):
         flat.data.copy_(group[MASTER])
         # AdamW keeps its step on the CPU unless it is fused.
-        place = flat.device if engine.device.type == "cuda" else torch.device("cpu")
+        device = flat.device if engine.device.type == "cuda" else torch.device("cpu")
         optimizer.optimizer.state[flat] = {
-            "step": torch.tensor(float(restored.adam_step), device=place),
+            "step": torch.tensor(float(restored.adam_step), device=device),
             **{moment: group[moment] for moment in MOMENTS},
         }
+    # The moments are other tensors now. DeepSpeed links parameters to them once, at the first step
+    # (with several groups even before the state exists), unless this says that it has not yet.
     optimizer._hp_optimizer_states_linked = False
+    # Masters to half-precision weights: each rank's slice, then gathered among ranks.
     optimizer.update_lp_params()
+    # Points the parameters into the flat weights, as DeepSpeed does after each of its own steps.
     for index in range(len(flats)):
         optimizer._update_model_bit16_weights(index)
 
@@ -208,8 +227,8 @@ def _copy_overlap(shard: Any, saved: Fragment, own: Fragment, target: dict[str, 
     count = min(saved.start + saved.count, own.start + own.count) - first
     if count <= 0:
         return 0
-    source, goal = saved.offset + first - saved.start, own.offset + first - own.start
+    source, destination = saved.offset + first - saved.start, own.offset + first - own.start
     for key, flat in target.items():
         values = shard.get_slice(f"{saved.group}.{key}")[source : source + count]
-        flat[goal : goal + count].copy_(values)
+        flat[destination : destination + count].copy_(values)
     return count

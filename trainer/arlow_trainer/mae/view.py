@@ -1,4 +1,4 @@
-"""The visible-token view of the tower: what a masked sample looks like from inside.
+"""The visible-token view of the tower: its blocks run on the visible tokens of a sample only.
 
 Visible tokens are ordered by temporal step, then merge unit, then row and column in the unit, so
 that merging is a reshape. Attention does not care about order; positions travel with the tokens.
@@ -33,10 +33,12 @@ MAX_TABLES = 4
 
 
 def cached_table(build: Callable[P, T]) -> Callable[P, T]:
-    """Keeps what a function of hashable arguments returned for its last `MAX_TABLES` arguments.
+    """Caches a table that depends on a grid alone, for the last `MAX_TABLES` sets of arguments.
 
-    Arguments must name all that the tables depend on, device and dtype included. What is returned
-    is shared: do not change it in place.
+    The arguments are hashable and name all that the table depends on, device and dtype included.
+    What is returned is shared: do not change it in place. Tables are no buffers of a module: a
+    checkpoint never holds them, and a converted or moved module gets those of its own dtype and
+    device.
     """
 
     @functools.lru_cache(MAX_TABLES)
@@ -97,11 +99,12 @@ def unit_tokens(units: Tensor, grid: tuple[int, int, int]) -> Tensor:
     t, h, w = grid
     device = units.device
     row, column = units // (w // MERGE), units % (w // MERGE)
-    corner = MERGE * (row * w + column)
+    corner = MERGE * (row * w + column)  # [batch, k]: the token at each unit's upper left
     inside = torch.arange(MERGE, device=device)
-    offsets = (inside[:, None] * w + inside[None, :]).reshape(-1)
-    step = corner[:, :, None] + offsets
-    frames = torch.arange(t, device=device) * (h * w)
+    offsets = (inside[:, None] * w + inside[None, :]).reshape(-1)  # [4]
+    step = corner[:, :, None] + offsets  # [batch, k, 4]
+    frames = torch.arange(t, device=device) * (h * w)  # [t]
+    # [batch, t, k, 4]: the same units at every temporal step
     return (frames[None, :, None, None] + step[:, None]).reshape(units.shape[0], -1)
 
 
@@ -159,6 +162,7 @@ def refinement_weights(units: Tensor, grid: tuple[int, int, int]) -> Tensor:
     unit_row, unit_column = units // (w // MERGE), units % (w // MERGE)
     rows = axis_interpolation(h // MERGE, units.device)
     columns = axis_interpolation(w // MERGE, units.device)
+    # Separable: the weight of a unit at a token is that of its row times that of its column.
     weights = (
         rows[token_row[:, :, None], unit_row[:, None, :]]
         * columns[token_column[:, :, None], unit_column[:, None, :]]
@@ -225,13 +229,15 @@ def encode_visible(
         The merged tokens [batch, n / 4, hidden_size] in the order of the visible units (all units
         of the first temporal step first), and the DeepStack features of the same shape.
     """
-    tokens = tower.patch_embed(patches)
+    tokens = tower.patch_embed(patches)  # [batch, n, features] -> [batch, n, width]
     batch, count, width = tokens.shape
     if view.refinement is not None and tower.progressive_proj is not None:
-        t = view.grid[0]
-        means = tokens.view(batch, t, -1, MERGE * MERGE, width).mean(dim=3)
+        # The mean of each visible unit: [batch, t, k, width], k = n / (4 t) units a temporal step.
+        means = tokens.view(batch, view.grid[0], -1, MERGE * MERGE, width).mean(dim=3)
+        # [batch, 1, 4 k, k] @ [batch, t, k, width] -> [batch, t, 4 k, width]
         refined = view.refinement.to(means.dtype) @ means
         tokens = tokens + tower.progressive_proj(refined.view(batch, count, width))
     tokens, taps = tower.run_blocks(tokens, view.cos, view.sin, view.bias)
+    # Four tokens of a unit lie side by side: [batch, n, width] -> [batch, n / 4, hidden_size].
     merged, *deepstack = tower.merge(tokens, taps)
     return merged, deepstack

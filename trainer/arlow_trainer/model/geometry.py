@@ -1,4 +1,10 @@
-"""Frames to patches, and the positions of patches in their grid."""
+"""Frames to patches, and what depends on a grid of patches alone: positions, bias, order.
+
+A patch is `temporal_patch_size` frames of `patch_size` x `patch_size` pixels; its features are in
+the order channel, frame, row, column. A grid (t, h, w) counts patches before merging; its tokens
+are row-major in time, height, width unless a function says otherwise. All functions are pure and
+work on any device.
+"""
 
 from __future__ import annotations
 

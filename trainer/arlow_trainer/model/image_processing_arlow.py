@@ -1,4 +1,4 @@
-"""Pictures to the tower's patches."""
+"""Images to the tower's patches."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ class ArlowImageProcessorKwargs(ImagesKwargs, total=False):
 
 
 class ArlowImageProcessor(PatchProcessor):
-    """Pictures (PIL, numpy, torch) to `pixel_values` and `image_grid_thw`, with Pillow alone.
+    """Images (PIL, numpy, torch) to `pixel_values` and `image_grid_thw`, with Pillow alone.
 
-    Each picture is resized to multiples of `patch_size * merge_size`, its area kept between
+    Each image is resized to multiples of `patch_size * merge_size`, its area kept between
     `size["shortest_edge"]` and `size["longest_edge"]` pixels (`fitted_size`), and repeated over
-    the frames of a patch. With `do_pan_and_scan` a long picture is followed by its crops, and
-    `num_crops` counts them for each picture.
+    the frames of a patch. With `do_pan_and_scan` a long image is followed by its crops, and
+    `num_crops` counts them for each image.
 
-    Returns of a call: `pixel_values`, float32 [patches of all pictures, C * t * p * p], and
-    `image_grid_thw`, int64 [pictures and crops, 3].
+    Returns of a call: `pixel_values`, float32 [patches of all images, C * t * p * p], and
+    `image_grid_thw`, int64 [images and crops, 3].
 
     Raises:
-        ValueError: no picture, one that is too long, a size that cannot be met.
+        ValueError: no image, one that is too long, a size that cannot be met.
     """
 
     do_resize = True
@@ -61,7 +61,7 @@ class ArlowImageProcessor(PatchProcessor):
     model_input_names = ["pixel_values", "image_grid_thw"]
 
     def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
-        """Pictures to patches; `kwargs` override the processor's settings for this call."""
+        """Images to patches; `kwargs` override the processor's settings for this call."""
         out: BatchFeature = super().preprocess(images, *args, **self._with_bounds(kwargs))
         return out
 
@@ -76,7 +76,7 @@ class ArlowImageProcessor(PatchProcessor):
         **kwargs: Any,
     ) -> BatchFeature:
         if not images:
-            raise ValueError("images is empty: give at least one picture.")
+            raise ValueError("images is empty: give at least one image.")
         views, crops = [], []
         for image in images:
             boxes = []
@@ -90,7 +90,7 @@ class ArlowImageProcessor(PatchProcessor):
                 )
             crops.append(len(boxes))
             views.append(image)
-            views += [image[:, top:bottom, left:right] for top, left, bottom, right in boxes]
+            views += [image[:, top:bottom, left:right] for left, top, right, bottom in boxes]
         options = {name: kwargs[name] for name in PATCH_OPTIONS}
         items = [self.frames_to_patches([view], **options) for view in views]
         data: dict[str, Any] = {
@@ -104,7 +104,7 @@ class ArlowImageProcessor(PatchProcessor):
     def get_number_of_image_patches(
         self, height: int, width: int, images_kwargs: dict[str, Any] | None = None
     ) -> int:
-        """Patches, before merging, of a picture of `height` x `width` pixels."""
+        """Patches, before merging, of an image of `height` x `width` pixels."""
         options = images_kwargs or {}
         patch_size: int = options.get("patch_size", self.patch_size)
         factor = patch_size * options.get("merge_size", self.merge_size)

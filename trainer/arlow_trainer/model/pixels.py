@@ -142,7 +142,7 @@ class PatchProcessor(PilBackend):
             frames = [self.resize(frame, target, resample) for frame in frames]
         elif height % factor or width % factor:
             raise ValueError(
-                f"a picture of {height} x {width} pixels cannot be cut into merge units of "
+                f"an image of {height} x {width} pixels cannot be cut into merge units of "
                 f"{factor} x {factor}: leave do_resize on or give multiples of {factor}."
             )
         if do_rescale:

@@ -1,4 +1,4 @@
-"""Pictures and films through one processor."""
+"""Images and videos through one processor."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ class ArlowProcessor(ProcessorMixin):
                 argument_name, argument
             )
         if not isinstance(argument, VideoProcessorMixin):
-            raise TypeError(f"video_processor is a {type(argument).__name__}, not one for films.")
+            raise TypeError(f"video_processor is a {type(argument).__name__}, not one for videos.")
         return type(argument)

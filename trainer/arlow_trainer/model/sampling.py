@@ -1,4 +1,4 @@
-"""Which frames of a film are looked at. Indices ascend."""
+"""Which frames of a video are looked at. Indices ascend."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def uniform_indices(total: int, count: int) -> NDArray[np.int64]:
 
 
 def patch_frames(total: int, depth: int, most: int, drop: bool) -> int:
-    """How many frames a film of `total` frames becomes, so that they fill patches.
+    """How many frames a video of `total` frames becomes, so that they fill patches.
 
     The public processor's number (yuchenxie4645/transformers, branch ArlowVL): the patches in time
     are a multiple of `depth`, rounded up, so an even number by default; `most` wins over that.
 
     Args:
-        total: frames of the film, at least 1.
+        total: frames of the video, at least 1.
         depth: frames of a patch.
         most: the largest number of frames.
         drop: leave out frames at the end that fill no patch, where there is a whole one before
@@ -44,7 +44,7 @@ def spread_indices(total: int, count: int) -> NDArray[np.int64]:
 
 
 def motion_indices(frames: NDArray[np.generic], count: int, threshold: float) -> NDArray[np.int64]:
-    """`count` of the frames [T, ...], the more densely the more the picture changes.
+    """`count` of the frames [T, ...], the more densely the more the image changes.
 
     A frame's weight is its mean absolute difference from the one before, relative to the largest,
     plus that of a still frame; differences below `threshold` count as still. The frames chosen

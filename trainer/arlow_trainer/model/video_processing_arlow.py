@@ -1,4 +1,4 @@
-"""Films to the tower's patches."""
+"""Videos to the tower's patches."""
 
 from __future__ import annotations
 
@@ -41,26 +41,26 @@ class ArlowVideoProcessorKwargs(VideosKwargs, total=False):
 
 
 class ArlowVideoProcessor(PatchProcessor, VideoProcessorMixin):  # type: ignore[misc]
-    """Decoded films to `pixel_values_videos` and `video_grid_thw`, without torchvision.
+    """Decoded videos to `pixel_values_videos` and `video_grid_thw`, without torchvision.
 
-    A film is an array of frames [T, H, W, 3] or [T, 3, H, W] (numpy, torch) or a list of PIL
-    frames; a list of films is a batch. Frames are chosen by `sample_strategy`:
+    A video is an array of frames [T, H, W, 3] or [T, 3, H, W] (numpy, torch) or a list of PIL
+    frames; a list of videos is a batch. Frames are chosen by `sample_strategy`:
     `uniform` takes `num_frames` of them (unset: all) at equal distances;
-    `fps_based` takes `fps` a second, which needs the film's own rate in `video_metadata`, and at
+    `fps_based` takes `fps` a second, which needs the video's own rate in `video_metadata`, and at
     least `min_frames`;
-    `motion_adaptive` takes `num_frames` (unset: `max_frames`), more densely where the picture
+    `motion_adaptive` takes `num_frames` (unset: `max_frames`), more densely where the image
     changes by `motion_threshold` of its largest change or more (`motion_indices`).
-    No strategy takes more frames than the film has. An even number of patches in time is then
+    No strategy takes more frames than the video has. An even number of patches in time is then
     filled (`patch_frames`): with at most `max_frames` frames, spread evenly over those chosen
     (`spread_indices`), some of them twice where they are too few. The area of a frame is kept
     between `size["shortest_edge"]` and `size["longest_edge"]` pixels.
 
-    Returns of a call: `pixel_values_videos`, float32 [patches of all films, C * t * p * p], and
-    `video_grid_thw`, int64 [films, 3]; `video_metadata` with `return_metadata`, whose
+    Returns of a call: `pixel_values_videos`, float32 [patches of all videos, C * t * p * p], and
+    `video_grid_thw`, int64 [videos, 3]; `video_metadata` with `return_metadata`, whose
     `frames_indices` are the frames in the patches.
 
     Raises:
-        ValueError: no film or no frame, files or addresses instead of frames, an unknown strategy,
+        ValueError: no video or no frame, files or addresses instead of frames, an unknown strategy,
             a call's setting that its strategy does not read, a missing rate, frames that are too
             long.
     """
@@ -87,7 +87,7 @@ class ArlowVideoProcessor(PatchProcessor, VideoProcessorMixin):  # type: ignore[
     model_input_names = ["pixel_values_videos", "video_grid_thw"]
 
     def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:
-        """Films to patches; `kwargs` override the processor's settings for this call."""
+        """Videos to patches; `kwargs` override the processor's settings for this call."""
         strategy = kwargs.get("sample_strategy") or self.sample_strategy
         for name, readers in READ_BY.items():
             if kwargs.get(name) is not None and strategy in SAMPLE_STRATEGIES - readers:
@@ -115,7 +115,7 @@ class ArlowVideoProcessor(PatchProcessor, VideoProcessorMixin):  # type: ignore[
         motion_threshold: float,
         **kwargs: Any,
     ) -> NDArray[np.int64]:
-        """Indices of the frames to take from one film; the arguments are those of the class."""
+        """Indices of the frames to take from one video; the arguments are those of the class."""
         total = len(frames)
         if sample_strategy == "uniform":
             return uniform_indices(total, num_frames or total)
@@ -123,7 +123,7 @@ class ArlowVideoProcessor(PatchProcessor, VideoProcessorMixin):  # type: ignore[
             return motion_indices(frames, num_frames or max_frames, motion_threshold)
         if sample_strategy == "fps_based":
             if not fps or not metadata.fps:
-                missing = "fps" if not fps else "the film's own rate, video_metadata fps,"
+                missing = "fps" if not fps else "the video's own rate, video_metadata fps,"
                 raise ValueError(
                     f"{missing} is not set: sample_strategy fps_based takes fps frames a second."
                 )
@@ -141,21 +141,23 @@ class ArlowVideoProcessor(PatchProcessor, VideoProcessorMixin):  # type: ignore[
         sample_indices_fn: Any = None,
     ) -> tuple[list[Array], list[VideoMetadata]]:
         if _is_empty(videos):
-            raise ValueError("videos is empty: give at least one film, each of at least one frame.")
+            raise ValueError(
+                "videos is empty: give at least one, each of at least one frame."
+            )
         batch: list[Any] = make_batched_videos(videos)
-        if not all(is_valid_video(film) for film in batch):
+        if not all(is_valid_video(video) for video in batch):
             raise ValueError(
                 "videos must be decoded frames: an array [T, H, W, 3], a list of PIL frames, or a "
                 "list of these. Files and addresses are to be decoded first, for example by PyAV."
             )
-        films: list[Any] = [np.asarray(film) for film in batch]
-        metadata = make_batched_metadata(films, video_metadata=video_metadata)
+        decoded: list[Any] = [np.asarray(video) for video in batch]
+        metadata = make_batched_metadata(decoded, video_metadata=video_metadata)
         if do_sample_frames:
-            for place, (film, about) in enumerate(zip(films, metadata, strict=True)):
-                indices = sample_indices_fn(metadata=about, frames=film)
+            for index, (video, about) in enumerate(zip(decoded, metadata, strict=True)):
+                indices = sample_indices_fn(metadata=about, frames=video)
                 about.frames_indices = indices.tolist()
-                films[place] = film[indices]
-        return films, metadata
+                decoded[index] = video[indices]
+        return decoded, metadata
 
     def _prepare_input_videos(
         self,
@@ -165,20 +167,20 @@ class ArlowVideoProcessor(PatchProcessor, VideoProcessorMixin):  # type: ignore[
         **kwargs: Any,
     ) -> list[list[Array]]:
         return [
-            [self.process_image(frame, do_convert_rgb, input_data_format) for frame in film]
-            for film in videos
+            [self.process_image(frame, do_convert_rgb, input_data_format) for frame in video]
+            for video in videos
         ]
 
     def _preprocess(  # type: ignore[override]
         self, videos: list[list[Array]], return_tensors: str | None = None, **kwargs: Any
     ) -> BatchFeature:
         options = {name: kwargs[name] for name in PATCH_OPTIONS}
-        depth, most = kwargs["temporal_patch_size"], kwargs["max_frames"]
+        depth, max_count = kwargs["temporal_patch_size"], kwargs["max_frames"]
         items = []
-        for film in videos:
+        for video in videos:
             # The public processor leaves the last frames out only where it resizes.
-            count = patch_frames(len(film), depth, most, drop=kwargs["do_resize"])
-            frames = [film[index] for index in spread_indices(len(film), count)]
+            count = patch_frames(len(video), depth, max_count, drop=kwargs["do_resize"])
+            frames = [video[index] for index in spread_indices(len(video), count)]
             items.append(self.frames_to_patches(frames, **options))
         data = {
             "pixel_values_videos": np.concatenate([patches for patches, _ in items]),
@@ -188,7 +190,7 @@ class ArlowVideoProcessor(PatchProcessor, VideoProcessorMixin):  # type: ignore[
 
 
 def _is_empty(videos: Any) -> bool:
-    """Whether there is no film, or one without frames."""
+    """Whether there is no video, or one without frames."""
     if isinstance(videos, list | tuple):
-        return not videos or any(_is_empty(film) for film in videos)
+        return not videos or any(_is_empty(video) for video in videos)
     return isinstance(videos, np.ndarray | torch.Tensor) and not len(videos)
