@@ -16,6 +16,7 @@ from typing import Any
 from tests.support.s3_server import S3Unavailable, running_s3
 
 from arlow_trainer.checkpoint.saver import CheckpointSaver
+from arlow_trainer.checkpoint.training_state import Progress, TrainingState
 from arlow_trainer.checkpoint.writer import SaveEvent
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.engine import Ranks, StepRunner, build_autoencoder, initialize_engine
@@ -129,15 +130,15 @@ def _measure(
         engine=engine,
         ranks=ranks,
         attempt=uuid.uuid4().hex,
-        total_steps=1000,
-        set_sizes=SET_SIZES,
-        precision="fp32",
+        start=TrainingState.start(
+            run, ranks=1, total_steps=1000, set_sizes=SET_SIZES, precision="fp32"
+        ),
         on_event=lambda event, stall: events.append((event, stall)),
     ) as saver:
         timed_step()
         for number in range(size.saves + 1):
             alone += [timed_step() for _ in range(size.steps)]
-            saver.save(step, loss=None, overflows=0, skipped={})
+            saver.save(Progress(step))
             while len(events) == number:
                 seconds = timed_step()
                 if len(events) == number:

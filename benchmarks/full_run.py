@@ -14,6 +14,7 @@ import torch
 
 from arlow_trainer.checkpoint.reader import newest_valid
 from arlow_trainer.checkpoint.saver import CheckpointSaver, read_state, restore
+from arlow_trainer.checkpoint.training_state import Progress, TrainingState
 from arlow_trainer.checkpoint.writer import SaveEvent
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.engine import (
@@ -161,12 +162,12 @@ def _train(ranks: Ranks, run: ArlowPretrain, size: Size) -> Trained:
         engine=engine,
         ranks=ranks,
         attempt=uuid.uuid4().hex,
-        total_steps=STEPS,
-        set_sizes=SET_SIZES,
-        precision=precision,
+        start=TrainingState.start(
+            run, ranks=1, total_steps=STEPS, set_sizes=SET_SIZES, precision=precision
+        ),
         on_event=lambda event, stall: events.append((event, stall)),
     ) as saver:
-        saver.save(step, loss=None, overflows=0, skipped={})
+        saver.save(Progress(step))
         saver.wait()
     event, stall = events[0]
     if event.error:

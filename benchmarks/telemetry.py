@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import fmean, median
 
+from arlow_trainer.checkpoint.training_state import Progress
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.load import load_run
 from arlow_trainer.data import StepBatch
@@ -186,7 +187,7 @@ def _measure(ranks: Ranks, run: ArlowPretrain, pictures: int, rounds: int) -> Me
     engine = initialize_engine(build_autoencoder(training), training, "fp32", ranks.device)
     runner = StepRunner(engine, training, pictures, total_steps=10_000)
     guard = FiniteGuard(runner, ranks, telemetry.lost_step)
-    reporter = StepReporter(run, telemetry, runner, guard, ranks, total_steps=10_000)
+    reporter = StepReporter(run, telemetry, runner, ranks, Progress(), total_steps=10_000)
     samples = micro_batch(run, pictures)
     telemetry.phase("training")
     step = 0

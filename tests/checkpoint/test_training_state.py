@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from arlow_trainer.checkpoint.training_state import TrainingState, check_same_run
+from arlow_trainer.checkpoint.training_state import Progress, TrainingState, check_same_run
 from arlow_trainer.config import ArlowPretrain, ConfigError, load_run
 from arlow_trainer.config.errors import StoreError
 
@@ -69,3 +69,23 @@ def test_a_set_of_another_size_is_refused_with_both_numbers() -> None:
     run = load_run("tiny")
     with pytest.raises(ConfigError, match=r"images: 25 samples in there, 26 now"):
         check_same_run(saved_by(run), run, {"image": 26, "video": 2}, "there")
+
+
+def test_progress_counts_steps_and_those_that_changed_nothing() -> None:
+    progress = Progress(step=5, overflows=1)
+    for applied in (True, False, True):
+        progress.after_step(applied)
+    assert (progress.step, progress.overflows) == (8, 2)
+
+
+def test_progress_is_saved_and_restored_as_it_is() -> None:
+    run = load_run("tiny")
+    progress = Progress(7, 0.25, 2, {"a.jpg": "truncated"})
+    start = TrainingState.start(
+        run, ranks=2, total_steps=100, set_sizes={"image": 25}, precision="fp32"
+    )
+    state = TrainingState.from_bytes(start.after(progress, 16, {}).to_bytes(), "there")
+    assert state.progress == progress
+    assert state.next_sample == 7 * 16
+    progress.skipped_files["b.jpg"] = "empty"
+    assert state.progress.skipped_files == {"a.jpg": "truncated"}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from arlow_trainer.checkpoint.card import model_card
-from arlow_trainer.checkpoint.training_state import TrainingState
+from arlow_trainer.checkpoint.training_state import Progress, TrainingState
 from arlow_trainer.config import ArlowPretrain, load_run
 from arlow_trainer.config.errors import DataError
 from arlow_trainer.data import Skipped
@@ -62,7 +62,6 @@ def test_a_state_names_them_and_comes_back() -> None:
     state = state_with(run, {"a.jpg": "truncated", "b.mp4": "no frames"})
     back = TrainingState.from_bytes(state.to_bytes(), "there")
     assert back.skipped_files == {"a.jpg": "truncated", "b.mp4": "no frames"}
-    assert back.skipped == 2
     assert "| Broken files skipped | 2 |" in model_card(run, back, 1000)
 
 
@@ -70,22 +69,21 @@ def test_the_limit_outlives_a_resume(alone: Ranks) -> None:
     run = load_run("tiny", ["data.maxSkipped=2"])
     nothing: Any = None
 
-    def begun(heard: Heard) -> StepReporter:
-        told: Any = heard
-        return StepReporter(run, told, nothing, nothing, alone, 100)
+    def begun(heard: Heard, progress: Progress) -> StepReporter:
+        telemetry: Any = heard
+        return StepReporter(run, telemetry, nothing, alone, progress, 100)
 
-    first = begun(Heard())
+    progress = Progress()
+    first = begun(Heard(), progress)
     first.skip([Skipped("a.jpg", "truncated"), Skipped("b.jpg", "empty")])
-    saved = state_with(run, first.skipped)
+    saved = state_with(run, progress.skipped_files)
 
-    heard = Heard()
-    second = begun(heard)
-    second.resume(saved)
-    assert second.loss == saved.loss
+    heard, resumed = Heard(), saved.progress
+    second = begun(heard, resumed)
     # Met again in another epoch: neither counted nor told a second time.
     second.skip([Skipped("a.jpg", "truncated")])
     assert heard.names == []
     with pytest.raises(DataError, match=r"(?s)3 files cannot be decoded, more than 2.*c\.jpg"):
         second.skip([Skipped("c.jpg", "truncated")])
     assert heard.names == ["c.jpg"]
-    assert second.skipped == {"a.jpg": "truncated", "b.jpg": "empty", "c.jpg": "truncated"}
+    assert resumed.skipped_files == {"a.jpg": "truncated", "b.jpg": "empty", "c.jpg": "truncated"}

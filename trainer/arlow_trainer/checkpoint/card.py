@@ -54,7 +54,7 @@ def model_card(run: ArlowPretrain, state: TrainingState, parameters: int) -> str
         ("Learning rate", f"{optimizer.learning_rate}, {schedule}"),
         ("Precision", state.precision),
         ("Seed", str(state.seed)),
-        ("Broken files skipped", str(state.skipped)),
+        ("Broken files skipped", str(len(state.skipped_files))),
         ("Steps lost to overflow", str(state.overflows)),
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)

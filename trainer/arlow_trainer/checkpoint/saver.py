@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,7 +21,7 @@ from arlow_trainer.checkpoint.export import (
 )
 from arlow_trainer.checkpoint.layout import checkpoint_name
 from arlow_trainer.checkpoint.reader import download
-from arlow_trainer.checkpoint.training_state import TRAINING_STATE, TrainingState
+from arlow_trainer.checkpoint.training_state import TRAINING_STATE, Progress, TrainingState
 from arlow_trainer.checkpoint.writer import BackgroundWriter, FileWriter, SaveEvent
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.errors import ArlowError
@@ -50,18 +50,24 @@ class CheckpointSaver:
         run: ArlowPretrain,
         engine: Any,
         ranks: Ranks,
+        *,
         attempt: str,
-        total_steps: int,
-        set_sizes: Mapping[str, int],
-        precision: str,
+        start: TrainingState,
         on_event: Callable[[SaveEvent, float], None],
     ) -> None:
-        """`attempt` (32 hex digits) is one for all ranks and new at every start; `on_event` hears
-        of every save's end, and of the seconds that training stood still for it, on the writer's
-        thread."""
-        self._run, self._engine, self._ranks = run, engine, ranks
-        self._total_steps, self._precision = total_steps, precision
-        self._set_sizes = dict(set_sizes)
+        """Prepares the saves of one attempt of a run; call on every rank.
+
+        Args:
+            store: the run's store.
+            run: the run.
+            engine: the DeepSpeed engine around its autoencoder.
+            ranks: this process among the ranks.
+            attempt: 32 hex digits, the same on all ranks and new at every start.
+            start: the run's state before its first step (`TrainingState.start`).
+            on_event: called on the writer's thread at every save's end, with the seconds that
+                training stood still for it.
+        """
+        self._run, self._engine, self._ranks, self._start = run, engine, ranks, start
         self._stall = 0.0
         self._writer = BackgroundWriter(
             store,
@@ -79,19 +85,17 @@ class CheckpointSaver:
             self._fixed = fixed_files(module.tower, run.spec.training.model)
             self._fixed[f"{DECODER}/config.json"] = decoder_config(run)
 
-    def save(
-        self, step: int, loss: float | None, overflows: int, skipped: Mapping[str, str]
-    ) -> None:
-        """Saves the run after `step` steps; returns when it is copied out of the engine.
+    def save(self, progress: Progress) -> None:
+        """Saves the run as it is now; returns when it is copied out of the engine.
 
-        `skipped` gives for each broken file that was skipped so far the reason.
-
-        Waits first for the save before this one. A failed save was told to `on_event`, and the run
-        goes on: `MAX_FAILED_SAVES` of them in a row raise the last one's ArlowError.
+        Waits first for the previous save. A failed save was reported to `on_event` and the run
+        continues: `MAX_FAILED_SAVES` of them in a row raise the last one's ArlowError.
         """
         start = time.perf_counter()
-        self._settle()
-        state = self._state(step, loss, overflows, skipped)
+        self._wait_for_previous()
+        state = self._start.after(
+            progress, self._run.spec.global_batch_size, loss_scaler_state(self._engine)
+        )
         files: dict[str, FileWriter | bytes] = dict(self._fixed)
         shard = capture_optimizer(self._engine)
         files[shard_name(self._ranks.rank, self._ranks.size)] = shard.save
@@ -108,26 +112,8 @@ class CheckpointSaver:
         """Returns on every rank when everything is committed; raises the failure of a save."""
         self._ranks.agree(self._writer.wait)
 
-    def _state(
-        self, step: int, loss: float | None, overflows: int, skipped: Mapping[str, str]
-    ) -> TrainingState:
-        return TrainingState(
-            step=step,
-            next_sample=step * self._run.spec.global_batch_size,
-            seed=self._run.spec.training.seed,
-            ranks=self._ranks.size,
-            total_steps=self._total_steps,
-            set_sizes=self._set_sizes,
-            precision=self._precision,
-            loss=loss,
-            loss_scaler=loss_scaler_state(self._engine),
-            overflows=overflows,
-            skipped_files=dict(skipped),
-            run=self._run.model_dump(mode="json", by_alias=True, exclude={"status"}),
-        )
-
-    def _settle(self) -> None:
-        """Waits for the save before, and forgives its failure for a while, alike on every rank."""
+    def _wait_for_previous(self) -> None:
+        """Waits for the previous save; raises only the last of several failures, on every rank."""
         try:
             self._ranks.agree(self._writer.wait)
             self._failed = 0
@@ -164,14 +150,14 @@ def restore(store: Store, state: TrainingState, engine: Any, ranks: Ranks) -> No
         # The same number of ranks: each has its own slices in its own file.
         mine = [ranks.rank] if state.ranks == ranks.size else range(state.ranks)
         names = [shard_name(rank, state.ranks) for rank in mine]
-        return read_shards(engine, _fetched(store, state.step, names))
+        return read_shards(engine, _downloaded(store, state.step, names))
 
     install_shard(engine, ranks.agree(read))
     restore_loss_scaler(engine, state.loss_scaler)
 
 
-def _fetched(store: Store, step: int, names: Sequence[str]) -> Iterator[Path]:
-    """Downloads files one at a time, each gone when the next is asked for: they are large."""
+def _downloaded(store: Store, step: int, names: Sequence[str]) -> Iterator[Path]:
+    """Downloads files one at a time, each deleted before the next: they are large."""
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             yield from download(store, step, [name], Path(folder))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -28,13 +29,35 @@ _IDENTITY = (
 )
 
 
+@dataclass
+class Progress:
+    """How far a run is: saved in every checkpoint, restored from it, and reported, as one thing.
+
+    Attributes:
+        step: optimisation steps done.
+        loss: mean loss of the last read-out; None before the first.
+        overflows: steps that changed nothing because their gradients were not finite.
+        skipped_files: each broken file that was skipped since the run's first step, and why.
+    """
+
+    step: int = 0
+    loss: float | None = None
+    overflows: int = 0
+    skipped_files: dict[str, str] = field(default_factory=dict)
+
+    def after_step(self, applied: bool) -> None:
+        """Counts a step; `applied` is false where its gradients were not finite."""
+        self.step += 1
+        self.overflows += not applied
+
+
 class TrainingState(BaseModel):
     """State of a run after `step` optimisation steps.
 
     The data's whole state is `next_sample`, the global index of the first sample not yet seen; all
     random choices follow from it, `seed` and `set_sizes` (samples of each set, by modality).
-    `loss_scaler` is empty without fp16. `skipped_files` gives for each broken file that was skipped
-    since the run's first step the reason.
+    `loss_scaler` is empty without fp16; `loss`, `overflows` and `skipped_files` are those of
+    `Progress`; `run` is the manifest.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -52,10 +75,47 @@ class TrainingState(BaseModel):
     skipped_files: dict[str, str]
     run: dict[str, Any]
 
+    @classmethod
+    def start(
+        cls,
+        run: ArlowPretrain,
+        *,
+        ranks: int,
+        total_steps: int,
+        set_sizes: Mapping[str, int],
+        precision: str,
+    ) -> TrainingState:
+        """Returns the state of a run before its first step."""
+        return cls(
+            step=0,
+            next_sample=0,
+            seed=run.spec.training.seed,
+            ranks=ranks,
+            total_steps=total_steps,
+            set_sizes=dict(set_sizes),
+            precision=precision,
+            loss=None,
+            loss_scaler={},
+            overflows=0,
+            skipped_files={},
+            run=run.model_dump(mode="json", by_alias=True, exclude={"status"}),
+        )
+
+    def after(
+        self, progress: Progress, global_batch_size: int, loss_scaler: Mapping[str, float]
+    ) -> TrainingState:
+        """Returns the state of the same run after `progress.step` steps."""
+        changed = {
+            **asdict(progress),
+            "next_sample": progress.step * global_batch_size,
+            "loss_scaler": dict(loss_scaler),
+        }
+        return self.model_copy(update=changed)
+
     @property
-    def skipped(self) -> int:
-        """Number of broken files skipped since the run's first step."""
-        return len(self.skipped_files)
+    def progress(self) -> Progress:
+        """The run's progress at this state."""
+        return Progress(self.step, self.loss, self.overflows, dict(self.skipped_files))
 
     def to_bytes(self) -> bytes:
         """The state as it is stored."""

@@ -31,7 +31,6 @@ class FiniteGuard:
         self._runner = runner
         self._ranks = ranks
         self._on_lost = on_lost
-        self.overflows = 0
         self._in_a_row = 0
 
     def after_step(self, step: int, applied: bool, micro_batches: Sequence[Any]) -> None:
@@ -42,7 +41,6 @@ class FiniteGuard:
         if applied:
             self._in_a_row = 0
             return
-        self.overflows += 1
         broken = not bool(torch.isfinite(self._runner.last_sums.values).all())
         scale = self._runner.loss_scale()
         if not self._ranks.any(broken)[0] and scale is not None and scale > MIN_LOSS_SCALE:

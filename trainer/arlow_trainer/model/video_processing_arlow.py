@@ -141,9 +141,7 @@ class ArlowVideoProcessor(PatchProcessor, VideoProcessorMixin):  # type: ignore[
         sample_indices_fn: Any = None,
     ) -> tuple[list[Array], list[VideoMetadata]]:
         if _is_empty(videos):
-            raise ValueError(
-                "videos is empty: give at least one, each of at least one frame."
-            )
+            raise ValueError("videos is empty: give at least one, each of at least one frame.")
         batch: list[Any] = make_batched_videos(videos)
         if not all(is_valid_video(video) for video in batch):
             raise ValueError(

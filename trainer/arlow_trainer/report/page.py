@@ -138,7 +138,7 @@ def _facts(record: Record) -> list[tuple[str, str]]:
         facts.append(("Time left", duration(status.eta_seconds)))
     if state is not None:
         facts.append(("Samples seen", f"{state.next_sample:,}"))
-        facts.append(("Broken samples", f"{state.skipped:,}"))
+        facts.append(("Broken samples", f"{len(state.skipped_files):,}"))
     return facts
 
 

@@ -1,7 +1,7 @@
-"""Ranks of a run: in this process for one, under torch's elastic launcher for more.
+"""Starts the ranks of a run: in this process for one, under torch's elastic launcher for more.
 
-A rank leaves the reason it ended in a file of its own, because the elastic launcher's exit code is
-1 whatever happened; this module turns the reasons into one message and one exit code.
+A rank writes the reason it ended to a file of its own, because the elastic launcher's exit code is
+always 1; this module turns the reasons into one message and one exit code.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class RunFailed(ArlowError):
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a rank ended, as it says itself."""
+    """Why a rank ended, as that rank reports it."""
 
     rank: int
     exit_code: int
@@ -69,7 +69,7 @@ def launch(run: ArlowPretrain, ranks: int | None, options: TrainOptions) -> None
     register_stack_dump()
     try:
         # Before torch is imported, which takes seconds in which a signal would end the process.
-        with StopSignal(tell=True) as stop:
+        with StopSignal(announce=True) as stop:
             ranks = ranks or default_ranks()
             if ranks == 1:
                 _single(run, options, stop)
@@ -104,9 +104,9 @@ def _elastic(run: ArlowPretrain, ranks: int, options: TrainOptions, folder: Path
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # It would tell of every rank's end in its own words; the reason is told by `_why`.
+    # It would report every rank's end in its own words; `_failure_of` gives the reason.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    # What the user left unset stays unset, so that advice on it stays true.
+    # Fields that the user did not set stay unset: advice depends on it.
     (folder / "run.json").write_text(run.model_dump_json(by_alias=True, exclude_unset=True))
     (folder / "options.json").write_text(json.dumps(asdict(options)))
     config = LaunchConfig(
@@ -118,8 +118,8 @@ def _elastic(run: ArlowPretrain, ranks: int, options: TrainOptions, folder: Path
         rdzv_endpoint="127.0.0.1:0",
         local_addr="127.0.0.1",
         max_restarts=0,
-        # SIGTERM is ours: the launcher would allow 30 s for a checkpoint that may need minutes.
-        # So is SIGHUP, which nohup ignores and the launcher would not.
+        # We handle SIGTERM ourselves: the launcher would allow 30 s for a checkpoint that may need
+        # minutes. SIGHUP too: nohup ignores it, the launcher would not.
         signals_to_handle="SIGQUIT",
     )
     command = [sys.executable, "-m", "arlow_trainer.run.launch", str(folder)]
@@ -128,14 +128,14 @@ def _elastic(run: ArlowPretrain, ranks: int, options: TrainOptions, folder: Path
     try:
         elastic_launch(config, command[0])(*command[1:])
     except ChildFailedError as error:
-        raise _why(folder, error.failures) from None
+        raise _failure_of(folder, error.failures) from None
 
 
 @contextmanager
 def _forwarded_signals(folder: Path) -> Iterator[None]:
-    """Hands SIGUSR1 and what asks to stop (as SIGTERM) to the ranks, and leaves ending to them.
+    """Forwards SIGUSR1, and every signal that asks to stop as SIGTERM, to the ranks.
 
-    Ranks that are not there yet learn from a file that the run is to stop.
+    Ranks that have not started yet find a file that says to stop.
     """
 
     def forward(number: int, _: object) -> None:
@@ -160,14 +160,14 @@ def _forwarded_signals(folder: Path) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _why(folder: Path, failures: dict[int, Any]) -> ArlowError:
-    """Returns the failure that began it: the ranks' own reasons first, then how they died."""
+def _failure_of(folder: Path, failures: dict[int, Any]) -> ArlowError:
+    """Returns the first failure: from the ranks' own reasons, or from how their processes ended."""
     reasons = [Reason(**json.loads(path.read_text())) for path in folder.glob("reason-*.json")]
     ends = {rank: failure.exitcode for rank, failure in sorted(failures.items())}
     killed = {rank: -code for rank, code in ends.items() if code < 0 and code != -signal.SIGTERM}
-    plain = [reason for reason in reasons if reason.exit_code != ExitCode.INTERNAL]
-    if plain:
-        first = min(plain, key=lambda reason: reason.time)
+    own = [reason for reason in reasons if reason.exit_code != ExitCode.INTERNAL]
+    if own:
+        first = min(own, key=lambda reason: reason.time)
         if first.exit_code == ExitCode.INTERRUPTED:
             return Interrupted(first.message)
         return RunFailed(first.message, ExitCode(first.exit_code))
@@ -175,12 +175,12 @@ def _why(folder: Path, failures: dict[int, Any]) -> ArlowError:
         rank, number = next(iter(killed.items()))
         return RunFailed(
             f"rank {rank} was killed by {signal.Signals(number).name}; the kernel does so when "
-            "memory runs out. The same command continues from the newest checkpoint.",
+            "memory runs out. The same command resumes from the newest checkpoint.",
             ExitCode.INTERNAL,
         )
     if (folder / _STOP_FILE).exists() and not reasons:
         return Interrupted(
-            "stopped as asked, before the first step; the same command begins or continues the run"
+            "stopped as asked, before the first step; the same command starts or resumes the run"
         )
     if reasons:
         first = min(reasons, key=lambda reason: reason.time)
@@ -190,7 +190,7 @@ def _why(folder: Path, failures: dict[int, Any]) -> ArlowError:
 
 
 def _write_termination_log(exit_code: ExitCode, message: str) -> None:
-    """Leaves the message where Kubernetes looks for it, when there is such a place."""
+    """Writes the message to the pod's termination log, where there is one."""
     path = Path("/dev/termination-log")
     if path.exists():
         line = json.dumps({"exitCode": int(exit_code), "message": message})
@@ -206,7 +206,7 @@ def rank_main(folder: Path) -> int:
     register_stack_dump()
     rank = int(os.environ["RANK"])
     try:
-        with StopSignal(tell=False) as stop:
+        with StopSignal(announce=False) as stop:
             stop.raised |= (folder / _STOP_FILE).exists()
             from arlow_trainer.run.train import train
 
@@ -229,7 +229,7 @@ def rank_main(folder: Path) -> int:
 
 if __name__ == "__main__":
     code = rank_main(Path(sys.argv[1]))
-    # Libraries' threads (stores, loaders) must not hold up a rank that has said why it ends.
+    # Threads of libraries (stores, loaders) must not delay a rank that has reported its reason.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -1,4 +1,4 @@
-"""What the command line adds to a run: nothing of it changes the training."""
+"""What the command line adds to a run; none of it changes the training."""
 
 from __future__ import annotations
 

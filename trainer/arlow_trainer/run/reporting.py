@@ -11,7 +11,7 @@ import torch
 
 from arlow_trainer.checkpoint.prune import prune
 from arlow_trainer.checkpoint.reader import CheckpointInfo
-from arlow_trainer.checkpoint.training_state import TrainingState
+from arlow_trainer.checkpoint.training_state import Progress, TrainingState
 from arlow_trainer.checkpoint.writer import SaveEvent
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.errors import ArlowError, Interrupted
@@ -19,7 +19,6 @@ from arlow_trainer.config.status import LastCheckpoint
 from arlow_trainer.data import Skipped, StepBatch, modality_at
 from arlow_trainer.data.loader import too_many_broken
 from arlow_trainer.engine import (
-    FiniteGuard,
     Ranks,
     StepRunner,
     device_name,
@@ -144,29 +143,22 @@ class StepReporter:
         run: ArlowPretrain,
         telemetry: Telemetry,
         runner: StepRunner,
-        guard: FiniteGuard,
         ranks: Ranks,
+        progress: Progress,
         total_steps: int,
     ) -> None:
+        """`progress` is the run's own: its loss and skipped files are kept up to date here."""
         self._run, self._telemetry = run, telemetry
-        self._runner, self._guard, self._ranks = runner, guard, ranks
-        self._total_steps = total_steps
+        self._runner, self._ranks = runner, ranks
+        self._progress, self._total_steps = progress, total_steps
         training = run.spec.training
         self._image_tokens = tokens_per_image(training).total
         self._clip_tokens = tokens_per_clip(training).total
         self._image_flops = image_training_flops(training)
         self._clip_flops = clip_training_flops(training)
-        self._broken: dict[str, str] = {}
-        self._broken_before = 0
+        self._skipped_before = len(progress.skipped_files)
         self._last = 0.0
         self._readouts = 0
-        self.loss: float | None = None
-
-    def resume(self, saved: TrainingState) -> None:
-        """Goes on from a checkpoint: with its loss, and with the broken files it counts already."""
-        self.loss = saved.loss
-        self._broken = dict(saved.skipped_files)
-        self._broken_before = len(self._broken)
 
     def start(self) -> None:
         """Starts the clock of the first step."""
@@ -178,14 +170,15 @@ class StepReporter:
         Raises DataError on every rank when there are more than `data.maxSkipped` since the run's
         first step, over all its resumes.
         """
+        known = self._progress.skipped_files
         for file in chain.from_iterable(self._ranks.gather(skipped)):
-            if file.name not in self._broken:
-                self._broken[file.name] = file.reason
+            if file.name not in known:
+                known[file.name] = file.reason
                 if self._ranks.first:
                     self._telemetry.skipped(file.name, file.reason)
         allowed = self._run.spec.training.data.max_skipped
-        if len(self._broken) > allowed:
-            raise too_many_broken(self._broken, allowed)
+        if len(known) > allowed:
+            raise too_many_broken(known, allowed)
 
     def after_step(self, batch: StepBatch) -> None:
         """Reports the step that a batch was; call on every rank, after every step."""
@@ -211,11 +204,6 @@ class StepReporter:
             )
         )
 
-    @property
-    def skipped(self) -> dict[str, str]:
-        """The broken files that all ranks have skipped since the run's first step, with reasons."""
-        return dict(self._broken)
-
     def _count(self, step: int) -> tuple[int, int]:
         training, size = self._run.spec.training, self._run.spec.global_batch_size
         first = step * size
@@ -227,23 +215,24 @@ class StepReporter:
 
     def _read_out(self, batch: StepBatch, computed: float) -> Readout:
         device = self._ranks.device
-        self.loss, image_loss, video_loss = self._runner.take_losses().means()
+        loss, image_loss, video_loss = self._runner.take_losses().means()
+        self._progress.loss = loss
         memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
         logit = None
         if self._ranks.first and self._readouts % _READOUTS_A_LOGIT == 0:
             logit = self._runner.max_attention_logit(batch.micro_batches[0])
         self._readouts += 1
         return Readout(
-            loss=self.loss,
+            loss=loss,
             image_loss=image_loss,
             video_loss=video_loss,
             learning_rate=self._runner.rate,
             grad_norm=self._runner.grad_norm(),
             grad_norm_max=self._runner.take_largest_grad_norm(),
             loss_scale=self._runner.loss_scale(),
-            overflows=self._guard.overflows,
+            overflows=self._progress.overflows,
             max_attention_logit=logit,
             rank_skew_seconds=self._ranks.spread(computed),
             gpu_memory_bytes=memory,
-            skipped_samples=len(self._broken) - self._broken_before,
+            skipped_samples=len(self._progress.skipped_files) - self._skipped_before,
         )

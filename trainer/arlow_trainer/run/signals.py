@@ -1,4 +1,4 @@
-"""Signals of a run: being asked to stop becomes a flag that the training loop reads."""
+"""Signals of a run: a request to stop sets a flag that the training loop reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from arlow_trainer.config.errors import Interrupted
 
-_NOTICE = b"arlow: stopping as soon as all is saved; Ctrl-C (again) ends at once\n"
+_NOTICE = b"arlow: stopping after a checkpoint is saved; press Ctrl-C (again) to end at once\n"
 
 
 def stop_signals() -> set[signal.Signals]:
@@ -22,23 +22,23 @@ def stop_signals() -> set[signal.Signals]:
 
 
 def announce_stop() -> None:
-    """Says at once that the wish to stop was heard. Safe in a signal's handler."""
+    """Confirms on stderr that the run will stop. Safe in a signal handler."""
     if sys.__stderr__ is not None:
         os.write(sys.__stderr__.fileno(), _NOTICE)
 
 
-class _Now(BaseException):
-    """Asked to stop. No library's `except Exception` takes it for a failure of its own."""
+class _StopNow(BaseException):
+    """A request to stop. A BaseException, so that no library's `except Exception` swallows it."""
 
 
 class StopSignal:
     """While entered, remembers whether this process was asked to stop."""
 
-    def __init__(self, tell: bool) -> None:
-        """`tell`: whether the first signal is answered with a line on stderr."""
+    def __init__(self, announce: bool) -> None:
+        """`announce`: whether the first signal is answered with a line on stderr."""
         self.raised = False
-        self._tell = tell
-        self._at_once = False
+        self._announce = announce
+        self._interruptible = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
@@ -55,28 +55,30 @@ class StopSignal:
             signal.signal(number, handler)
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Around long work that leaves nothing to save: a signal raises Interrupted within it."""
-        self._at_once = True
+    def interruptible(self) -> Iterator[None]:
+        """For long work that leaves nothing to save: a signal raises Interrupted within it."""
+        self._interruptible = True
         try:
             self.check()
             yield
-        except _Now:
+        except _StopNow:
             self.check()
         finally:
-            self._at_once = False
+            self._interruptible = False
 
     def check(self) -> None:
         """Raises Interrupted when this process was asked to stop, and nothing is to be saved."""
         if self.raised:
-            raise Interrupted("stopped as asked while loading; the same command begins or goes on")
+            raise Interrupted(
+                "stopped as asked while loading; the same command starts or resumes the run"
+            )
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        # The second Ctrl-C is for those who will not wait for a checkpoint.
+        # A second Ctrl-C does not wait for a checkpoint.
         if self.raised and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if self._tell and not self.raised:
+        if self._announce and not self.raised:
             announce_stop()
         self.raised = True
-        if self._at_once:
-            raise _Now
+        if self._interruptible:
+            raise _StopNow

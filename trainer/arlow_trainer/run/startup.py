@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from arlow_trainer.checkpoint.reader import CheckpointInfo, newest_valid
 from arlow_trainer.config import ArlowPretrain, DataSection
 from arlow_trainer.config.errors import ConfigError, DataError
-from arlow_trainer.data import Modality, Source, StepBatch, open_sources
+from arlow_trainer.data import Modality, Source, open_sources
 from arlow_trainer.engine import Ranks
 from arlow_trainer.run.lease import TTL_S, Lease
 from arlow_trainer.run.signals import StopSignal
@@ -18,10 +17,10 @@ from arlow_trainer.storage.store import Store
 from arlow_trainer.telemetry import Telemetry
 
 _PREPARED, _NOT_PREPARED = "data prepared", "data not prepared"
-_GLANCE_S = 0.2
+_POLL_S = 0.2
 
 
-def check_shares(ranks: int, batch_size: int) -> None:
+def check_batch_covers_ranks(ranks: int, batch_size: int) -> None:
     """Refuses a global batch that leaves ranks without samples. Raises ConfigError."""
     if ranks > batch_size:
         raise ConfigError(
@@ -32,24 +31,22 @@ def check_shares(ranks: int, batch_size: int) -> None:
 
 def find_newest(store: Store, telemetry: Telemetry, stop: StopSignal) -> CheckpointInfo | None:
     """Finds the newest valid checkpoint, reading all of it. Raises Interrupted when asked to."""
-    with stop.at_once():
-        return newest_valid(store, on_skip=_passed_over(telemetry))
+    with stop.interruptible():
+        return newest_valid(store, on_skip=_warn_passed_over(telemetry))
 
 
-def open_in_turn(
-    data: DataSection, ranks: Ranks, stop: StopSignal
-) -> dict[Modality, Source] | None:
+def open_data(data: DataSection, ranks: Ranks, stop: StopSignal) -> dict[Modality, Source] | None:
     """Opens the data on rank 0 first, so that each set is prepared once; None where that failed.
 
-    A large set takes hours to prepare, longer than a collective may wait: the others look for a
-    note. Raises what `open_sources` does, and Interrupted when asked to stop.
+    A large set takes hours to prepare, longer than a collective may wait, so the other ranks poll a
+    key. Raises what `open_sources` does, and Interrupted when asked to stop.
     """
-    with stop.at_once():
+    with stop.interruptible():
         if not ranks.first:
             while not ranks.told(_PREPARED):
                 if ranks.told(_NOT_PREPARED):
                     return None
-                time.sleep(_GLANCE_S)
+                time.sleep(_POLL_S)
             return open_sources(data)
         note = _NOT_PREPARED
         try:
@@ -69,7 +66,7 @@ def check_same_sets(sizes: Sequence[dict[str, int]]) -> None:
         if found != sizes[0]:
             raise DataError(
                 f"rank {rank} finds {found} samples where rank 0 finds {sizes[0]}: the data is "
-                "being changed, or is not the same for all; start again when it rests"
+                "being changed, or differs between ranks; start again when it no longer changes"
             )
 
 
@@ -81,28 +78,17 @@ def stop_if_asked(ranks: Ranks, stop: StopSignal) -> None:
 
 
 def acquire_run(store: Store, run: ArlowPretrain) -> Lease:
-    """Makes sure that the run's URL can be written, and that it is ours alone.
+    """Checks that the run's URL can be written, and takes its lease so that no other run does.
 
     Raises StoreError, CredentialsError, or LeaseError where another live run holds it.
     """
     store.check_writable()
-    # A killed pod's lease runs out by itself; its replacement is no rival and waits for that.
+    # A killed pod's lease expires; the pod that replaces it waits for that instead of failing.
     in_pod = "KUBERNETES_SERVICE_HOST" in os.environ
     wait_s = 1.25 * TTL_S if in_pod else 0.0
-    # What is under way (a save, pictures, status) must not overwrite its successor's.
+    # A run that lost its lease must not overwrite the next one's saves, pictures and status.
     return Lease.acquire(store, run.metadata.name, wait_s=wait_s, on_lost=store.forbid_writes)
 
 
-def fetch(batches: Iterator[StepBatch], lease: Lease | None, stop: StopSignal) -> StepBatch:
-    """Returns the next step's samples, if the run's URL is still ours.
-
-    Raises Interrupted when asked to stop: samples may be long in coming.
-    """
-    if lease is not None:
-        lease.check()
-    with stop.at_once():
-        return next(batches)
-
-
-def _passed_over(telemetry: Telemetry) -> Any:
+def _warn_passed_over(telemetry: Telemetry) -> Callable[[CheckpointInfo, str], None]:
     return lambda info, reason: telemetry.warning(f"passing over {info.uri}: {reason}")

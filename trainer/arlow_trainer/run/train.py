@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 from arlow_trainer.checkpoint.prune import remove_unfinished
 from arlow_trainer.checkpoint.saver import CheckpointSaver, read_state, restore
-from arlow_trainer.checkpoint.training_state import check_same_run
+from arlow_trainer.checkpoint.training_state import Progress, TrainingState, check_same_run
 from arlow_trainer.config import ArlowPretrain, advise, total_steps
 from arlow_trainer.config.errors import Interrupted
-from arlow_trainer.data import (
-    StepLoader,
-    workers_per_rank,
-)
+from arlow_trainer.data import StepBatch, StepLoader, workers_per_rank
 from arlow_trainer.engine import (
     FiniteGuard,
     Ranks,
@@ -27,6 +25,7 @@ from arlow_trainer.engine import (
 from arlow_trainer.pictures.painter import Painter
 from arlow_trainer.plan.memory import largest_micro_batch
 from arlow_trainer.probe import BackgroundProbe
+from arlow_trainer.run.lease import Lease
 from arlow_trainer.run.options import TrainOptions
 from arlow_trainer.run.reporting import (
     StepReporter,
@@ -38,11 +37,10 @@ from arlow_trainer.run.reporting import (
 from arlow_trainer.run.signals import StopSignal
 from arlow_trainer.run.startup import (
     acquire_run,
+    check_batch_covers_ranks,
     check_same_sets,
-    check_shares,
-    fetch,
     find_newest,
-    open_in_turn,
+    open_data,
     stop_if_asked,
 )
 from arlow_trainer.storage.events import EventLog
@@ -58,10 +56,10 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
     """
     training, batch_size = run.spec.training, run.spec.global_batch_size
     with ExitStack() as stack:
-        # 1. The ranks, and a store that is ours alone, before anything slow begins.
+        # 1. The ranks, and a run URL that no other run writes to, before anything slow begins.
         ranks = Ranks()
         stack.callback(ranks.leave)
-        ranks.agree(lambda: check_shares(ranks.size, batch_size))
+        ranks.agree(lambda: check_batch_covers_ranks(ranks.size, batch_size))
         store = Store(run.run_url)
         lease = ranks.agree(lambda: acquire_run(store, run) if ranks.first else None)
         events = None
@@ -75,32 +73,30 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         stack.enter_context(report_end(telemetry))
         stack.enter_context(explain_out_of_memory("the run"))
 
-        # 2. The newest valid checkpoint, where there is one.
+        # 2. The newest valid checkpoint, if there is one.
         ranks.agree(lambda: remove_unfinished(store) if ranks.first else None)
         newest = ranks.from_first(lambda: find_newest(store, telemetry, stop))
-        done = newest.step if newest else 0
-        saved = ranks.agree(lambda: read_state(store, done)) if newest else None
+        saved = ranks.agree(lambda: read_state(store, newest.step)) if newest else None
         if newest and saved:
             telemetry.resumed(resumed_from(newest, saved))
 
         # 3. The data, opened before any GPU time is spent.
         telemetry.phase("loading", "opening the data")
-        sources = ranks.agree(lambda: open_in_turn(training.data, ranks, stop)) or {}
+        sources = ranks.agree(lambda: open_data(training.data, ranks, stop)) or {}
         set_sizes: dict[str, int] = {modality: len(source) for modality, source in sources.items()}
         check_same_sets(ranks.gather(set_sizes))
         set_size = set_sizes["image" if "image" in sources else "video"]
         steps = total_steps(run, set_size)
         for warning in advise(run, set_size) if ranks.first else ():
             telemetry.warning(warning)
-
         if newest and saved:
             uri, state = newest.uri, saved
             ranks.agree(lambda: check_same_run(state, run, set_sizes, uri))
-            if done >= steps:
+            if saved.step >= steps:
                 telemetry.phase("finished", f"all {steps:,} steps were done before")
                 return
 
-        # 4. The model under ZeRO-2, as it was then.
+        # 4. The model under ZeRO-2, with the checkpoint's weights and optimiser state.
         stop_if_asked(ranks, stop)
         telemetry.phase("loading", "building the model")
         precision = effective_precision(training.precision, ranks.device)
@@ -109,25 +105,22 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
                 f"spec.training.precision: {training.precision} needs a GPU and this machine has "
                 f"none, so the run trains in {precision}"
             )
-        # Before anything is allocated: a model that does not fit is told of in words.
+        # Before anything is allocated, so that a model that does not fit is a message.
         micro_batch = training.batch.micro_batch or largest_micro_batch(
             run, ranks.size, device_memory(ranks.device, ranks.size), precision
         )
         module = build_autoencoder(training)
         engine = initialize_engine(module, training, precision, ranks.device)
-        runner = StepRunner(engine, training, batch_size, steps)
-        guard = FiniteGuard(runner, ranks, telemetry.lost_step)
-
-        reporter = StepReporter(run, telemetry, runner, guard, ranks, steps)
         if newest and saved:
             telemetry.phase("loading", f"resuming from {newest.uri}")
             restore(store, saved, engine, ranks)
-            guard.overflows = saved.overflows
-            reporter.resume(saved)
-
+        progress = saved.progress if saved else Progress()
+        start = TrainingState.start(
+            run, ranks=ranks.size, total_steps=steps, set_sizes=set_sizes, precision=precision
+        )
         stop_if_asked(ranks, stop)
 
-        # 5. Steps, each on its own samples, with a checkpoint now and then.
+        # 5. The parts of the loop: samples, the step, its guard, checkpoints, reports.
         workers = training.data.workers
         loader = StepLoader(
             training.data,
@@ -139,66 +132,75 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
             ranks.size,
             micro_batch,
             workers_per_rank(ranks.size) if workers is None else workers,
-            start_step=done,
+            start_step=progress.step,
         )
+        runner = StepRunner(engine, training, batch_size, steps)
+        guard = FiniteGuard(runner, ranks, telemetry.lost_step)
+        reporter = StepReporter(run, telemetry, runner, ranks, progress, steps)
         attempt = ranks.from_first(lambda: uuid.uuid4().hex)
-        probe = None
+        probe = painter = None
         if ranks.first:
             probe = stack.enter_context(BackgroundProbe(run, telemetry.probe, telemetry.warning))
+            if training.pictures_every_steps is not None:
+                painter = stack.enter_context(Painter(run, store, sources))
         saver = stack.enter_context(
             CheckpointSaver(
                 store,
                 run,
                 engine,
                 ranks,
-                attempt,
-                steps,
-                set_sizes,
-                precision,
-                on_saved(telemetry, store, run, probe),
+                attempt=attempt,
+                start=start,
+                on_event=on_saved(telemetry, store, run, probe),
             )
         )
-        painter = None
-        if ranks.first and training.pictures_every_steps is not None:
-            painter = stack.enter_context(Painter(run, store, sources))
 
-        def save() -> None:
-            with runner.clock.phase("checkpoint"):
-                saver.save(done, reporter.loss, guard.overflows, reporter.skipped)
-
-        telemetry.phase("training", f"{steps - done:,} steps to go, micro-batch {micro_batch}")
+        # 6. Steps, each on its own samples, with a checkpoint now and then.
+        telemetry.phase("training", f"{steps - progress.step:,} steps, micro-batch {micro_batch}")
         batches = iter(loader)
         # The decoding processes end here, not at the interpreter's exit, which would wait for them.
         stack.callback(batches.close)
         reporter.start()
-        while done < steps:
+        while progress.step < steps:
             try:
                 with runner.clock.phase("data"):
-                    batch = ranks.agree(lambda: fetch(batches, lease, stop))
+                    batch = ranks.agree(lambda: next_batch(batches, lease, stop))
             except Interrupted:
                 break
             if ranks.any(bool(batch.skipped))[0]:
                 reporter.skip(batch.skipped)
-            applied = runner.step(done, batch.micro_batches)
-            guard.after_step(done, applied, batch.micro_batches)
-            done += 1
+            applied = runner.step(progress.step, batch.micro_batches)
+            guard.after_step(progress.step, applied, batch.micro_batches)
+            progress.after_step(applied)
             reporter.after_step(batch)
-            if painter is not None and painter.due(done, steps):
-                painter.paint(engine.module, done)
-            if done % run.spec.checkpoint.every_steps == 0 and done < steps:
-                save()
+            if painter is not None and painter.due(progress.step, steps):
+                painter.paint(engine.module, progress.step)
+            if progress.step % run.spec.checkpoint.every_steps == 0 and progress.step < steps:
+                with runner.clock.phase("checkpoint"):
+                    saver.save(progress)
 
-        # 6. The last checkpoint: of a finished run, or of one that goes on another time.
+        # 7. The last checkpoint: of a finished run, or of one that was asked to stop.
         telemetry.phase("saving")
-        if done > (newest.step if newest else 0):
-            save()
+        if progress.step > (saved.step if saved else 0):
+            saver.save(progress)
         saver.wait()
         ranks.wait()
-        if done < steps:
+        if progress.step < steps:
             raise Interrupted(
-                f"stopped at step {done:,} of {steps:,} as asked; everything is saved in "
-                f"{run.run_url}, and the same command goes on from there"
+                f"stopped at step {progress.step:,} of {steps:,} as asked; everything is saved in "
+                f"{run.run_url}, and the same command resumes there"
             )
         if probe is not None:
             probe.finish(stopped=lambda: stop.raised)
         telemetry.phase("finished", f"{steps:,} steps done")
+
+
+def next_batch(batches: Iterator[StepBatch], lease: Lease | None, stop: StopSignal) -> StepBatch:
+    """Returns the next step's samples, if this run still holds its lease.
+
+    Raises LeaseError when it does not, and Interrupted when asked to stop: samples may take long.
+    """
+    if lease is not None:
+        lease.check()
+    with stop.interruptible():
+        return next(batches)
