@@ -23,6 +23,7 @@ from arlow_trainer.engine import (
 )
 from arlow_trainer.engine.parameters import parameter_groups
 from arlow_trainer.mae import MaskedAutoencoder, draw_masks
+from arlow_trainer.plan.tokens import tokens_per_image
 
 from .ranks import on_ranks
 from .result import Result, milliseconds
@@ -74,8 +75,9 @@ class PlainLoop:
                 number, STEPS, optimizer.warmup_steps, optimizer.learning_rate
             )
         for samples in micro_batches:
-            config, count = self._module.tower.config, training.mae.hidden_unit_count
-            units = draw_masks(config, samples.frames, samples.mask_seeds, count)
+            config, image = self._module.tower.config, tokens_per_image(training)
+            hidden = image.units - image.visible_units
+            units = draw_masks(config, samples.frames, samples.mask_seeds, hidden)
             losses = self._module(samples.frames, units)
             (losses.sum() / self._run.spec.global_batch_size).backward()
         gradients = [p.grad for p in self._parameters if p.grad is not None]

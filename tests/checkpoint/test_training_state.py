@@ -71,13 +71,6 @@ def test_a_set_of_another_size_is_refused_with_both_numbers() -> None:
         check_same_run(saved_by(run), run, {"image": 26, "video": 2}, "there")
 
 
-def test_progress_counts_steps_and_those_that_changed_nothing() -> None:
-    progress = Progress(step=5, overflows=1)
-    for applied in (True, False, True):
-        progress.after_step(applied)
-    assert (progress.step, progress.overflows) == (8, 2)
-
-
 def test_progress_is_saved_and_restored_as_it_is() -> None:
     run = load_run("tiny")
     progress = Progress(7, 0.25, 2, {"a.jpg": "truncated"})

@@ -45,11 +45,6 @@ class Progress:
     overflows: int = 0
     skipped_files: dict[str, str] = field(default_factory=dict)
 
-    def after_step(self, applied: bool) -> None:
-        """Counts a step; `applied` is false where its gradients were not finite."""
-        self.step += 1
-        self.overflows += not applied
-
 
 class TrainingState(BaseModel):
     """State of a run after `step` optimisation steps.

@@ -16,9 +16,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from arlow_trainer.config import TrainingSection
-from arlow_trainer.engine.devices import explain_out_of_memory
+from arlow_trainer.engine.devices import out_of_memory
 from arlow_trainer.engine.logits import max_attention_logit
 from arlow_trainer.mae import draw_masks
+from arlow_trainer.plan.tokens import tokens_per_image
 
 
 def learning_rate(step: int, total_steps: int, warmup_steps: int, peak: float) -> float:
@@ -116,6 +117,8 @@ class StepRunner:
         self.clock = PhaseClock(engine.device)
         self._training = training
         self._total_steps = total_steps
+        image = tokens_per_image(training)
+        self._hidden_units = image.units - image.visible_units
         # DeepSpeed averages over ranks what is a sum over ranks here.
         self._weight = dist.get_world_size() / global_batch_size
         self._sums = self._no_sums()
@@ -131,9 +134,11 @@ class StepRunner:
         Raises:
             DeviceMemoryError: the device has too little memory for a micro-batch.
         """
-        largest = max(batch.frames.shape[0] for batch in micro_batches)
-        with explain_out_of_memory(f"a micro-batch of {largest} samples"):
+        try:
             return self._step(number, micro_batches)
+        except torch.OutOfMemoryError as error:
+            largest = max(batch.frames.shape[0] for batch in micro_batches)
+            raise out_of_memory(error, f"a micro-batch of {largest} samples") from error
 
     def _step(self, number: int, micro_batches: Sequence[MicroBatch]) -> bool:
         self.set_learning_rate(number)
@@ -183,9 +188,7 @@ class StepRunner:
         device = self.engine.device
         frames = micro_batch.frames.to(device, non_blocking=True)
         config = self.engine.module.tower.config
-        units = draw_masks(
-            config, frames, micro_batch.mask_seeds, self._training.mae.hidden_unit_count
-        )
+        units = draw_masks(config, frames, micro_batch.mask_seeds, self._hidden_units)
         if device.type == "cuda":
             units = units.pin_memory()
         return frames, units.to(device, non_blocking=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,7 +59,7 @@ def draw_masks(
     config: ArlowVisionConfig,
     frames: Tensor,
     mask_seeds: Sequence[int],
-    hidden_unit_count: Callable[[int], int],
+    hidden: int,
 ) -> Tensor:
     """Draws the visible merge units of a micro-batch for `MaskedAutoencoder.forward`.
 
@@ -67,14 +67,12 @@ def draw_masks(
         config: the tower's configuration.
         frames: [batch, frames, height, width, 3]; only the shape is read.
         mask_seeds: each sample's own seed.
-        hidden_unit_count: how many of a number of merge units to hide, as
-            `MaeSection.hidden_unit_count` says.
+        hidden: how many merge units of a temporal step to hide (`MaeSection.hidden_unit_count`).
 
     Returns:
         int64 [batch, k] on the CPU.
     """
-    units = merge_units(patch_grid(config, frames))
-    return visible_unit_batch(mask_seeds, units, hidden_unit_count(units))
+    return visible_unit_batch(mask_seeds, merge_units(patch_grid(config, frames)), hidden)
 
 
 def patch_grid(config: ArlowVisionConfig, frames: Tensor) -> Grid:

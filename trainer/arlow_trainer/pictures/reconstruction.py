@@ -20,6 +20,8 @@ from arlow_trainer.mae import (
     MaskedAutoencoder,
     Reconstruction,
     draw_masks,
+    merge_units,
+    patch_grid,
 )
 from arlow_trainer.model.geometry import unpatchify
 
@@ -75,7 +77,9 @@ def reconstruct(
     """
     device = next(module.parameters()).device
     pixels = torch.from_numpy(np.ascontiguousarray(frames))[None]
-    units = draw_masks(module.tower.config, pixels, [seed], mae.hidden_unit_count)
+    config = module.tower.config
+    hidden = mae.hidden_unit_count(merge_units(patch_grid(config, pixels)))
+    units = draw_masks(config, pixels, [seed], hidden)
     training = module.training
     module.eval()
     try:

@@ -171,7 +171,8 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
                 reporter.skip(batch.skipped)
             applied = runner.step(progress.step, batch.micro_batches)
             guard.after_step(progress.step, applied, batch.micro_batches)
-            progress.after_step(applied)
+            progress.step += 1
+            progress.overflows += not applied
             reporter.after_step(batch)
             if painter is not None and painter.due(progress.step, steps):
                 painter.paint(engine.module, progress.step)
