@@ -20,7 +20,7 @@ HEAD = {
     "metadata": {"name": "mistaken"},
 }
 
-# Each leaves every other field as it is, so any of them may stand in one file.
+# Independent of each other, so that one file may have any of them.
 MISTAKES: dict[str, tuple[str, object, str]] = {
     "model.depth": ("model.depth", 0, "a whole number, at least 1"),
     "model.patchSize": ("model.patchSize", "14", "a whole number, at least 1"),

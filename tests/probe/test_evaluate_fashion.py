@@ -23,7 +23,7 @@ TIMEOUT_S = 400
 
 TRAINING = {
     "preset": "tiny",
-    "maxStepsPerEpoch": 450,
+    "maxStepsPerEpoch": 600,
     "logEverySteps": 100,
     "picturesEverySteps": None,
     # Garments are centred and fill their images: no crops.
@@ -94,7 +94,7 @@ def test_pretraining_beats_random_weights(
         "metadata": {"name": "fashion"},
         "spec": {
             "training": TRAINING | {"data": TRAINING["data"] | images},  # type: ignore[operator]
-            "checkpoint": {"url": str(fashion / "runs"), "everySteps": 450},
+            "checkpoint": {"url": str(fashion / "runs"), "everySteps": 600},
         },
     }
     (fashion / "run.yaml").write_text(yaml.safe_dump(manifest))

@@ -70,7 +70,7 @@ def test_a_page_shows_everything_in_the_store(full_store: Store) -> None:
     assert [link for link in shown.links if link.startswith("#")][: len(SECTIONS)] == [
         f"#{section}" for section in SECTIONS
     ]
-    for words in (
+    for expected in (
         "20 of 40",
         "123.4",
         "Clips per second",
@@ -87,7 +87,7 @@ def test_a_page_shows_everything_in_the_store(full_store: Store) -> None:
         "2026-05-04 03:02:01",
         "complete",
     ):
-        assert words in shown.text, words
+        assert expected in shown.text, expected
     assert shown.text.index("PSNR 20 dB") < shown.text.index("PSNR 10 dB")
     assert shown.tags.count("h1") == 1
     assert len(shown.ids) == len(set(shown.ids))

@@ -94,7 +94,7 @@ class Site:
 
 
 def clip_panels() -> Panels:
-    """A clip of 16 frames as the full run sees them."""
+    """A clip of 16 frames, of the full run's size."""
     frames = np.full((16, FRAME, FRAME, 3), (30, 160, 60), dtype=np.uint8)
     hidden = np.zeros((16, FRAME, FRAME), dtype=bool)
     hidden[:, :, FRAME // 4 :] = True
@@ -146,7 +146,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 def chromium(tmp_path: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     assert CHROMIUM is not None
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *arguments]
-    # Its children outlive it unless the whole group goes.
+    # Ends the process group: its children would outlive it.
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as browser:
         try:
             yield browser
@@ -182,7 +182,7 @@ def test_the_page_fits_the_screen(site: Site, tmp_path: Path, width: int) -> Non
         "events",
         "config",
     ]
-    # Plots stand side by side where there is room, and are never too small to read.
+    # Plots are side by side if there is room, and large enough to read.
     columns = {round(left) for left, _, _ in found["plots"]}
     assert len(columns) == (2 if width > 1000 else 1)
     assert min(plot_width for _, plot_width, _ in found["plots"]) > 300
