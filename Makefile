@@ -16,13 +16,13 @@ DEMO := demo
 help: ## Say what each target does
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
 
-demo: $(STAMP) ## Pretrain a small tower on real photographs and films, about two minutes
+demo: $(STAMP) ## Pretrain a small tower on real photographs and videos, about two minutes
 	$(BIN)/arlow data demo $(DEMO)/data
 	$(BIN)/arlow train manifests/demo.yaml --ranks 2
-	$(BIN)/arlow reconstruct $(DEMO)/data/images/held-out/chelsea.png --checkpoint $(DEMO)/runs/demo \
+	$(BIN)/arlow reconstruct $(DEMO)/runs/demo $(DEMO)/data/images/held-out/chelsea.png \
 		--out $(DEMO)/reconstruction-image.png
-	$(BIN)/arlow reconstruct $(DEMO)/data/videos/held-out/carphone_pristine.mp4 \
-		--checkpoint $(DEMO)/runs/demo --out $(DEMO)/reconstruction-film.png
+	$(BIN)/arlow reconstruct $(DEMO)/runs/demo $(DEMO)/data/videos/held-out/carphone_pristine.mp4 \
+		--out $(DEMO)/reconstruction-video.png
 	$(BIN)/arlow curves $(DEMO)/runs/demo --out $(DEMO)/curves.png
 	$(BIN)/arlow report $(DEMO)/runs/demo --out $(DEMO)/report.html
 

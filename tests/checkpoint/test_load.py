@@ -1,4 +1,4 @@
-"""Loading a checkpoint to look at it."""
+"""Loading the autoencoder of a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 
 from arlow_trainer.checkpoint.export import DECODER, TOWER, WEIGHTS, weights_file
 from arlow_trainer.checkpoint.load import load_autoencoder
-from arlow_trainer.checkpoint.location import open_url
 from arlow_trainer.checkpoint.training_state import TRAINING_STATE
 from arlow_trainer.config.errors import StoreError
 from arlow_trainer.storage.store import Store
@@ -43,36 +42,22 @@ def test_half_precision_is_loaded_as_float32(tmp_path: Path) -> None:
     assert torch.equal(module.state_dict()["decoder.head.weight"], weight)
 
 
-def test_a_url_names_a_run_or_a_checkpoint(store: Store) -> None:
-    save_checkpoint(store, tiny_run(), 20)
-    for url, step in ((store.url, 20), (f"{store.url}/", 20), (f"{store.url}/checkpoint-10/", 10)):
-        found, wanted = open_url(url)
-        assert found.url == store.url
-        assert load_autoencoder(found, wanted)[2].step == step
-
-
-def test_a_checkpoint_in_the_current_folder(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(store.url)
-    found, step = open_url("checkpoint-10")
-    assert load_autoencoder(found, step)[2].step == 10
-
-
-def test_an_unfinished_newest_checkpoint_is_passed_over(store: Store) -> None:
+def test_an_unfinished_newest_checkpoint_is_skipped(store: Store) -> None:
     store.write_bytes(f"checkpoint-30/{TOWER}/{WEIGHTS}", b"half")
     assert load_autoencoder(store)[2].step == 10
 
 
-def test_no_checkpoint_is_told(tmp_path: Path) -> None:
+def test_a_run_without_checkpoints_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"holds no complete checkpoint.*arlow checkpoints ls"):
         load_autoencoder(Store(str(tmp_path)))
 
 
-def test_a_missing_step_is_told(store: Store) -> None:
+def test_a_missing_step_is_reported(store: Store) -> None:
     with pytest.raises(StoreError, match="checkpoint-7 is no checkpoint"):
         load_autoencoder(store, 7)
 
 
-def test_a_changed_byte_is_told(store: Store) -> None:
+def test_a_changed_byte_is_reported(store: Store) -> None:
     key = f"checkpoint-10/{DECODER}/{WEIGHTS}"
     data = bytearray(store.read_bytes(key))
     data[-1] ^= 0xFF
@@ -99,7 +84,7 @@ def run_of_the_future() -> bytes:
         ({TRAINING_STATE: run_of_the_future()}, "hovering"),
     ],
 )
-def test_a_checkpoint_of_another_version_is_told(tmp_path: Path, instead, reason: str) -> None:
+def test_a_checkpoint_of_another_version_is_reported(tmp_path: Path, instead, reason: str) -> None:
     store = Store(str(tmp_path))
     save_checkpoint(store, tiny_run(), 10, instead=instead)
     with pytest.raises(StoreError, match="does not fit this version of Arlow") as raised:

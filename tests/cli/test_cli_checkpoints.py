@@ -16,14 +16,14 @@ def save(folder: Path, step: int) -> None:
         writer.wait()
 
 
-def test_verify_passes_over_what_was_never_finished(tmp_path: Path) -> None:
+def test_verify_skips_unfinished_checkpoints(tmp_path: Path) -> None:
     save(tmp_path, 10)
     (tmp_path / "checkpoint-5").mkdir()
     (tmp_path / "checkpoint-5" / "file").write_bytes(b"cont")
     result = CliRunner().invoke(app, ["checkpoints", "verify", str(tmp_path)])
     assert result.exit_code == 0, result.output
-    assert "checkpoint-5: being written, or never finished" in result.output
-    assert "checkpoint-10: every byte is as it was written" in result.output
+    assert "checkpoint-5: skipped, it is being written or was never finished" in result.output
+    assert "checkpoint-10: intact, every byte is as it was written" in result.output
 
 
 def test_verify_names_the_damaged_file(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_verify_names_the_damaged_file(tmp_path: Path) -> None:
     assert "checkpoint-10: file: its content has changed" in result.output
 
 
-def test_ls_promises_no_more_than_it_looks_at(tmp_path: Path) -> None:
+def test_ls_says_that_it_checks_sizes_only(tmp_path: Path) -> None:
     save(tmp_path, 10)
     (tmp_path / "checkpoint-10" / "file").write_bytes(b"CONTENT")
     (tmp_path / "checkpoint-20").mkdir()
@@ -44,7 +44,9 @@ def test_ls_promises_no_more_than_it_looks_at(tmp_path: Path) -> None:
     [first, second] = [line.split() for line in result.stdout.splitlines()[1:]]
     assert first[:2] == ["10", "complete"]
     assert second[:2] == ["20", "unfinished:"]
-    assert "by sizes only; `arlow checkpoints verify` reads every byte" in result.stderr
+    assert (
+        "checked by file sizes only; `arlow checkpoints verify` reads every byte" in result.stderr
+    )
 
 
 @pytest.mark.parametrize("command", ["ls", "verify"])

@@ -48,7 +48,7 @@ def test_show_without_an_argument_is_the_full_run() -> None:
     assert arlow("config", "show").stdout == arlow("config", "show", "arlow-vision-3072").stdout
 
 
-def test_validate_tells_every_mistake_of_every_file(tmp_path: Path) -> None:
+def test_validate_reports_every_mistake_of_every_file(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(THREE_MISTAKES)
     result = arlow("config", "validate", str(path), "tiny", "nowhere.yaml")
@@ -61,7 +61,7 @@ def test_validate_tells_every_mistake_of_every_file(tmp_path: Path) -> None:
     assert lines[-1].startswith("error: nowhere.yaml: no such file")
 
 
-def test_validate_warns_in_words_of_a_schedule_that_cannot_work() -> None:
+def test_validate_warns_about_a_warm_up_that_never_ends() -> None:
     result = arlow("config", "validate", "arlow-vision-3072")
     assert result.returncode == 0
     assert result.stdout == "arlow-vision-3072: valid\n"
@@ -75,7 +75,7 @@ def test_schema_is_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (("confg",), "No such command"),
         (("config", "shw"), "Did you mean 'show'?"),
@@ -83,10 +83,10 @@ def test_schema_is_json() -> None:
         (("config", "validate"), "Missing argument"),
     ],
 )
-def test_a_wrong_command_line_ends_with_2(arguments: tuple[str, ...], words: str) -> None:
+def test_a_wrong_command_line_ends_with_2(arguments: tuple[str, ...], message: str) -> None:
     result = arlow(*arguments)
     assert result.returncode == 2
-    assert words in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.stderr
 
 

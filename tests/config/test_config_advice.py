@@ -1,4 +1,4 @@
-"""Schedules that are allowed and yet cannot be meant."""
+"""Warnings about schedules that are allowed but probably unintended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_the_default_run_is_advised_about_its_warm_up() -> None:
     assert total_steps(run, IMAGENET) == 5004
     [warning] = advise(run, known_set_size(run))
     assert warning.startswith("spec.training.optimizer.warmupSteps: ")
-    for words in (
+    for text in (
         "one pass over ILSVRC/imagenet-1k is 5,004 steps",
         "25% of them clips, so that it shows 75% of the images",
         "warm-up of 40,000 never ends",
@@ -23,7 +23,7 @@ def test_the_default_run_is_advised_about_its_warm_up() -> None:
         "2,621,440 steps",
         "optimizer.warmupSteps to about 250",
     ):
-        assert words in warning
+        assert text in warning
 
 
 @pytest.mark.parametrize("override", ["data.repeat=true", "optimizer.warmupSteps=250"])
@@ -51,8 +51,8 @@ def test_a_pass_of_images_alone_shows_them_all() -> None:
     assert "5,004 steps of 256 samples, and the run has 5,004 steps" in warning
 
 
-def test_a_set_of_unknown_size_is_measured_by_the_most_it_may_take() -> None:
-    run = load_run("arlow-vision-3072", ["data.images.path=./pictures"])
+def test_a_set_of_unknown_size_is_assumed_to_last_for_the_maximum_of_steps() -> None:
+    run = load_run("arlow-vision-3072", ["data.images.path=./photographs"])
     assert known_set_size(run) is None
     assert list(advise(run, None)) == []
     assert len(list(advise(run, 1000))) == 2  # the warm-up, and no checkpoint before the end

@@ -1,4 +1,4 @@
-"""The reference page and the JSON schema are the schema's own words."""
+"""The reference page and the JSON schema follow from the schema."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_its_links_lead_somewhere() -> None:
 
 
 @pytest.mark.parametrize("code", ExitCode)
-def test_every_exit_code_is_told(code: ExitCode) -> None:
+def test_every_exit_code_is_documented(code: ExitCode) -> None:
     assert re.search(rf"^\| {code.value} \| \w.*\. \|$", reference_page(), flags=re.MULTILINE)
 
 

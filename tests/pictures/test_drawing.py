@@ -1,4 +1,4 @@
-"""Panels and film strips, on paper."""
+"""Drawings of reconstructed images and clips."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def area(image: Image.Image, colour: tuple[int, int, int]) -> int:
     return int((np.asarray(image) == colour).all(axis=-1).sum())
 
 
-def test_a_picture_is_three_enlarged_panels() -> None:
+def test_an_image_is_three_enlarged_panels() -> None:
     image = draw(flat_panels(1), "title", ["note"])
     side = 384  # the smallest multiple of 32 that is at least 380
     assert image.width == 3 * side + 2 * 20 + 2 * 32
@@ -37,7 +37,7 @@ def test_a_picture_is_three_enlarged_panels() -> None:
     assert area(image, (222, 225, 230)) == side * side // 2
 
 
-def test_a_film_is_a_row_of_frames_each() -> None:
+def test_a_clip_is_three_rows_of_frames() -> None:
     image = draw(flat_panels(4), "title", [])
     assert area(image, (222, 225, 230)) == 4 * 160 * 80
     assert area(image, ORIGINAL) == pytest.approx(4 * 2 * 160 * 160, rel=0.06)
@@ -58,7 +58,7 @@ def test_shown_frames(frames: int, shown: list[int]) -> None:
 
 
 @pytest.mark.parametrize("frames", [1, 4])
-def test_long_words_stay_on_the_paper(frames: int) -> None:
+def test_long_text_stays_inside_the_margins(frames: int) -> None:
     long = "/folder" * 60
     image = draw(flat_panels(frames), f"{long}, step 1", [long, "word " * 80])
     margins = np.asarray(image)[:, [*range(20), *range(image.width - 20, image.width)]]
@@ -68,7 +68,7 @@ def test_long_words_stay_on_the_paper(frames: int) -> None:
     assert image.height > short.height
 
 
-def test_a_png_says_what_it_shows() -> None:
+def test_a_png_has_a_description() -> None:
     drawn = draw(flat_panels(1), "title", ["note"])
     with Image.open(io.BytesIO(png(drawn, "two lines\nof wörds"))) as image:
         assert image.format == "PNG"

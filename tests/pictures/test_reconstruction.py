@@ -92,17 +92,17 @@ def test_predicting_nothing_of_normalised_patches_is_their_mean() -> None:
     assert found.score.mean_colour != found.score.patch_means
 
 
-def test_a_viewer_is_told_what_comes_from_the_original() -> None:
+def test_notes_say_what_comes_from_the_original() -> None:
     made = made_of(random_frames(1), torch.zeros_like)
     for normalized in (False, True):
         training = tiny_run(normalizedPixelLoss=normalized).spec.training
-        words = " ".join(notes(panels(made, 1, training).score, normalized))
-        assert ("He et al." in words) == normalized
-        assert ("own mean brightness" in words) == normalized
+        text = " ".join(notes(panels(made, 1, training).score, normalized))
+        assert ("He et al." in text) == normalized
+        assert ("own mean brightness" in text) == normalized
 
 
 @pytest.mark.parametrize("frames", [1, 4])
-def test_hidden_pixels_do_not_reach_the_picture(frames: int) -> None:
+def test_hidden_pixels_do_not_affect_the_reconstruction(frames: int) -> None:
     training = tiny_run(normalizedPixelLoss=False).spec.training
     module = build_autoencoder(training)
     one, hidden = random_frames(frames, seed=1), expected_hidden(frames)

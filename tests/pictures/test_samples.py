@@ -1,4 +1,4 @@
-"""What reconstructions are made of: files of a user, and samples of a run's sets."""
+"""The samples to reconstruct: a user's files, and samples of a run's data sets."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def test_a_photograph_is_one_frame_in_centre_view(photograph: Path) -> None:
         assert np.array_equal(frames, center_view([image.convert("RGB")], 32))
 
 
-def test_a_film_is_a_clip(video_file: Path) -> None:
+def test_a_video_is_a_clip(video_file: Path) -> None:
     frames = read_file(video_file, TRAINING.data)
     assert frames.shape == (TRAINING.data.clip_frames, 32, 32, 3)
     assert not np.array_equal(frames[0], frames[-1])
 
 
-def test_a_broken_file_is_told(photograph: Path, video_file: Path, tmp_path: Path) -> None:
+def test_a_broken_file_is_reported(photograph: Path, video_file: Path, tmp_path: Path) -> None:
     for source in (photograph, video_file):
         broken = tmp_path / source.name
         broken.write_bytes(source.read_bytes()[:3000])
@@ -47,7 +47,7 @@ def test_the_first_sample_that_can_be_decoded_is_taken(photograph: Path, tmp_pat
     assert np.array_equal(frames, read_file(photograph, TRAINING.data))
 
 
-def test_a_set_without_a_first_sample_is_told(photograph: Path, tmp_path: Path) -> None:
+def test_a_set_without_a_readable_sample_is_reported(photograph: Path, tmp_path: Path) -> None:
     shutil.copy(photograph, tmp_path / "a.png")
     source = open_source(SourceSection(path=str(tmp_path)), "image")
     (tmp_path / "a.png").unlink()
@@ -57,7 +57,7 @@ def test_a_set_without_a_first_sample_is_told(photograph: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.01, 0.99, 1.0])
 def test_a_mask_that_hides_all_or_nothing_is_refused(ratio: float) -> None:
-    with pytest.raises(ConfigError, match=f"--mask-ratio {ratio}: must hide some and not all"):
+    with pytest.raises(ConfigError, match=f"--mask-ratio {ratio}: must hide some but not all"):
         check_mask_ratio(TRAINING.mae.model_copy(update={"mask_ratio": ratio}), TRAINING)
 
 

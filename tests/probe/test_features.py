@@ -1,4 +1,4 @@
-"""Features are what the export gives, averaged."""
+"""Features are averages of the exported tower's outputs."""
 
 from __future__ import annotations
 
@@ -31,13 +31,15 @@ def split(folder: Path) -> LabelledSplit:
     return open_labelled(section).train
 
 
-def test_they_are_the_means_of_what_processor_and_tower_give(tower: ArlowVLVisionModel) -> None:
+def test_features_are_the_means_of_what_processor_and_tower_return(
+    tower: ArlowVLVisionModel,
+) -> None:
     frames = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
     features = image_features(tower, frames)
     assert features.shape == (3, 2 * 32)
     processor = ArlowImageProcessor(patch_size=4, do_resize=False)
-    for picture, feature in zip(frames, features, strict=True):
-        inputs = processor(images=Image.fromarray(picture.numpy()), return_tensors="pt")
+    for image, feature in zip(frames, features, strict=True):
+        inputs = processor(images=Image.fromarray(image.numpy()), return_tensors="pt")
         with torch.no_grad():
             visual, [deepstack] = tower(inputs["pixel_values"], inputs["image_grid_thw"])
         expected = torch.cat([visual.mean(dim=0), deepstack.mean(dim=0)])
@@ -55,22 +57,22 @@ def test_every_sample_has_its_own_label(tower: ArlowVLVisionModel, folder: Path)
     assert not torch.equal(samples.features[0], samples.features[1])
 
 
-def test_broken_pictures_are_left_out(tower: ArlowVLVisionModel, folder: Path) -> None:
+def test_broken_images_are_skipped(tower: ArlowVLVisionModel, folder: Path) -> None:
     found = split(folder)
     whole, _ = split_features([tower], found, 32, lambda done: None)
     path = folder / "train" / "across" / "2.png"
-    place = [found.source.read(p).content for p in found.positions].index(str(path))
+    broken_index = [found.source.read(p).content for p in found.positions].index(str(path))
     path.write_bytes(path.read_bytes()[:100])
     [samples], broken = split_features([tower], found, 32, lambda done: None)
-    kept = [index for index in range(12) if index != place]
+    readable = [index for index in range(12) if index != broken_index]
     assert broken == 1
-    assert samples.labels.tolist() == [found.classes[index] for index in kept]
-    torch.testing.assert_close(samples.features, whole[0].features[kept])
+    assert samples.labels.tolist() == [found.classes[index] for index in readable]
+    torch.testing.assert_close(samples.features, whole[0].features[readable])
 
 
-def test_nothing_but_broken_pictures(tower: ArlowVLVisionModel, folder: Path) -> None:
+def test_nothing_but_broken_images(tower: ArlowVLVisionModel, folder: Path) -> None:
     found = split(folder)
     for path in folder.rglob("*.png"):
-        path.write_bytes(b"no picture")
-    with pytest.raises(DataError, match="none of the 12 pictures can be decoded"):
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match="none of the 12 images can be decoded"):
         split_features([tower], found, 32, lambda done: None)

@@ -1,7 +1,8 @@
-"""Accuracies over seeds, beside those of random weights."""
+"""Accuracies over seeds, compared with those of random weights."""
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import numpy as np
@@ -37,8 +38,6 @@ def test_the_table() -> None:
 
 
 def test_the_report_reads_the_record() -> None:
-    import json
-
     now = datetime(2026, 1, 2, tzinfo=UTC)
     record = RESULT.to_record(300, "./data", {"train": 5, "test": 4}, now)
     assert record["time"] == "2026-01-02T00:00:00.000+00:00"
@@ -84,10 +83,10 @@ def test_better_features_have_a_margin_and_equal_ones_none() -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(3, (400,), generator=generator)
     noise = torch.randn(400, 8, generator=generator)
-    told = noise + 4 * torch.eye(3, 8)[labels]
+    informative = noise + 4 * torch.eye(3, 8)[labels]
     # A feature that never changes must not become a division by zero.
-    told = torch.cat([told, torch.ones(400, 1)], dim=1)
-    good = Labelled(told[:300], labels[:300]), Labelled(told[300:], labels[300:])
+    informative = torch.cat([informative, torch.ones(400, 1)], dim=1)
+    good = Labelled(informative[:300], labels[:300]), Labelled(informative[300:], labels[300:])
     bad = Labelled(noise[:300], labels[:300]), Labelled(noise[300:], labels[300:])
     for result in compare(good, bad, 3, neighbors=20):
         assert result.accuracy > 0.9

@@ -103,7 +103,7 @@ def test_failure(failures: dict[str, Ended], name: str, code: int, words: list[s
     for word in words:
         assert word in told, ended.log
     assert "Traceback" not in ended.log
-    assert "defect" not in ended.log
+    assert "internal error" not in ended.log
 
 
 def test_broken_files_are_all_named(failures: dict[str, Ended]) -> None:

@@ -34,8 +34,8 @@ from arlow_trainer.telemetry import HISTORY_FILE
 from support.stored_run import save_checkpoint, tiny_run
 
 FRAME = 224
-LEAST_FRAME = 90
-"""Pixels of a page that a film's frame needs to be read."""
+MIN_FRAME = 90
+"""Minimum width of a clip's frame in the page, in pixels."""
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -63,16 +63,16 @@ frame.onload = async () => {
   const images = [...page.images];
   for (const image of images) { image.loading = "eager"; await image.decode(); }
   const plots = [...page.querySelectorAll(".plots svg")].map((svg) => svg.getBoundingClientRect());
-  // A strip scrolls inside its own box, and what it says stays in sight.
-  const films = page.querySelector(".gallery.video"), box = films.getBoundingClientRect();
-  const words = films.querySelector("figcaption").getBoundingClientRect();
-  films.scrollLeft = 100;
+  // A clip scrolls inside its box, and its caption stays visible.
+  const clips = page.querySelector(".gallery.video"), box = clips.getBoundingClientRect();
+  const caption = clips.querySelector("figcaption").getBoundingClientRect();
+  clips.scrollLeft = 100;
   fetch("found", {method: "POST", body: JSON.stringify({
     overflow: root.scrollWidth - root.clientWidth,
     images: images.map((image) => [image.naturalWidth, image.getBoundingClientRect().width]),
-    caption: [words.left - box.left, words.width - box.width],
-    scrolled: films.scrollLeft,
-    captionScrolled: films.querySelector("figcaption").getBoundingClientRect().left - box.left,
+    caption: [caption.left - box.left, caption.width - box.width],
+    scrolled: clips.scrollLeft,
+    captionScrolled: clips.querySelector("figcaption").getBoundingClientRect().left - box.left,
     probes: page.querySelector("#probes table").rows.length,
     plots: plots.map((box) => [box.left, box.width, box.height]),
     sections: [...page.querySelectorAll("section[id]")].map((each) => each.id),
@@ -93,8 +93,8 @@ class Site:
     found: Queue[dict[str, Any]]
 
 
-def film_panels() -> Panels:
-    """A clip of 16 frames as the full run sees them."""
+def clip_panels() -> Panels:
+    """A clip of 16 frames, of the full run's size."""
     frames = np.full((16, FRAME, FRAME, 3), (30, 160, 60), dtype=np.uint8)
     hidden = np.zeros((16, FRAME, FRAME), dtype=bool)
     hidden[:, :, FRAME // 4 :] = True
@@ -110,14 +110,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     store.write_bytes(HISTORY_FILE, "\n".join(map(json.dumps, points)).encode())
     with EventLog(store) as events:
         events.record("checkpoint", uri="s3://bucket/" + "long-name-" * 20)
-    words = "/a/path/" + "x" * 200
+    text = "/a/path/" + "x" * 200
     for step in (1, 2):
-        drawn = png(Image.new("RGB", (1300, 500), "red"), words)
+        drawn = png(Image.new("RGB", (1300, 500), "red"), text)
         store.write_bytes(picture_key(step, "image"), drawn)
-        strip = draw(film_panels(), f"tiny-run, step {step}", [words, "A sentence. " * 9])
-        store.write_bytes(picture_key(step, "video"), png(strip, f"{words}\n{'A sentence. ' * 9}"))
+        strip = draw(clip_panels(), f"tiny-run, step {step}", [text, "A sentence. " * 9])
+        store.write_bytes(picture_key(step, "video"), png(strip, f"{text}\n{'A sentence. ' * 9}"))
     probes = [
-        {"step": s, "method": m, "neighbors": k, "accuracy": 0.5, "spread": 0.1, "data": words}
+        {"step": s, "method": m, "neighbors": k, "accuracy": 0.5, "spread": 0.1, "data": text}
         for s in (10, 20)
         for m, k in (("knn", 5), ("knn", 20), ("linear", None))
     ]
@@ -146,7 +146,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 def chromium(tmp_path: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     assert CHROMIUM is not None
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *arguments]
-    # Its children outlive it unless the whole group goes.
+    # Ends the process group: its children would outlive it.
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as browser:
         try:
             yield browser
@@ -158,13 +158,13 @@ def chromium(tmp_path: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_fits_the_screen(site: Site, tmp_path: Path, width: int) -> None:
     (site.folder / f"measure-{width}.html").write_text(MEASURE.replace("WIDTH", str(width)))
-    # With a debugging port the browser stays until it is told to go; nothing speaks to the port.
+    # With a debugging port the browser runs until it is ended; nothing connects to the port.
     with chromium(tmp_path, "--remote-debugging-port=0", f"{site.url}/measure-{width}.html"):
         found = site.found.get(timeout=120)
     assert found["overflow"] == 0
     assert [natural for natural, _ in found["images"][:2]] == [1300, 1300]
     for natural, shown in found["images"][2:]:
-        assert FRAME * shown / natural >= LEAST_FRAME
+        assert FRAME * shown / natural >= MIN_FRAME
     assert len(found["images"]) == 4
     assert found["caption"][0] == 0
     assert found["caption"][1] <= 0
@@ -182,7 +182,7 @@ def test_the_page_fits_the_screen(site: Site, tmp_path: Path, width: int) -> Non
         "events",
         "config",
     ]
-    # Plots stand side by side where there is room, and are never too small to read.
+    # Plots are side by side if there is room, and large enough to read.
     columns = {round(left) for left, _, _ in found["plots"]}
     assert len(columns) == (2 if width > 1000 else 1)
     assert min(plot_width for _, plot_width, _ in found["plots"]) > 300

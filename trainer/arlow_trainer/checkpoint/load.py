@@ -1,4 +1,4 @@
-"""A trained autoencoder from its checkpoint, tower and decoder, ready to reconstruct."""
+"""Loads the autoencoder of a checkpoint, tower and decoder, for inference."""
 
 from __future__ import annotations
 
@@ -30,47 +30,55 @@ def load_autoencoder(
 
     Args:
         store: the run's store.
-        step: the checkpoint's step; None takes the newest valid one.
+        step: the checkpoint's step; None takes the newest complete one.
 
     Raises:
         StoreError: there is no such checkpoint, or it is damaged or of another version.
     """
     step = newest_step(store) if step is None else step
-    place = store.url_of(checkpoint_name(step))
+    url = store.url_of(checkpoint_name(step))
     names = [TRAINING_STATE, f"{TOWER}/{WEIGHTS}", f"{DECODER}/{WEIGHTS}"]
     with tempfile.TemporaryDirectory() as folder:
         state_file, *weights = download(store, step, names, Path(folder))
-        state = TrainingState.from_bytes(state_file.read_bytes(), f"{place}/{TRAINING_STATE}")
+        state = TrainingState.from_bytes(state_file.read_bytes(), f"{url}/{TRAINING_STATE}")
         try:
             tower, decoder = (_tensors(path) for path in weights)
         except SafetensorError as error:
-            raise _of_another_version(place, str(error)) from None
-    run = run_of(state, place)
-    # On the meta device, so that nothing is drawn that the checkpoint replaces.
+            raise _other_version(url, str(error)) from None
+    run = run_of(state, url)
+    # On the meta device, since the checkpoint replaces all initial weights.
     with torch.device("meta"):
         module = build_autoencoder(run.spec.training)
     try:
         module.tower.load_state_dict(tower, assign=True)
         module.decoder.load_state_dict(decoder, assign=True)
     except RuntimeError as error:
-        raise _of_another_version(place, str(error)) from None
+        raise _other_version(url, str(error)) from None
     return module.eval().requires_grad_(False), run, state
 
 
-def run_of(state: TrainingState, place: str) -> ArlowPretrain:
-    """Returns the run that a training state was saved by. Raises StoreError."""
+def run_of(state: TrainingState, url: str) -> ArlowPretrain:
+    """Returns the run that saved a training state.
+
+    Args:
+        state: the training state.
+        url: the URL of its checkpoint, for the message.
+
+    Raises:
+        StoreError: another version of Arlow saved it, whose configuration this one cannot read.
+    """
     try:
         return ArlowPretrain.model_validate(state.run)
     except ValidationError as error:
-        raise _of_another_version(place, str(error)) from None
+        raise _other_version(url, str(error)) from None
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     return {name: tensor.float() for name, tensor in load_file(path).items()}
 
 
-def _of_another_version(place: str, reason: str) -> StoreError:
+def _other_version(url: str, reason: str) -> StoreError:
     return StoreError(
-        f"{place} does not fit this version of Arlow ({' '.join(reason.split())}); "
+        f"{url} does not fit this version of Arlow ({' '.join(reason.split())}); "
         "read it with the version that wrote it"
     )

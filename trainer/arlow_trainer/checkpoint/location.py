@@ -1,30 +1,38 @@
-"""Which run and which checkpoint a URL names."""
+"""Which run and which of its checkpoints a command reads."""
 
 from __future__ import annotations
 
 from arlow_trainer.checkpoint.layout import checkpoint_step
 from arlow_trainer.checkpoint.reader import newest_valid
-from arlow_trainer.config.errors import StoreError
+from arlow_trainer.config.errors import ConfigError, StoreError
 from arlow_trainer.storage.store import Store
 
 
-def open_url(url: str) -> tuple[Store, int | None]:
-    """Returns the run's store and, where the URL is a checkpoint's, that checkpoint's step."""
-    folder, _, name = url.rstrip("/").rpartition("/")
+def check_run_url(url: str) -> str:
+    """Returns the URL of a run. Raises ConfigError where it is the URL of a checkpoint in it."""
+    run_url, _, name = url.rstrip("/").rpartition("/")
     step = checkpoint_step(name)
-    return Store(url if step is None else folder or "."), step
+    if step is not None:
+        raise ConfigError(
+            f"{url}: this is the URL of a checkpoint; give the URL of its run and the step: "
+            f"{run_url or '.'} --step {step}"
+        )
+    return url
 
 
-def newest_step(store: Store) -> int:
-    """Returns the step of the newest checkpoint whose files are all there.
+def newest_step(store: Store, deep: bool = False) -> int:
+    """Returns the step of the newest complete checkpoint.
+
+    Complete means that every file has the size its manifest states; with `deep`, also that every
+    file has the manifest's SHA-256, for which all of them are read.
 
     Raises StoreError where there is none.
     """
-    newest = newest_valid(store, deep=False)
+    newest = newest_valid(store, deep=deep)
     if newest is None:
         raise StoreError(
             f"{store.url} holds no complete checkpoint; "
             f"`arlow checkpoints ls {store.url}` says why. "
-            "Give the run's URL (<checkpoint url>/<run name>) or that of a checkpoint in it."
+            "Give the run's URL: <checkpoint url>/<run name>."
         )
     return newest.step

@@ -1,7 +1,7 @@
-"""The command `arlow`: its commands, and how its failures end.
+"""The command `arlow`: registers its commands and turns errors into messages and exit codes.
 
-A command is a plain function in its own module here, registered below. It imports what it needs
-(torch above all) inside the function, so that `arlow --help` stays fast.
+A command is a plain function in its own module here, registered below. It imports torch and other
+slow packages inside the function, so that `arlow --help` stays fast.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ KEYBOARD_INTERRUPT = 130
 
 
 class Commands(TyperGroup):
-    """The commands, ended by Ctrl-C as a shell expects it."""
+    """The commands; Ctrl-C ends them with exit code 130, as shells expect."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the command chosen."""
+        """Runs the chosen command."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -62,8 +62,8 @@ app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         typer.echo(f"arlow {version('arlow-pretrain')}")
@@ -77,11 +77,11 @@ def arlow(
         typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Holds the options that stand before a command."""
+    """Declares the options that precede a command."""
 
 
 def main() -> None:
-    """Runs `arlow` with the process's arguments; a failure ends in a message and its exit code."""
+    """Runs `arlow` with the process's arguments; errors end it with a message and an exit code."""
     try:
         app()
     except Interrupted as error:
@@ -94,9 +94,9 @@ def main() -> None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             print_error(f"the disk is full: {error}; free some space and run the command again")
             sys.exit(ExitCode.STORE)
-        logging.getLogger("arlow").exception("arlow failed on a defect of its own")
+        logging.getLogger("arlow").exception("internal error")
         print_error(
-            f"a defect of Arlow itself: {type(error).__name__}: {error}\n"
-            "please report it with the traceback in the log and the command you ran"
+            f"internal error (a bug in Arlow): {type(error).__name__}: {error}\n"
+            "report it with the traceback in the log and the command you ran"
         )
         sys.exit(ExitCode.INTERNAL)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from arlow_trainer.cli.console import print_error, print_warning
+from arlow_trainer.cli.options import RunUrl
 from arlow_trainer.config.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -19,16 +20,12 @@ checkpoints_app = typer.Typer(
     help="List and verify the checkpoints of a run.", no_args_is_help=True
 )
 
-RunUrl = Annotated[
-    str, typer.Argument(metavar="URL", help="The run's URL: <checkpoint url>/<run name>.")
-]
-
 
 @checkpoints_app.command("ls")
 def ls(url: RunUrl) -> None:
-    """List a run's checkpoints; one is complete when its manifest and every file's size are right.
+    """List a run's checkpoints; one is complete when its manifest and all file sizes are right.
 
-    Ends with exit code 74 where there are none, finished or not.
+    Ends with exit code 74 if there are no checkpoints, not even unfinished ones.
     """
     from arlow_trainer.checkpoint.reader import list_checkpoints
     from arlow_trainer.storage.store import Store
@@ -43,28 +40,33 @@ def ls(url: RunUrl) -> None:
         state = "complete" if info.valid else info.reason
         table.add_row(f"{info.step:,}", state, size, created, info.uri)
     if not found:
-        raise _none(url)
+        raise _no_checkpoints(url)
     _console().print(table)
-    typer.echo("complete is by sizes only; `arlow checkpoints verify` reads every byte", err=True)
+    typer.echo(
+        "complete: checked by file sizes only; `arlow checkpoints verify` reads every byte",
+        err=True,
+    )
 
 
 @checkpoints_app.command()
 def verify(
     url: RunUrl,
-    step: Annotated[int | None, typer.Option(help="One checkpoint; unset: all of them.")] = None,
+    step: Annotated[
+        int | None, typer.Option(min=0, help="Step of the checkpoint; unset: all checkpoints.")
+    ] = None,
 ) -> None:
-    """Read every byte of the checkpoints and compare it with their manifests.
+    """Read every byte of the checkpoints and compare them with their manifests.
 
-    Names each damaged file and ends with exit code 74 when there is one. What was never finished
-    is no checkpoint and only named.
+    Names each damaged file, and ends with exit code 74 if there is one. Unfinished checkpoints
+    are listed and skipped.
     """
     from arlow_trainer.checkpoint import reader
     from arlow_trainer.storage.store import Store
 
     store = Store(url)
-    steps = _finished(reader.list_checkpoints(store)) if step is None else [step]
+    steps = _committed(reader.list_checkpoints(store)) if step is None else [step]
     if not steps:
-        raise _none(url)
+        raise _no_checkpoints(url)
     damaged = False
     for number in steps:
         problems = reader.verify(store, number)
@@ -72,24 +74,26 @@ def verify(
             print_error(f"checkpoint-{number}: {problem}")
         damaged = damaged or bool(problems)
         if not problems:
-            typer.echo(f"checkpoint-{number}: every byte is as it was written")
+            typer.echo(f"checkpoint-{number}: intact, every byte is as it was written")
     if damaged:
         raise typer.Exit(int(ExitCode.STORE))
 
 
-def _none(url: str) -> typer.Exit:
+def _no_checkpoints(url: str) -> typer.Exit:
     print_error(f"{url} holds no checkpoints: check the URL, which ends in the run's name")
     return typer.Exit(int(ExitCode.STORE))
 
 
-def _finished(found: list[CheckpointInfo]) -> list[int]:
-    """Returns the steps that have a manifest; tells of the others, which are no checkpoints."""
+def _committed(found: list[CheckpointInfo]) -> list[int]:
+    """Returns the steps that have a manifest, and warns about the others."""
     for info in found:
         if info.unfinished:
-            print_warning(f"checkpoint-{info.step}: being written, or never finished")
+            print_warning(
+                f"checkpoint-{info.step}: skipped, it is being written or was never finished"
+            )
     return [info.step for info in found if not info.unfinished]
 
 
 def _console() -> Console:
-    # A pipe has no width of its own: lines there are never folded.
+    # A pipe has no width: rich would wrap lines at 80 columns.
     return Console() if os.isatty(1) else Console(width=1000)

@@ -11,12 +11,12 @@ from arlow_trainer.cli.options import Overrides, RunSource, complete_run
 from arlow_trainer.config import ConfigError, advise, known_set_size, load_run, to_yaml
 from arlow_trainer.config.reference import json_schema
 
-config_app = typer.Typer(help="Show and check what a run is.", no_args_is_help=True)
+config_app = typer.Typer(help="Show and validate run configurations.", no_args_is_help=True)
 
 
 @config_app.command()
 def show(run: RunSource = "arlow-vision-3072", overrides: Overrides = None) -> None:
-    """Write a run out as YAML with every field, its defaults and your --set values."""
+    """Print a run as YAML, with every field, its defaults and your --set values."""
     typer.echo(to_yaml(load_run(run, overrides or ())), nl=False)
 
 
@@ -30,7 +30,7 @@ def validate(
     ],
     overrides: Overrides = None,
 ) -> None:
-    """Tell every mistake in the files, and warn of settings that can hardly be meant."""
+    """Report every mistake in the files, and warn about settings that are probably unintended."""
     failed: ConfigError | None = None
     for file in files:
         try:
@@ -48,5 +48,5 @@ def validate(
 
 @config_app.command()
 def schema() -> None:
-    """Write the JSON schema of a manifest, for editors and other tools."""
+    """Print the JSON schema of a manifest, for editors and other tools."""
     typer.echo(json_schema(), nl=False)

@@ -7,28 +7,29 @@ from typing import Annotated
 
 import typer
 
+from arlow_trainer.cli.options import RunUrl
 from arlow_trainer.config.errors import StoreError
 
 
 def curves(
-    url: Annotated[str, typer.Argument(metavar="URL", help="The run's URL.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the picture goes.")] = Path(
+    url: RunUrl,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The PNG file to write.")] = Path(
         "curves.png"
     ),
 ) -> None:
-    """Draw a run's loss, learning rate and throughput."""
-    from arlow_trainer.checkpoint.location import open_url
-    from arlow_trainer.cli.files import check_ending, write_file
+    """Plot a run's loss, learning rate and throughput."""
+    from arlow_trainer.cli.files import check_suffix, write_file
     from arlow_trainer.report.curves import curves_png, read_curve
+    from arlow_trainer.storage.store import Store
 
-    check_ending(out, ".png")
-    store, _ = open_url(url)
+    check_suffix(out, ".png")
+    store = Store(url)
     points = read_curve(store)
     if not points:
         raise StoreError(
-            f"{store.url} holds no curve yet: give the URL of a run (<checkpoint url>/<run name>) "
-            "that has come to its first read-out"
+            f"{store.url} holds no history yet: give the URL of a run (<checkpoint url>/<run "
+            "name>) that has logged its loss at least once"
         )
     name = store.url.rpartition("/")[2]
     write_file(out, curves_png(points, f"{name}, {points[-1].step:,} steps"))
-    typer.echo(f"the curves are in {out}")
+    typer.echo(f"wrote the curves to {out}")

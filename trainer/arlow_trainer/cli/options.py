@@ -24,6 +24,12 @@ def complete_run(incomplete: str) -> Iterator[str]:
             yield f"{prefix}{path.name}{'/' if path.is_dir() else ''}"
 
 
+def _run_url(url: str) -> str:
+    from arlow_trainer.checkpoint.location import check_run_url
+
+    return check_run_url(url)
+
+
 RunSource = Annotated[
     str,
     typer.Argument(
@@ -38,6 +44,20 @@ Overrides = Annotated[
     typer.Option(
         "--set",
         metavar="PATH=VALUE",
-        help="Lay one value on top, e.g. mae.maskRatio=0.6; repeat for more.",
+        help="Override one field, e.g. mae.maskRatio=0.6; repeat for more.",
     ),
+]
+
+RunUrl = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN_URL",
+        help="The run's URL: <checkpoint url>/<run name>.",
+        callback=_run_url,
+    ),
+]
+
+Step = Annotated[
+    int | None,
+    typer.Option(min=0, help="Step of the checkpoint; unset: the newest complete one."),
 ]

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from arlow_trainer.cli.options import RunUrl, Step
+
 if TYPE_CHECKING:
     from arlow_trainer.probe import Probed
 
 
 def probe(
-    url: Annotated[
-        str, typer.Argument(metavar="URL", help="The run's URL, or that of a checkpoint in it.")
-    ],
+    url: RunUrl,
     data: Annotated[
         str,
         typer.Option(
@@ -27,43 +27,45 @@ def probe(
     name: Annotated[
         str | None, typer.Option(help="Configuration of the data set, where it has several.")
     ] = None,
-    train_split: Annotated[str, typer.Option(help="Split to learn from.")] = "train",
-    test_split: Annotated[str, typer.Option(help="Split to test on.")] = "test",
+    train_split: Annotated[str, typer.Option(help="Split to fit the classifiers on.")] = "train",
+    test_split: Annotated[str, typer.Option(help="Split to measure accuracy on.")] = "test",
     column: Annotated[
-        str | None, typer.Option(help="Column of the pictures; unset: `image`, or the only one.")
+        str | None,
+        typer.Option(help="Column of the images; unset: `image`, or the only image column."),
     ] = None,
     label: Annotated[
-        str | None, typer.Option(help="Column of the labels; unset: `label`, or the only one.")
+        str | None,
+        typer.Option(
+            help="Column of the labels; unset: `label`, or the only column of class labels."
+        ),
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=2, help="Most samples of each split, drawn at random; unset: all."),
+        typer.Option(min=2, help="Maximum samples of each split, drawn at random; unset: all."),
     ] = None,
-    neighbors: Annotated[int, typer.Option(min=1, help="The k of k-NN.")] = 20,
-    step: Annotated[
-        int | None, typer.Option(min=0, help="The checkpoint's step; unset: the newest valid one.")
-    ] = None,
+    neighbors: Annotated[int, typer.Option(min=1, help="k of k-nearest neighbours.")] = 20,
+    step: Step = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON line per result instead of the table.")
+        bool, typer.Option("--json", help="Print one JSON line per result instead of the table.")
     ] = False,
 ) -> None:
-    """Tell what a tower has learned, by its frozen features on labelled pictures.
+    """Measure how well a tower's frozen features classify labelled images.
 
-    Accuracy of k nearest neighbours and of a linear probe, beside that of random weights. The
-    results are added to the run's probe.jsonl, and so to its report; see docs/probing.md.
+    Accuracy of k-nearest neighbours and of a linear probe, compared with random weights. The
+    results are appended to the run's probe.jsonl, which `arlow report` reads; see docs/probing.md.
     """
     from datasets import disable_progress_bars
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from arlow_trainer.checkpoint.location import open_url
     from arlow_trainer.cli.console import print_warning
     from arlow_trainer.config import ProbeSection, SourceSection
-    from arlow_trainer.probe.evaluate import keep, records, run_probe
+    from arlow_trainer.probe.evaluate import append_records, run_probe, to_records
+    from arlow_trainer.storage.store import Store
 
     if not sys.stderr.isatty():
         disable_progress_bars()
-    store, named = open_url(url)
+    store = Store(url)
     section = ProbeSection(
         data=SourceSection(path=data, name=name, split=train_split, column=column),
         test_split=test_split,
@@ -71,7 +73,7 @@ def probe(
         limit=limit,
     )
     with Progress(
-        TextColumn("pictures"),
+        TextColumn("images"),
         BarColumn(),
         TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
         TimeRemainingColumn(),
@@ -82,20 +84,20 @@ def probe(
         task = bar.add_task("", total=None)
         probed = run_probe(
             store,
-            named if step is None else step,
+            step,
             section,
             neighbors,
             lambda done, total: bar.update(task, completed=done, total=total),
         )
     if probed.broken:
-        print_warning(f"{data}: {probed.broken} pictures cannot be decoded and are left out")
-    lines = records(probed)
+        print_warning(f"{data}: skipped {probed.broken} images that cannot be decoded")
+    records = to_records(probed)
     if as_json:
-        for line in lines:
-            typer.echo(json.dumps(line))
+        for record in records:
+            typer.echo(json.dumps(record))
     else:
         _print_table(probed)
-    keep(store, lines)
+    append_records(store, records)
 
 
 def _print_table(probed: Probed) -> None:
@@ -108,8 +110,8 @@ def _print_table(probed: Probed) -> None:
         title=f"{probed.run}, step {probed.step:,}, on {probed.data}",
         caption=(
             f"{probed.samples['train']:,} training and {probed.samples['test']:,} test samples of "
-            f"{probed.classes:,} classes; mean ± deviation over {SEEDS} halves of the training "
-            "samples"
+            f"{probed.classes:,} classes; mean ± standard deviation over {SEEDS} halves of the "
+            "training samples"
         ),
     )
     table.add_column("method")

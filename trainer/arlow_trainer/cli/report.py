@@ -7,27 +7,28 @@ from typing import Annotated
 
 import typer
 
+from arlow_trainer.cli.options import RunUrl, Step
+
 
 def report(
-    url: Annotated[
-        str, typer.Argument(metavar="URL", help="The run's URL, or that of a checkpoint in it.")
-    ],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the page goes.")] = Path(
+    url: RunUrl,
+    step: Step = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The HTML file to write.")] = Path(
         "report.html"
     ),
 ) -> None:
-    """Write a run's report: one HTML page that needs no other file.
+    """Write a run's report, a self-contained HTML page.
 
     Reconstructions over time, curves, throughput, probe results, data and model card, checkpoints,
-    events and configuration.
+    events and configuration. Card and configuration are those of the checkpoint.
     """
-    from arlow_trainer.checkpoint.location import open_url
-    from arlow_trainer.cli.files import check_ending, write_file
+    from arlow_trainer.cli.files import check_suffix, write_file
     from arlow_trainer.report.page import page
     from arlow_trainer.report.record import read_record
+    from arlow_trainer.storage.store import Store
     from arlow_trainer.telemetry.display import utc_now
 
-    check_ending(out, ".html")
-    content = page(read_record(*open_url(url)), utc_now()).encode()
+    check_suffix(out, ".html")
+    content = page(read_record(Store(url), step), utc_now()).encode()
     write_file(out, content)
-    typer.echo(f"the report is in {out} ({len(content) / 1e6:.1f} MB)")
+    typer.echo(f"wrote the report to {out} ({len(content) / 1e6:.1f} MB)")

@@ -16,7 +16,7 @@ def train(
     overrides: Overrides = None,
     ranks: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes to train on. Unset: one a GPU, or one on a CPU."),
+        typer.Option(min=1, help="Training processes; unset: one per GPU, or one without GPUs."),
     ] = None,
     port: Annotated[
         int | None,
@@ -24,16 +24,16 @@ def train(
     ] = None,
     log: Annotated[
         Literal["auto", "text", "json"],
-        typer.Option(help="How log lines look; auto is text at a terminal, JSON elsewhere."),
+        typer.Option(help="Format of log lines; auto: text at a terminal, JSON elsewhere."),
     ] = "auto",
     live: Annotated[
-        bool, typer.Option("--live/--plain", help="A live display, or plain lines.")
+        bool, typer.Option("--live/--plain", help="A live display, or plain log lines.")
     ] = True,
 ) -> None:
-    """Pretrain a tower, or go on with the run that its URL already holds.
+    """Pretrain a tower, or resume the run from its newest valid checkpoint.
 
-    Ctrl-C and SIGTERM save a checkpoint and end with exit code 75; the same command goes on from
-    there. Every exit code is listed in docs/configuration.md.
+    Ctrl-C and SIGTERM save a checkpoint and end with exit code 75; the same command resumes from
+    it. All exit codes are listed in docs/configuration.md.
     """
     manifest = load_run(run, overrides or ())
     from arlow_trainer.run.launch import launch

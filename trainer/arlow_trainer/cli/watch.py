@@ -1,4 +1,4 @@
-"""`arlow watch`: a running or finished run, in the terminal."""
+"""`arlow watch`: shows a running or finished run in the terminal."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def watch(
     ],
     overrides: Overrides = None,
     once: Annotated[
-        bool, typer.Option("--once", help="Show the run as it is now, and end.")
+        bool, typer.Option("--once", help="Show the current status once, and exit.")
     ] = False,
 ) -> None:
     """Watch a run: progress, remaining time, loss, throughput, checkpoints.
 
-    Goes on over the run's restarts and ends when it is finished; Ctrl-C ends only the watch.
+    Continues across restarts of the run and exits when it is finished; Ctrl-C exits only the watch.
     """
     from rich.console import Console
 
@@ -81,14 +81,14 @@ def _run_url(target: str, overrides: list[str] | None) -> str:
         return target
     if target not in PRESETS and not path.exists():
         raise ConfigError(
-            f"{target}: no run there, no manifest of that name and no preset "
-            f"(presets: {', '.join(PRESETS)}); give the run's folder, its URL or its manifest"
+            f"{target}: neither a run's folder, nor a manifest, nor a preset "
+            f"({', '.join(PRESETS)}); give the run's folder, its URL or its manifest"
         )
     return load_run(target, overrides or ()).run_url
 
 
 def _earlier_losses(store: Store) -> list[LossPoint]:
-    """The curve that the run has left so far; none where there is none yet."""
+    """Returns the losses in the run's stored history; empty where there is none yet."""
     from arlow_trainer.config.errors import StoreError
     from arlow_trainer.config.status import LossPoint
     from arlow_trainer.storage.jsonl import read_lines

@@ -1,4 +1,4 @@
-"""What a run is. Imports neither torch nor transformers: the operator's image has neither."""
+"""Configuration of a run. Imports neither torch nor transformers: the operator has neither."""
 
 from arlow_trainer.config.advice import advise, known_set_size, steps_per_epoch, total_steps
 from arlow_trainer.config.errors import ArlowError, ConfigError, ExitCode

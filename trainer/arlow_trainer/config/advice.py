@@ -1,4 +1,4 @@
-"""Cross-field warnings: settings that are allowed and yet probably not meant."""
+"""Warnings about settings that are allowed but probably unintended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from arlow_trainer.config.models import ArlowPretrain
 
-# Public sizes of the sets that the default names, so that advice needs no download.
+# Published sizes of the default data sets, so that warnings need no download.
 KNOWN_SIZES = {("ILSVRC/imagenet-1k", "train"): 1_281_167, ("ucf101", "train"): 9_537}
 
 
@@ -14,7 +14,7 @@ def steps_per_epoch(run: ArlowPretrain, set_size: int) -> int:
     """Returns the optimisation steps of an epoch over a set of `set_size` samples.
 
     One pass in whole global batches, at most `maxStepsPerEpoch`; with `data.repeat` exactly that.
-    Clips take their places in the pass over the images, which shows 1 - videoProbability of them.
+    Clips replace images in the pass, which therefore shows 1 - videoProbability of the images.
     """
     training = run.spec.training
     if training.data.repeat:
@@ -28,38 +28,41 @@ def total_steps(run: ArlowPretrain, set_size: int) -> int:
 
 
 def known_set_size(run: ArlowPretrain) -> int | None:
-    """Returns the size of the set that measures an epoch, where it is public knowledge."""
+    """Returns the size of the set that an epoch passes over, where it is published; else None."""
     data = run.spec.training.data
     source = data.images or data.videos
     return KNOWN_SIZES.get((source.path, source.split)) if source else None
 
 
 def advise(run: ArlowPretrain, set_size: int | None) -> Iterator[str]:
-    """Yields a warning in words for every inconsistent schedule; size None: not known yet.
+    """Yields a warning for every inconsistent setting.
 
-    A set of unknown size is measured by the most steps that it may take.
+    Args:
+        run: the run.
+        set_size: samples of the set that an epoch passes over; None if it is not known yet, then
+            the maximum number of steps is assumed.
     """
     training = run.spec.training
     data, warmup = training.data, training.optimizer.warmup_steps
-    most = training.epochs * training.max_steps_per_epoch
-    steps = most if set_size is None else total_steps(run, set_size)
+    max_steps = training.epochs * training.max_steps_per_epoch
+    steps = max_steps if set_size is None else total_steps(run, set_size)
     if warmup >= steps:
-        offer = (
-            f"set data.repeat=true to go through the set again and again ({most:,} steps), or "
-            if steps < most
+        longer = (
+            f"set data.repeat=true to repeat the set ({max_steps:,} steps), or "
+            if steps < max_steps
             else ""
         )
         peak = training.optimizer.learning_rate * steps / warmup
         yield (
             f"spec.training.optimizer.warmupSteps: {_length(run, set_size)}, so a warm-up of "
-            f"{warmup:,} never ends: the learning rate climbs to {peak:.2g} and the cosine never "
-            f"begins; {offer}set optimizer.warmupSteps to about {max(1, steps // 20):,}"
+            f"{warmup:,} never ends: the learning rate rises to {peak:.2g} and the cosine decay "
+            f"never begins; {longer}set optimizer.warmupSteps to about {max(1, steps // 20):,}"
         )
     if run.spec.checkpoint.every_steps > steps:
         bound = "at most " if set_size is None and not data.repeat else ""
         yield (
             f"spec.checkpoint.everySteps: {run.spec.checkpoint.every_steps:,} is more than the "
-            f"run's {bound}{steps:,} steps, so the only checkpoint is the last"
+            f"run's {bound}{steps:,} steps, so the only checkpoint is the one at the end"
         )
     batch = training.batch
     declared = batch.per_device * batch.accumulation * run.spec.resources.devices
@@ -67,12 +70,12 @@ def advise(run: ArlowPretrain, set_size: int | None) -> Iterator[str]:
     if batch.global_size and chosen and batch.global_size != declared:
         yield (
             f"spec.training.batch.globalSize: {batch.global_size} is not perDevice x "
-            f"accumulation x devices = {declared}; globalSize counts"
+            f"accumulation x devices = {declared}; globalSize is used"
         )
 
 
 def _length(run: ArlowPretrain, set_size: int | None) -> str:
-    """Says how many steps a run has, and why."""
+    """Returns how many steps a run has, and why, as a clause of a sentence."""
     training = run.spec.training
     data, epoch = training.data, training.max_steps_per_epoch
     if data.repeat:
@@ -82,12 +85,12 @@ def _length(run: ArlowPretrain, set_size: int | None) -> str:
     steps = steps_per_epoch(run, set_size)
     source = data.images or data.videos
     assert source is not None
-    whole = (
+    one_pass = (
         f"one pass over {source.path} is {steps:,} steps of {run.spec.global_batch_size} samples"
     )
     if set_size // run.spec.global_batch_size > epoch:
-        whole = f"an epoch over {source.path} is cut at maxStepsPerEpoch = {steps:,} steps"
+        one_pass = f"an epoch over {source.path} is cut at maxStepsPerEpoch = {steps:,} steps"
     elif data.images is not None and data.video_probability > 0:
         clips = data.video_probability
-        whole += f" ({clips:.0%} of them clips, so that it shows {1 - clips:.0%} of the images)"
-    return f"{whole}, and the run has {training.epochs * steps:,} steps"
+        one_pass += f" ({clips:.0%} of them clips, so that it shows {1 - clips:.0%} of the images)"
+    return f"{one_pass}, and the run has {training.epochs * steps:,} steps"

@@ -1,4 +1,4 @@
-"""What a field may hold, in words: one description for error messages and the reference page."""
+"""Describes the values that a field allows, for error messages and the reference page alike."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def run_schema() -> dict[str, Any]:
 
 
 def resolve(schema: Schema) -> Schema:
-    """Returns a field's schema with its reference to a section followed, null left aside."""
+    """Returns a field's schema, without null, and with a reference to a section resolved."""
     for choice in schema.get("anyOf", ()):
         if choice.get("type") != "null":
             schema = choice
@@ -37,17 +37,17 @@ def field_schema(path: Sequence[str]) -> Schema | None:
     return schema
 
 
-def allowed(schema: Schema) -> str:
-    """Says in words what a field of this schema may hold."""
+def describe_allowed(schema: Schema) -> str:
+    """Returns a description of the values that a schema allows, such as "a number, at least 0"."""
     if "anyOf" in schema:
-        return ", or ".join(allowed(choice) for choice in schema["anyOf"])
+        return ", or ".join(describe_allowed(choice) for choice in schema["anyOf"])
     if "$ref" in schema:
         return "a section of fields"
     if "const" in schema:
         return str(schema["const"])
     if "enum" in schema:
         return "one of " + ", ".join(str(value) for value in schema["enum"])
-    words = {
+    kind = {
         "null": "null",
         "boolean": "true or false",
         "object": "a section of fields",
@@ -57,24 +57,24 @@ def allowed(schema: Schema) -> str:
         "array": "a list",
     }[schema["type"]]
     if schema["type"] == "array":
-        return f"{words} of{_count(schema)} {_plural(allowed(schema['items']))}"
+        return f"{kind} of{_count(schema)} {_plural(describe_allowed(schema['items']))}"
     if schema["type"] == "string":
-        return words + _text_limits(schema)
+        return kind + _text_limits(schema)
     bounds = _bounds(schema)
-    return f"{words}, {bounds}" if bounds else words
+    return f"{kind}, {bounds}" if bounds else kind
 
 
 def _bounds(schema: Schema) -> str:
-    said = {
+    terms = {
         "minimum": "at least",
         "exclusiveMinimum": "above",
         "maximum": "at most",
         "exclusiveMaximum": "below",
     }
-    # The 64-bit limit is a limit of the notation, and said only where it is broken.
+    # The 64-bit limit applies to every integer; it is mentioned only where a value exceeds it.
     return " and ".join(
-        f"{word} {schema[key]:g}"
-        for key, word in said.items()
+        f"{term} {schema[key]:g}"
+        for key, term in terms.items()
         if key in schema and schema[key] != INT64_MAX
     )
 
@@ -91,9 +91,9 @@ def _text_limits(schema: Schema) -> str:
 
 
 def _count(schema: Schema) -> str:
-    least, most = schema.get("minItems"), schema.get("maxItems")
-    return f" {least}" if least is not None and least == most else ""
+    minimum, maximum = schema.get("minItems"), schema.get("maxItems")
+    return f" {minimum}" if minimum is not None and minimum == maximum else ""
 
 
-def _plural(words: str) -> str:
-    return words.replace("a whole number", "whole numbers").replace("a number", "numbers")
+def _plural(description: str) -> str:
+    return description.replace("a whole number", "whole numbers").replace("a number", "numbers")

@@ -1,4 +1,19 @@
-"""Failures a user can act on, each with the exit code that `arlow` ends with."""
+"""The errors of Arlow that a user can act on, each with the exit code that `arlow` ends with.
+
+* ArlowError           70  base class
+  - ConfigError        78  a manifest, an override or an argument is wrong
+  - DataError          65  a data set cannot be read
+  - StoreError         74  a store cannot be read or written
+  - CredentialsError   77  a store or hub refused access
+  - LeaseError         73  another live run uses the run URL
+  - NonFiniteError      3  the loss or the gradients stayed NaN or Inf
+  - DeviceMemoryError   4  a device has too little memory
+  - Interrupted        75  the run was asked to stop; its checkpoint is saved
+
+Other packages derive from these where callers catch a special case, such as `MissingObject` of
+`storage`.
+Any other exception ends `arlow` with 70: an internal error (a bug in Arlow).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +21,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Exit codes of `arlow`: sysexits.h where one fits, own ones below 64 otherwise."""
+    """Exit codes of `arlow`: those of sysexits.h where one fits, own ones below 64 otherwise."""
 
     FINISHED = 0
     NON_FINITE = 3
@@ -21,7 +36,7 @@ class ExitCode(IntEnum):
 
 
 class ArlowError(Exception):
-    """A failure with a cause, a place and a remedy, told to the user without a traceback.
+    """An error that is reported to the user without a traceback.
 
     The message is one or more lines: what was wrong, where (file, field, key), what to do.
     """
@@ -30,7 +45,7 @@ class ArlowError(Exception):
 
 
 class ConfigError(ArlowError):
-    """The run's file or an override is wrong."""
+    """A manifest, an override or an argument of a command is wrong."""
 
     exit_code = ExitCode.CONFIG
 
@@ -48,13 +63,13 @@ class StoreError(ArlowError):
 
 
 class CredentialsError(ArlowError):
-    """A store or hub refused the credentials it was given, or was given none."""
+    """A store or hub refused the given credentials, or none were given."""
 
     exit_code = ExitCode.CREDENTIALS
 
 
 class LeaseError(ArlowError):
-    """Another live run holds the run URL."""
+    """Another live run uses the run URL."""
 
     exit_code = ExitCode.LEASE
 

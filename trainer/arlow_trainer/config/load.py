@@ -1,4 +1,4 @@
-"""Reading a run: a manifest or a preset, with `--set path=value` laid on top."""
+"""Loads a run from a manifest or a preset, with `--set path=value` overrides."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from arlow_trainer.config.errors import ConfigError
-from arlow_trainer.config.messages import explain, parse
+from arlow_trainer.config.messages import describe_mistakes, parse
 from arlow_trainer.config.models import API_VERSION, KIND, ArlowPretrain, RunSpec
 from arlow_trainer.config.presets import PRESETS, apply_preset
 from arlow_trainer.config.yaml_text import YamlProblem, read_documents
 
 
 def load_run(source: str, overrides: Sequence[str] = ()) -> ArlowPretrain:
-    """Reads a run from a manifest file or a preset's name.
+    """Loads a run from a manifest file or a preset's name.
 
     `overrides` are `path=value` pairs: a path in the manifest (`spec.training.mae.maskRatio`), in
     its spec (`checkpoint.url`), or in the training section (`mae.maskRatio`); the value is YAML.
@@ -25,15 +25,13 @@ def load_run(source: str, overrides: Sequence[str] = ()) -> ArlowPretrain:
     Raises ConfigError with one line for every mistake.
     """
     document = preset_manifest(source) if source in PRESETS else read_manifest(Path(source))
-    place = source
     for override in overrides:
         document = apply_override(document, override)
-        place = f"{source} with --set"
-    return validate(document, place)
+    return validate(document, f"{source} with --set" if overrides else source)
 
 
 def preset_manifest(preset: str) -> dict[str, Any]:
-    """Returns the manifest that stands for a preset."""
+    """Returns the manifest of a run with all defaults of a preset."""
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
@@ -58,18 +56,18 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}{line}: not valid YAML: {problem}") from None
     if len(documents) != 1:
         raise ConfigError(
-            f"{path}: must hold one {KIND} object, and holds {len(documents)} YAML documents"
+            f"{path}: must hold one {KIND} object, but holds {len(documents)} YAML documents"
         )
     if not isinstance(documents[0], dict):
         raise ConfigError(
-            f"{path}: must hold one {KIND} object (apiVersion, kind, metadata, spec), and holds "
+            f"{path}: must hold one {KIND} object (apiVersion, kind, metadata, spec), but holds "
             f"a {type(documents[0]).__name__}"
         )
     return documents[0]
 
 
 def apply_override(document: dict[str, Any], override: str) -> dict[str, Any]:
-    """Returns the manifest with one `path=value` laid on top. Raises ConfigError."""
+    """Returns the manifest with one `path=value` override applied. Raises ConfigError."""
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
@@ -83,7 +81,10 @@ def apply_override(document: dict[str, Any], override: str) -> dict[str, Any]:
     except YamlProblem as problem:
         raise ConfigError(f"--set {override}: the value is not valid YAML: {problem}") from None
     if len(documents) > 1:
-        raise ConfigError(f"--set {override}: the value is {len(documents)} YAML documents")
+        raise ConfigError(
+            f"--set {override}: the value must be one YAML value, "
+            f"not {len(documents)} YAML documents"
+        )
     return _with_value(document, keys, documents[0] if documents else None)
 
 
@@ -93,10 +94,15 @@ def _with_value(node: object, keys: Sequence[str], value: object) -> dict[str, A
     return branch
 
 
-def validate(document: dict[str, Any], place: str) -> ArlowPretrain:
-    """Validates a manifest with its preset laid under it.
+def validate(document: dict[str, Any], source: str) -> ArlowPretrain:
+    """Applies the preset's defaults to a manifest and validates it.
 
-    `place` names the document in messages. Raises ConfigError with one line for every mistake.
+    Args:
+        document: the manifest.
+        source: its file name or the like, for messages.
+
+    Raises:
+        ConfigError: one line for every mistake.
     """
     document = _without_empty_sections(document, ArlowPretrain)
     spec = document.get("spec", {})
@@ -107,28 +113,28 @@ def validate(document: dict[str, Any], place: str) -> ArlowPretrain:
     try:
         return parse(document)
     except ValidationError:
-        raise ConfigError("\n".join(explain(document, place))) from None
+        raise ConfigError("\n".join(describe_mistakes(document, source))) from None
 
 
 def _without_empty_sections(node: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    """Leaves out sections with nothing after the colon, YAML's null: they mean the default."""
+    """Removes sections with nothing after the colon (null in YAML): they mean the default."""
     sections = {
         field.alias or name: field.annotation
         for name, field in model.model_fields.items()
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
     }
-    kept: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for key, value in node.items():
         section = sections.get(key)
         if section is None:
-            kept[key] = value
+            result[key] = value
         elif value is not None:
             inner = isinstance(value, dict)
-            kept[key] = _without_empty_sections(value, section) if inner else value
-    return kept
+            result[key] = _without_empty_sections(value, section) if inner else value
+    return result
 
 
 def to_yaml(run: ArlowPretrain) -> str:
-    """Returns a run as the YAML of its manifest, every field written out."""
+    """Returns a run's manifest as YAML, with every field."""
     document = run.model_dump(mode="json", by_alias=True, exclude={"status"})
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)

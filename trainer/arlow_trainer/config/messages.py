@@ -1,4 +1,4 @@
-"""Validation errors in words: one line each with place, field, value and what is allowed."""
+"""Messages for mistakes in a manifest: one line each with source, field, value and remedy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from arlow_trainer.config.allowed import allowed, field_schema, resolve, run_schema
+from arlow_trainer.config.allowed import describe_allowed, field_schema, resolve, run_schema
 from arlow_trainer.config.mismatch import Mismatches
 from arlow_trainer.config.models import INT64_MAX, ArlowPretrain
 
@@ -18,7 +18,7 @@ Path = tuple[str, ...]
 
 
 class Mistake(NamedTuple):
-    """One mistake: the field, what to say of it, and the other fields that it depends on."""
+    """One mistake: the field, the problem, and the other fields that were checked with it."""
 
     field: Path
     problem: str
@@ -30,12 +30,16 @@ def parse(document: dict[str, Any]) -> ArlowPretrain:
     return ArlowPretrain.model_validate(document, by_alias=True, by_name=False)
 
 
-def explain(document: dict[str, Any], place: str) -> Iterator[str]:
+def describe_mistakes(document: dict[str, Any], source: str) -> Iterator[str]:
     """Yields one line for every mistake of a manifest that does not validate.
 
-    Fields are checked against each other only once each is well-formed. So that one wrong field
-    does not hide a contradiction elsewhere, it is set back to its default and the rest is checked
-    again, until nothing new is found.
+    Fields are checked against each other only once each is valid by itself. So that an invalid
+    field does not hide a contradiction elsewhere, it is reset to its default and the rest is
+    checked again, until no new mistake is found.
+
+    Args:
+        document: the manifest.
+        source: its file name or the like, which starts every line.
     """
     wrong: set[Path] = set()
     while True:
@@ -48,9 +52,9 @@ def explain(document: dict[str, Any], place: str) -> Iterator[str]:
         for mistake in mistakes:
             if not any(_within(path, wrong) for path in (mistake.field, *mistake.reads)):
                 field = ".".join(
-                    part if part.isprintable() else shown(part) for part in mistake.field
+                    part if part.isprintable() else as_text(part) for part in mistake.field
                 )
-                yield f"{place}: {field or 'the document'}: {mistake.problem}"
+                yield f"{source}: {field or 'the document'}: {mistake.problem}"
         found = {path for mistake in mistakes for path in (mistake.field, *mistake.reads)}
         found |= {m.field[:-1] for m in mistakes if m.problem == MISSING}
         if found <= wrong or () in found:
@@ -69,43 +73,43 @@ def _mistakes(detail: ErrorDetails) -> Iterator[Mistake]:
         for mismatch in cause.found:
             yield Mistake(
                 (*path, *mismatch.field.split(".")),
-                _refusal(mismatch.value, mismatch.allowed),
+                _not_allowed(mismatch.value, mismatch.allowed),
                 tuple((*path, *name.split(".")) for name in mismatch.reads),
             )
     elif detail["type"] == "missing":
         yield Mistake(path, MISSING)
     elif detail["type"] in ("extra_forbidden", "invalid_key"):
-        yield Mistake(path, f"unknown field (value {shown(detail['input'])}){_suggest(path)}")
+        yield Mistake(path, f"unknown field (value {as_text(detail['input'])}){_suggest(path)}")
     else:
-        # A mistake in an item of a list is a mistake of the list.
+        # A mistake in an item of a list is reported for the list.
         field = tuple(str(p) for p in detail["loc"] if isinstance(p, str))
-        yield Mistake(field, _refusal(detail["input"], _allowed(field, detail)))
+        yield Mistake(field, _not_allowed(detail["input"], _allowed(field, detail)))
 
 
 def _allowed(field: Path, detail: ErrorDetails) -> str:
     schema = field_schema(field) if field else run_schema()
-    words = allowed(schema) if schema else detail["msg"]
+    allowed = describe_allowed(schema) if schema else detail["msg"]
     beyond = detail.get("ctx", {}).get("le") == INT64_MAX
-    return f"{words}, below 2^63" if beyond else words
+    return f"{allowed}, below 2^63" if beyond else allowed
 
 
-def _refusal(value: object, words: str) -> str:
-    return f"{shown(value)} is not allowed; allowed: {words}"
+def _not_allowed(value: object, allowed: str) -> str:
+    return f"{as_text(value)} is not allowed; allowed: {allowed}"
 
 
-def shown(value: object, most: int = 60) -> str:
-    """Returns a value as YAML would write it on one line of a terminal, shortened."""
+def as_text(value: object, max_length: int = 60) -> str:
+    """Returns a value on one printable line, as YAML would write it, shortened if it is long."""
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
         if not text.isprintable():
             text = json.dumps(value, default=str)
     except (TypeError, ValueError, RecursionError):  # odd keys, 10,000-digit numbers, loops
         text = f"this {type(value).__name__}"
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return text if len(text) <= max_length else text[: max_length - 1] + "…"
 
 
 def _suggest(path: Path) -> str:
-    """Names the field that was probably meant, else the fields there are."""
+    """Returns the field that was probably meant, or else all fields of the section, as text."""
     section = field_schema(path[:-1]) if path[:-1] else run_schema()
     known = [name for name in resolve(section or {}).get("properties", {}) if name != "status"]
     close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.6)

@@ -1,4 +1,4 @@
-"""Fields that are each allowed and contradict each other."""
+"""Fields that are valid by themselves but contradict each other."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from dataclasses import dataclass
 class Mismatch:
     """A field that contradicts others.
 
-    `field` and `reads` are dotted paths from the section that checks; `reads` names every other
-    field that the check looks at, so that a mistake in one of them is told once.
+    Attributes:
+        field: dotted path of the field, from the section that checks it.
+        value: its value.
+        allowed: the values that would be allowed.
+        reads: paths of all other fields that the check reads, so that a mistake in one of them is
+            reported once.
     """
 
     field: str

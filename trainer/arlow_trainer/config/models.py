@@ -1,7 +1,8 @@
-"""What a run is: the one schema of an `ArlowPretrain` object, in a cluster or not.
+"""The schema of an `ArlowPretrain` manifest, the configuration of a run.
 
-camelCase in YAML, snake_case in Python; unknown keys are refused. The defaults are the
-`arlow-vision-3072` run, so an empty training section describes it in full.
+Fields are camelCase in YAML and snake_case in Python; unknown fields are refused. The defaults are
+those of the `arlow-vision-3072` run, which an empty training section therefore describes in full.
+The docstrings below fields are their descriptions in docs/configuration.md and the JSON schema.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from arlow_trainer.config.mismatch import Mismatch, refuse
 API_VERSION = "arlow.dev/v1alpha1"
 KIND = "ArlowPretrain"
 
-# Kubernetes and safetensors' metadata hold no larger whole number.
+# The largest integer that Kubernetes and safetensors' metadata hold.
 INT64_MAX = 2**63 - 1
 
 PositiveInt = Annotated[int, Field(ge=1, le=INT64_MAX)]
@@ -31,7 +32,7 @@ Precision = Literal["fp16", "bf16", "fp32"]
 
 
 class Section(BaseModel):
-    """Base of every section: frozen, strict about keys and types, described by its docstrings."""
+    """Base of every section: frozen, strict about fields and types, described by its docstrings."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -55,31 +56,32 @@ class ModelSection(Section):
     hidden_size: PositiveInt = 3072
     """Output width after merging 2x2 patches."""
     num_heads: PositiveInt = 24
-    """Attention heads; embedDim must be a multiple of it, and the head's width even."""
+    """Attention heads; embedDim must be a multiple of it, with an even width per head."""
     hidden_act: Literal["gelu_pytorch_tanh", "gelu", "quick_gelu", "silu", "relu"] = (
         "gelu_pytorch_tanh"
     )
-    """Activation of the blocks' MLP."""
+    """Activation function of the blocks' MLP."""
     mlp_ratio: PositiveFloat = 4.0
-    """Width of the blocks' MLP over embedDim."""
+    """Width of the blocks' MLP, as a multiple of embedDim."""
     patch_size: PositiveInt = 14
     """Side of a patch in pixels."""
     temporal_patch_size: PositiveInt = 2
-    """Frames of a patch; a picture is repeated to fill it."""
+    """Frames of a patch; an image is repeated to fill it."""
     spatial_merge_size: Literal[2] = 2
-    """Side of a merge unit in patches: masks are drawn over merge units."""
+    """Side of a merge unit in patches, always 2; masks hide whole merge units."""
     use_deformable_attention: bool = True
-    """Bias attention by the distance of tokens."""
+    """Bias attention by the distance between tokens."""
     deformable_attention_window: NonNegativeFloat = 0.25
-    """Distance, in the unit square, past which attention is cut off; 0 never cuts."""
+    """Distance, in the unit square, beyond which attention is cut off; 0 for no cut-off."""
     deformable_attention_strength: NonNegativeFloat = 4.0
     """Slope of the distance bias."""
     use_progressive_patches: bool = True
-    """Refine patch embeddings with their 2x2 neighbourhood's mean."""
+    """Refine patch embeddings with the mean of their 2x2 neighbourhood."""
     deepstack_visual_indexes: list[NonNegativeInt] | None = None
-    """Blocks tapped for DeepStack; unset: depth//4, depth//2 and depth-4 from depth 6 on."""
+    """Blocks whose outputs become DeepStack features; unset: depth//4, depth//2 and depth-4, from a
+    depth of 6 on."""
     mrope_sections: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)] | None = None
-    """Temporal, height and width share of a head's rotary slots; unset: thirds."""
+    """Rotary slots of a head for time, height and width; unset: a third each."""
     initializer_range: PositiveFloat = 0.02
     """Standard deviation of the initial linear weights."""
 
@@ -122,7 +124,7 @@ class MaeSection(Section):
     """Masked autoencoding (He et al., 2022, arXiv:2111.06377)."""
 
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.75
-    """Share of merge units hidden from the tower; tubes through time on video."""
+    """Share of merge units hidden from the tower; in videos, the same ones in all frames."""
     decoder_dim: PositiveInt = 512
     """Width of the decoder."""
     decoder_depth: PositiveInt = 8
@@ -136,8 +138,8 @@ class MaeSection(Section):
     def _shapes_fit(self) -> MaeSection:
         if self.decoder_dim % self.decoder_heads or (self.decoder_dim // self.decoder_heads) % 2:
             dim = f"decoderDim {self.decoder_dim}"
-            words = f"a number that divides {dim} into even parts"
-            refuse([Mismatch("decoderHeads", self.decoder_heads, words, reads=("decoderDim",))])
+            allowed = f"a number that divides {dim} into even parts"
+            refuse([Mismatch("decoderHeads", self.decoder_heads, allowed, reads=("decoderDim",))])
         return self
 
     def hidden_unit_count(self, units: int) -> int:
@@ -150,44 +152,45 @@ class SourceSection(Section):
 
     path: Annotated[str, Field(min_length=1)]
     """A Hugging Face data set's name; or a folder: a URL (s3://, gs://, az://, file://), or a
-    local path that starts with /, ./, ../ or ~. A folder may hold media files, parquet, arrow,
-    or a data set saved by `save_to_disk`."""
+    local path that starts with /, ./, ../ or ~. A folder may hold media files, parquet files, arrow
+    files, or a data set saved by `save_to_disk`."""
     name: str | None = None
     """Configuration of the data set, where it has several."""
     split: str = "train"
-    """Split of the data set; in a folder of media, its subfolder of this name, if it has one."""
+    """Split of the data set; in a folder of media files, its subfolder of this name, if there is
+    one."""
     column: str | None = None
-    """Column that holds the image or video; unset: `image`, `video`, or the only such column."""
+    """Column of the images or videos; unset: `image` or `video`, or the only such column."""
 
 
 class DataSection(Section):
-    """What the tower sees: images with video mixed in."""
+    """The data: images, with video clips mixed in."""
 
     images: SourceSection | None = SourceSection(path="ILSVRC/imagenet-1k")
-    """Images; null for video alone."""
+    """Images; null for videos only."""
     videos: SourceSection | None = SourceSection(path="ucf101")
-    """Videos; null for images alone. `arlow data prepare ucf101` makes the default's folder from
-    the original archive, since its script no longer loads."""
+    """Videos; null for images only. The default, a data set with a loading script, no longer loads;
+    `arlow data prepare ucf101` makes a folder from the original archive."""
     video_probability: Fraction = 0.25
-    """Probability that a sample is a video clip, drawn per sample."""
+    """Probability of each sample to be a video clip."""
     repeat: bool = False
-    """Go through the images again and again until an epoch has maxStepsPerEpoch steps; false: an
-    epoch is one pass, of as many samples as there are images; clips count among them, so it shows
-    about 1 - videoProbability of the images."""
+    """Repeat the images until an epoch has maxStepsPerEpoch steps; false: an epoch is one pass, of
+    as many samples as there are images. Clips are among these samples, so that a pass shows about
+    1 - videoProbability of the images."""
     image_size: PositiveInt = 224
     """Side of the square crop in pixels, for images and clips."""
     min_crop_scale: Annotated[float, Field(gt=0, le=1)] = 0.2
-    """Smallest share of the picture's area that a random resized crop keeps."""
+    """Minimum share of the image's area in a random resized crop."""
     flip: bool = True
-    """Mirror half of the samples."""
+    """Mirror half of the samples horizontally."""
     clip_frames: PositiveInt = 16
     """Frames of a clip; a multiple of model.temporalPatchSize."""
     frame_stride: PositiveInt = 4
-    """Distance of a clip's frames in the video's own frames; shorter where a film is short."""
+    """Distance between a clip's frames, in frames of the video; smaller in a short video."""
     workers: NonNegativeInt | None = None
-    """Decoding processes per rank; unset: the machine's cores shared among the ranks."""
+    """Decoding processes per rank; unset: the machine's cores divided among the ranks."""
     max_skipped: NonNegativeInt = 100
-    """Broken files skipped, counted and named, before the run stops."""
+    """Maximum number of broken files; each is skipped and logged, and more of them end the run."""
 
     @model_validator(mode="after")
     def _has_what_it_draws(self) -> DataSection:
@@ -198,26 +201,26 @@ class DataSection(Section):
         if self.images is None and self.videos is None:
             yield Mismatch("images", None, "a set of images, since videos is null", ("videos",))
         elif self.videos is None and self.video_probability > 0:
-            words = "0, since videos is null"
-            yield Mismatch("videoProbability", self.video_probability, words, ("videos",))
+            allowed = "0, since videos is null"
+            yield Mismatch("videoProbability", self.video_probability, allowed, ("videos",))
         elif self.images is None and self.video_probability < 1:
-            words = "1, since images is null"
-            yield Mismatch("videoProbability", self.video_probability, words, ("images",))
+            allowed = "1, since images is null"
+            yield Mismatch("videoProbability", self.video_probability, allowed, ("images",))
 
 
 class BatchSection(Section):
-    """How many samples make a step."""
+    """Batch sizes."""
 
     per_device: PositiveInt = 2
-    """Samples per device and accumulation step, as the run is declared."""
+    """Samples per device and accumulation step, on the declared devices."""
     accumulation: PositiveInt = 16
-    """Accumulation steps, as the run is declared."""
+    """Accumulation steps, on the declared devices."""
     global_size: PositiveInt | None = None
-    """Samples of one optimisation step over all devices; unset: perDevice x accumulation x
-    devices of spec.resources. It stays what it is on any number of ranks."""
+    """Samples of one optimisation step over all devices; unset: perDevice x accumulation x the
+    devices of spec.resources. It is the same on any number of ranks."""
     micro_batch: PositiveInt | None = None
-    """Images a device computes at once (clips count by their tokens); unset: the most that fit by
-    the memory model. Changes speed, never the training."""
+    """Images that a device processes at once (a clip counts by its tokens); unset: as many as fit,
+    by the memory model. It affects the speed only, not the training."""
 
 
 class OptimizerSection(Section):
@@ -226,7 +229,7 @@ class OptimizerSection(Section):
     learning_rate: PositiveFloat = 1.5e-4
     """Peak learning rate."""
     weight_decay: NonNegativeFloat = 0.05
-    """Decoupled weight decay; none on biases and norms."""
+    """Decoupled weight decay; not applied to biases and norms."""
     betas: Annotated[
         list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)
     ] = [
@@ -237,54 +240,54 @@ class OptimizerSection(Section):
     warmup_steps: NonNegativeInt = 40_000
     """Steps of linear warm-up."""
     max_grad_norm: PositiveFloat = 1.0
-    """Global gradient norm that gradients are clipped to."""
+    """Maximum global gradient norm; larger gradients are clipped to it."""
 
 
 class ProbeSection(Section):
-    """Accuracy of the tower's frozen features on a labelled set, beside that of random weights.
+    """Accuracy of the tower's frozen features on a labelled set, compared with random weights.
 
-    During training, checkpoints are probed on a CPU core of their own, at the lowest priority.
+    During training, checkpoints are probed on one CPU thread, at the lowest priority.
     """
 
     data: SourceSection
-    """The labelled set: a Hugging Face data set's name, or a local folder. `split` holds the
-    samples to learn from, `column` the images."""
+    """The labelled set: a Hugging Face data set's name, or a local folder. `split` names the
+    training samples, `column` the images."""
     test_split: str = "test"
-    """Split to test on."""
+    """Split to measure accuracy on."""
     label: str | None = None
-    """Column that holds the labels; unset: `label`, or the only column of class labels."""
+    """Column of the labels; unset: `label`, or the only column of class labels."""
     limit: PositiveInt | None = 2000
-    """Most samples taken of each split; null for all."""
+    """Maximum samples of each split; null for all."""
     every_steps: PositiveInt | None = None
-    """Fewest steps between two probes, each of a checkpoint; unset: every checkpoint."""
+    """Minimum steps between two probed checkpoints; unset: every checkpoint is probed."""
 
 
 class TrainingSection(Section):
     """The training run."""
 
     preset: Literal["arlow-vision-3072", "tiny"] = "arlow-vision-3072"
-    """Where the defaults come from: the full run, or a tower for CPUs on the full run's data."""
+    """The set of defaults: the full run, or a tower for CPUs on the full run's data."""
     seed: NonNegativeInt = 0
-    """Seed of every random choice."""
+    """Seed of all random numbers."""
     epochs: PositiveInt = 1
-    """Epochs."""
+    """Number of epochs."""
     max_steps_per_epoch: PositiveInt = 2_621_440
-    """Most steps of an epoch."""
+    """Maximum steps of an epoch."""
     precision: Precision = "fp16"
     """Parameters and activations; fp16 needs a GPU, and a CPU run falls back to fp32."""
     attention: Literal["sdpa"] = "sdpa"
-    """Attention implementation."""
+    """Attention implementation, always `sdpa`: PyTorch's scaled dot-product attention."""
     zero_stage: Literal[2] = 2
-    """DeepSpeed ZeRO stage."""
+    """DeepSpeed ZeRO stage, always 2: gradients and optimizer state are partitioned."""
     gradient_checkpointing: bool = False
-    """Recompute the blocks in the backward pass: less memory, a third more time."""
+    """Recompute the blocks in the backward pass: less memory, about a third more time."""
     log_every_steps: PositiveInt = 10
-    """Steps between two read-outs of the loss."""
+    """Steps between two logged losses."""
     pictures_every_steps: PositiveInt | None = 1000
-    """Steps between two reconstructions of fixed samples, kept as PNG in the run's `pictures/`;
+    """Steps between two reconstructions of fixed samples, stored as PNG in the run's `pictures/`;
     null for none."""
     probe: ProbeSection | None = None
-    """Whether checkpoints are probed on a labelled set while training goes on; null for not."""
+    """Probe checkpoints on a labelled set during training; null for no probes."""
     model: ModelSection = ModelSection()
     mae: MaeSection = MaeSection()
     data: DataSection = DataSection()
@@ -312,7 +315,7 @@ class TrainingSection(Section):
                 yield Mismatch(
                     "mae.maskRatio",
                     self.mae.mask_ratio,
-                    f"a share that hides some and not all of a picture's {units} merge units; "
+                    f"a share that hides some but not all of an image's {units} merge units; "
                     f"this one hides {hidden}",
                     reads=("data.imageSize", "model.patchSize"),
                 )
@@ -326,19 +329,19 @@ class TrainingSection(Section):
 
 
 STORE_SCHEMES = ("file", "s3", "gs", "gcs", "az", "abfs", "memory")
-"""What a checkpoint's URL may begin with; all but file and memory go on with a bucket."""
+"""Schemes of a checkpoint URL; all except file and memory are followed by a bucket."""
 
 
 class CheckpointSection(Section):
-    """Where and how often the run is saved."""
+    """Where and how often checkpoints are saved."""
 
     url: Annotated[str, Field(min_length=1)] = "runs"
     """Local folder, or URL of a folder (s3://BUCKET/FOLDER, gs://, gcs://, az://, abfs://,
-    file://, memory://); the run lives at <url>/<metadata.name>/."""
+    file://, memory://); the run is stored at <url>/<metadata.name>/."""
     every_steps: PositiveInt = 1000
     """Steps between checkpoints."""
     keep_last: PositiveInt = 3
-    """Newest checkpoints kept."""
+    """Number of newest checkpoints to keep."""
     keep_every: PositiveInt | None = None
     """Also keep every checkpoint whose step is a multiple of this."""
 
@@ -360,8 +363,8 @@ class CheckpointSection(Section):
         elif scheme == "file" and not path:
             yield Mismatch("url", self.url, "a URL that names a folder, file:///FOLDER")
         elif scheme not in ("file", "memory") and not bucket:
-            words = f"a URL that names a bucket, {scheme}://BUCKET/FOLDER"
-            yield Mismatch("url", self.url, words)
+            allowed = f"a URL that names a bucket, {scheme}://BUCKET/FOLDER"
+            yield Mismatch("url", self.url, allowed)
 
 
 Gpu = Literal[
@@ -378,14 +381,14 @@ Gpu = Literal[
 
 
 class ResourcesSection(Section):
-    """The machines the run is declared for."""
+    """The machines that the run is declared for."""
 
     nodes: PositiveInt = 1
     """Nodes, one pod each."""
     gpus_per_node: PositiveInt = 8
     """GPUs of a node, one rank each."""
     gpu: Gpu = "rtx-8000"
-    """GPU of the nodes, by its name in the hardware table."""
+    """GPU model of the nodes, by its name in the hardware table."""
 
     @property
     def devices(self) -> int:
@@ -394,7 +397,7 @@ class ResourcesSection(Section):
 
 
 class RunSpec(Section):
-    """The desired run."""
+    """The desired state of the run."""
 
     training: TrainingSection = TrainingSection()
     checkpoint: CheckpointSection = CheckpointSection()
@@ -402,14 +405,14 @@ class RunSpec(Section):
 
     @property
     def global_batch_size(self) -> int:
-        """Samples of one optimisation step."""
+        """Samples of one optimisation step over all devices."""
         batch = self.training.batch
         declared = batch.per_device * batch.accumulation * self.resources.devices
         return batch.global_size or declared
 
 
 class Metadata(BaseModel):
-    """Kubernetes' object metadata; fields beyond the name are the cluster's."""
+    """Kubernetes object metadata; other fields than the name are set by the cluster."""
 
     model_config = ConfigDict(
         extra="allow", frozen=True, strict=True, use_attribute_docstrings=True
@@ -418,11 +421,11 @@ class Metadata(BaseModel):
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=52)] = (
         "arlow-vision-3072"
     )
-    """Name of the run, and of its folder at spec.checkpoint.url."""
+    """Name of the run, and of its folder below spec.checkpoint.url."""
 
 
 class ArlowPretrain(BaseModel):
-    """An `ArlowPretrain` object: a run, in a cluster or not."""
+    """An `ArlowPretrain` object: a run, in a Kubernetes cluster or not."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -440,7 +443,7 @@ class ArlowPretrain(BaseModel):
 
     @property
     def run_url(self) -> str:
-        """URL of everything the run writes."""
-        # The scheme is kept from rstrip: file:/// is the root, and file: a folder of that name.
+        """URL of the folder that the run writes to."""
+        # Strip slashes of the path only: file:/// is the root, but file: a folder of that name.
         scheme, separator, path = self.spec.checkpoint.url.rpartition("://")
         return f"{scheme}{separator}{path.rstrip('/')}/{self.metadata.name}"

@@ -1,4 +1,4 @@
-"""Presets: defaults laid under a file's training section before it is validated."""
+"""Presets: named sets of defaults for a manifest's training section."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
             "hiddenSize": 96,
             "numHeads": 2,
             "patchSize": 3,
-            # A narrow layer needs larger weights to pass a signal on.
+            # Narrow layers need larger weights to propagate the signal.
             "initializerRange": 0.1,
         },
         "mae": {"decoderDim": 32, "decoderDepth": 2, "decoderHeads": 2},
@@ -30,25 +30,27 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
-
-# So that one field of a default data set, its split say, can be changed alone.
+# So that one field of a default data set, such as its split, can be changed alone.
 DEFAULT_SETS = {"data": DataSection().model_dump(by_alias=True, include={"images", "videos"})}
 
 
 def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `base` with `over` laid on top, mapping by mapping."""
+    """Returns `base` updated with `over`; mappings in both are merged recursively."""
     merged = dict(base)
     for key, value in over.items():
-        below = merged.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[key] = deep_merge(below, value) if both else value  # type: ignore[arg-type]
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = deep_merge(old, value) if both else value  # type: ignore[arg-type]
     return merged
 
 
 def apply_preset(training: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a raw training section with its preset's values under its own.
+    """Returns a training section with the defaults of its preset; its own values take precedence.
 
-    Where one of the two sets is null and no probability is given, the other is all there is.
+    If `videos` or `images` is null, `videoProbability` defaults to 0 or 1.
+
+    Args:
+        training: the section as written in YAML, not validated yet.
     """
     preset = PRESETS.get(str(training.get("preset", "arlow-vision-3072")), {})
     merged = deep_merge(deep_merge(DEFAULT_SETS, preset), training)

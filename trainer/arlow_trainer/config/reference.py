@@ -1,4 +1,4 @@
-"""The reference page, written from the schema: `python -m arlow_trainer.config.reference FILE`."""
+"""Writes docs/configuration.md from the schema: `python -m arlow_trainer.config.reference FILE`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from arlow_trainer.config.allowed import allowed, resolve, run_schema
+from arlow_trainer.config.allowed import describe_allowed, resolve, run_schema
 from arlow_trainer.config.errors import ArlowError, ExitCode
 from arlow_trainer.config.load import load_run
 from arlow_trainer.config.models import API_VERSION, KIND
 
-# The schema's sections in the order of a manifest; all data sets share a table.
+# The schema's sections, in the order of a manifest. All data sets share one table.
 SECTIONS = (
     "metadata",
     "spec",
@@ -36,8 +36,8 @@ INTRODUCTION = f"""\
 
 <!-- Written by `make docs` from arlow_trainer/config; edit the docstrings there. -->
 
-A run is one `{KIND}` manifest, the file that `arlow train` reads. What it
-leaves out has the default below; an empty `spec.training` is the `arlow-vision-3072` run in full.
+A run is described by one `{KIND}` manifest, the file that `arlow train` reads. Fields that it
+omits have the defaults below; an empty `spec.training` is the full `arlow-vision-3072` run.
 
 ```yaml
 # yaml-language-server: $schema=arlow.schema.json  (written by `arlow config schema`)
@@ -47,22 +47,23 @@ metadata:
   name: my-tower
 spec:
   training:
-    preset: tiny            # where the defaults come from
+    preset: tiny            # the set of defaults
     data:
       images: {{path: ./photographs}}
       videos: null
       videoProbability: 0
   checkpoint:
-    url: s3://my-bucket/runs   # this run lives at s3://my-bucket/runs/my-tower/
+    url: s3://my-bucket/runs   # this run is stored at s3://my-bucket/runs/my-tower/
 ```
 
-`arlow config show FILE` writes a run out with every field, `arlow config validate FILE` tells all
-its mistakes at once, `arlow config schema` writes the JSON schema for editors.
+`arlow config show FILE` prints a run with every field, `arlow config validate FILE` reports all its
+mistakes at once, `arlow config schema` prints the JSON schema for editors.
 
-## One field at a time: `--set`
+## Overriding single fields: `--set`
 
-`--set path=value` lays one value on top of a file or preset; give it as often as needed, the last
-one counts. The path starts at `spec.training`, at `spec`, or at the top; the value is YAML.
+`--set path=value` overrides one field of a file or preset. It may be repeated; of several values
+for one field, the last is used. The path starts at `spec.training`, at `spec`, or at the top; the
+value is YAML.
 
 ```
 arlow train tiny --set data.images.path=./photographs --set data.videos=null
@@ -94,7 +95,7 @@ def _section(path: str) -> str:
         default, for_tiny = defaults.get(name), tiny.get(name)
         cells = [
             f"`{name}`",
-            _cell(allowed(field)),
+            _cell(describe_allowed(field)),
             _value(default),
             _value(for_tiny) if for_tiny != default and not _is_section(field) else "",
             _cell(_one_line(field.get("description") or resolve(field).get("description", ""))),
@@ -108,17 +109,20 @@ def _section(path: str) -> str:
 
 def _exit_codes() -> str:
     meanings: dict[ExitCode, str] = {
-        ExitCode.FINISHED: "The run finished, or the command did what it was asked.",
-        ExitCode.INTERNAL: "A defect of Arlow itself; the log holds the traceback.",
+        ExitCode.FINISHED: "The run finished, or the command succeeded.",
+        ExitCode.INTERNAL: "An internal error (a bug in Arlow); the log holds the traceback.",
         **{error.exit_code: error.__doc__ or "" for error in ArlowError.__subclasses__()},
     }
     rows = sorted((int(code), _one_line(meaning)) for code, meaning in meanings.items())
-    rows += [(2, "The command line is wrong: an unknown command or option."), (130, "Ctrl-C.")]
+    rows += [
+        (2, "The command line is wrong: an unknown command or option, or an invalid value."),
+        (130, "Ctrl-C."),
+    ]
     return "\n".join(
         [
             "## Exit codes",
             "",
-            "Codes from 64 on are those of sysexits.h.",
+            "Codes of 64 and above are those of sysexits.h.",
             "",
             "| code | meaning |",
             "| --- | --- |",
@@ -136,7 +140,7 @@ def _schema_at(path: str) -> Mapping[str, Any]:
 
 
 def _values_at(preset: str, path: str) -> dict[str, Any]:
-    """Returns a section's values; where the preset has no such section, its fields' defaults."""
+    """Returns a preset's values of a section; where the section is null, its fields' defaults."""
     values = load_run(preset).model_dump(mode="json", by_alias=True)
     for part in path.split("."):
         values = values[part]

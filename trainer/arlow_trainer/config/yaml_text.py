@@ -1,4 +1,4 @@
-"""YAML as users mean it: no key twice, `1e-3` a number, problems in one line."""
+"""Reads YAML strictly: duplicate keys are errors, `1e-3` is a number, problems fit on a line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 
 
 class YamlProblem(Exception):
-    """A text is not the YAML it should be; `line` counts from 1, None where it is not known."""
+    """A text is not valid YAML; `line` counts from 1 and is None where it is not known."""
 
     def __init__(self, problem: str, line: int | None = None) -> None:
         super().__init__(problem)
@@ -22,16 +22,16 @@ class _Loader(yaml.SafeLoader):
         seen: set[tuple[str, str]] = set()
         for key, _ in node.value:
             name = (key.tag, str(key.value))
-            # `<<` merges a mapping and may stand beside another `<<`.
+            # `<<` merges a mapping and may be repeated.
             if name in seen and key.tag != "tag:yaml.org,2002:merge":
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value} stands here twice", key.start_mark
+                    None, None, f"duplicate key {key.value}", key.start_mark
                 )
             seen.add(name)
         return super().construct_mapping(node, deep)
 
 
-# YAML 1.1, which PyYAML reads, takes a number without a point or a signed exponent for text.
+# PyYAML implements YAML 1.1, in which 1e-3, without a point, is text.
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
@@ -40,7 +40,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_documents(text: str) -> list[Any]:
-    """Returns the documents of a YAML text, empty ones left out. Raises YamlProblem."""
+    """Returns the documents of a YAML text, without empty ones. Raises YamlProblem."""
     try:
         documents = yaml.load_all(text, Loader=_Loader)
         return [document for document in documents if document is not None]
@@ -51,7 +51,7 @@ def read_documents(text: str) -> list[Any]:
         line = text.count("\n", 0, error.position) + 1
         raise YamlProblem(f"{error.reason} (#x{error.character:04x})", line) from None
     except ValueError as error:
-        # A date or number that looks like one and is none: 2026-13-01.
+        # An invalid date or number, such as 2026-13-01.
         raise YamlProblem(str(error)) from None
     except RecursionError:
         raise YamlProblem("nested too deeply") from None

@@ -1,4 +1,4 @@
-"""Pictures of a run: reconstructions, curves and the report page.
+"""Pictures of reconstructions: original, masked and reconstructed images and clips.
 
-Import from the modules: only some need torch, and only the curves need matplotlib.
+Import from the modules: only some need torch.
 """

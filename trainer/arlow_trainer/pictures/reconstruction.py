@@ -1,4 +1,4 @@
-"""What an autoencoder makes of a picture or clip, as pixels, and how far it is from the truth.
+"""Reconstructs an image or clip with an autoencoder, as pixels, and scores the reconstruction.
 
 Visible patches are shown as they are and hidden ones as predicted (He et al., 2022,
 arXiv:2111.06377).
@@ -30,13 +30,13 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Score:
-    """PSNR in dB over the hidden patches, of what is predicted and of fillings to compare it with.
+    """PSNR in dB over the hidden patches, of the reconstruction and of two baselines.
 
     Attributes:
         prediction: of the reconstruction.
-        mean_colour: of the visible patches' mean colour in every hidden patch.
-        patch_means: of each hidden patch's own mean brightness; None unless the reconstruction
-            uses the hidden patches' means and deviations.
+        mean_colour: of filling all hidden patches with the mean colour of the visible ones.
+        patch_means: of filling each hidden patch with its own mean brightness; None unless the
+            reconstruction uses the hidden patches' means and deviations.
     """
 
     prediction: float
@@ -46,12 +46,12 @@ class Score:
 
 @dataclass(frozen=True)
 class Panels:
-    """A picture or clip before and after.
+    """The original and the reconstruction of an image or clip.
 
     Attributes:
         original, reconstruction: uint8 [frames, height, width, 3].
-        hidden: which pixels the tower did not see, bool [frames, height, width].
-        score: how near the reconstruction is.
+        hidden: True at pixels that the tower did not see, bool [frames, height, width].
+        score: PSNR of the reconstruction.
     """
 
     original: Pixels
@@ -64,16 +64,16 @@ class Panels:
 def reconstruct(
     module: MaskedAutoencoder, frames: Pixels, mae: MaeSection, seed: int
 ) -> Reconstruction:
-    """Hides patches of a picture or clip and predicts them, on the module's device.
+    """Hides patches of an image or clip and predicts them, on the module's device.
 
     Args:
         module: the autoencoder.
-        frames: uint8 [frames, height, width, 3]; one frame is a picture.
+        frames: uint8 [frames, height, width, 3]; an image is one frame.
         mae: says how many merge units to hide.
         seed: the mask's seed.
 
     Returns:
-        What the module makes of a batch of one. On a GPU the work is only enqueued.
+        The module's reconstruction of a batch of one. On a GPU the work is only enqueued.
     """
     device = next(module.parameters()).device
     pixels = torch.from_numpy(np.ascontiguousarray(frames))[None]
@@ -89,62 +89,64 @@ def reconstruct(
 
 
 def panels(made: Reconstruction, frames: int, training: TrainingSection) -> Panels:
-    """Turns a reconstruction of one sample into pixels.
+    """Converts a reconstruction of one sample to pixels.
 
-    With `mae.normalizedPixelLoss`, predictions are in units of the patch's own mean and deviation,
-    which are then taken from the hidden patch itself.
+    With `mae.normalizedPixelLoss`, predictions are normalised by the patch's own mean and
+    deviation, which are taken from the hidden patch itself.
 
     Args:
         made: a reconstruction of a batch of one.
-        frames: the sample's frames; of a picture, which is repeated to fill a patch, 1.
-        training: the section that the model was trained by.
+        frames: number of frames of the sample; 1 for an image, which is repeated to fill a patch.
+        training: the section that the model was trained with.
     """
     normalized, model = training.mae.normalized_pixel_loss, training.model
     patches = made.patches[0].float().cpu()
     predictions = made.predictions[0].float().cpu()
-    places = made.view.hidden[0].cpu()
-    truth = patches[places]
+    positions = made.view.hidden[0].cpu()
+    truth = patches[positions]
     mean, deviation = torch.zeros(1), torch.ones(1)
     if normalized:
         mean = truth.mean(dim=-1, keepdim=True)
         deviation = (truth.var(dim=-1, keepdim=True) + PATCH_VARIANCE_EPSILON).sqrt()
 
-    def joined(values: Tensor) -> npt.NDArray[np.float32]:
-        full = patches.index_copy(0, places, values)
+    def to_frames(values: Tensor) -> npt.NDArray[np.float32]:
+        full = patches.index_copy(0, positions, values)
         sizes = model.patch_size, model.temporal_patch_size
-        joint = unpatchify(full[None], made.view.grid, *sizes)
-        return joint[0, :frames].numpy()
+        pixels = unpatchify(full[None], made.view.grid, *sizes)
+        return pixels[0, :frames].numpy()
 
-    shown = joined(torch.ones_like(truth)) != joined(torch.full_like(truth, -1.0))
-    hidden = shown.any(axis=-1)
-    original, after = _uint8(joined(truth)), _uint8(joined(predictions * deviation + mean))
+    # The hidden pixels are those that change with the values of hidden patches.
+    changed = to_frames(torch.ones_like(truth)) != to_frames(torch.full_like(truth, -1.0))
+    hidden = changed.any(axis=-1)
+    original = _uint8(to_frames(truth))
+    reconstruction = _uint8(to_frames(predictions * deviation + mean))
     fill = original.copy()
     fill[hidden] = original[~hidden].mean(axis=0).round()
-    own_means = _uint8(joined(mean.expand_as(truth))) if normalized else None
+    own_means = _uint8(to_frames(mean.expand_as(truth))) if normalized else None
     score = Score(
-        prediction=psnr(original[hidden], after[hidden]),
+        prediction=psnr(original[hidden], reconstruction[hidden]),
         mean_colour=psnr(original[hidden], fill[hidden]),
         patch_means=None if own_means is None else psnr(original[hidden], own_means[hidden]),
     )
-    return Panels(original, after, hidden, score)
+    return Panels(original, reconstruction, hidden, score)
 
 
-def psnr(truth: Pixels, guess: Pixels) -> float:
-    """Returns the peak signal-to-noise ratio of uint8 pixels in dB; infinity where they agree."""
-    error = np.square(truth.astype(np.float64) - guess.astype(np.float64)).mean()
+def psnr(truth: Pixels, prediction: Pixels) -> float:
+    """Returns the peak signal-to-noise ratio of uint8 pixels in dB; infinity if they are equal."""
+    error = np.square(truth.astype(np.float64) - prediction.astype(np.float64)).mean()
     return math.inf if error == 0 else float(10 * np.log10(255.0**2 / error))
 
 
 def notes(score: Score, normalized: bool) -> list[str]:
-    """Returns what a viewer should know of a reconstruction, in sentences."""
-    words = (
+    """Returns sentences that explain a reconstruction and its score to a viewer."""
+    scores = (
         f"Hidden patches: PSNR {score.prediction:.1f} dB "
         f"(mean colour alone: {score.mean_colour:.1f} dB"
     )
     if not normalized:
-        return [f"{words})"]
+        return [f"{scores})"]
     return [
-        f"{words}, each patch's own mean brightness: {score.patch_means:.1f} dB)",
+        f"{scores}, each patch's own mean brightness: {score.patch_means:.1f} dB)",
         "The model predicts each patch up to its mean and contrast, which are taken from the "
         "original here (as in He et al., 2022).",
     ]

@@ -1,4 +1,4 @@
-"""The pictures and clips that reconstructions are made of: whole ones, in a centre view."""
+"""Reads the images and clips to reconstruct, as centre crops."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from arlow_trainer.data import (
 from arlow_trainer.data.folder import EXTENSIONS
 from arlow_trainer.pictures.reconstruction import Pixels
 
-_TRIES = 8
+_MAX_SAMPLES = 8
 
 
 def read_file(path: Path, data: DataSection) -> Pixels:
-    """Reads a picture or, by its file name's ending, a film's middle clip.
+    """Reads an image or, by the file name's suffix, the middle clip of a video.
 
     Returns:
-        uint8 [frames, imageSize, imageSize, 3]; one frame for a picture.
+        uint8 [frames, imageSize, imageSize, 3]; one frame for an image.
 
     Raises:
         DataError: the file cannot be decoded.
@@ -34,18 +34,16 @@ def read_file(path: Path, data: DataSection) -> Pixels:
     try:
         return _frames(RawSample(str(path), str(path)), modality, data)
     except BrokenSample as broken:
-        raise DataError(
-            f"{broken}; give a picture or a film that other programs can open"
-        ) from None
+        raise DataError(f"{broken}; give an image or video that other programs can open") from None
 
 
 def first_sample(source: Source, modality: Modality, data: DataSection) -> tuple[str, Pixels]:
     """Returns name and frames, as `read_file` does, of the first sample that can be decoded.
 
-    Raises DataError when none of the first few can, or the set is out of reach.
+    Raises DataError if none of the first few can be decoded, or the set cannot be read.
     """
     reasons = []
-    for position in range(min(_TRIES, len(source))):
+    for position in range(min(_MAX_SAMPLES, len(source))):
         try:
             raw = source.read(position)
             return raw.name, _frames(raw, modality, data)
@@ -55,13 +53,13 @@ def first_sample(source: Source, modality: Modality, data: DataSection) -> tuple
 
 
 def check_mask_ratio(mae: MaeSection, training: TrainingSection) -> None:
-    """Raises ConfigError unless the ratio hides some and not all of a picture."""
+    """Raises ConfigError unless the ratio hides some but not all of an image."""
     side = training.model.patch_size * training.model.spatial_merge_size
     units = (training.data.image_size // side) ** 2
     hidden = mae.hidden_unit_count(units)
     if not 0 < hidden < units:
         raise ConfigError(
-            f"--mask-ratio {mae.mask_ratio}: must hide some and not all of an image's {units} "
+            f"--mask-ratio {mae.mask_ratio}: must hide some but not all of an image's {units} "
             f"merge units; this one hides {hidden}"
         )
 

@@ -1,4 +1,4 @@
-"""The pictures that a run leaves in its store: `pictures/step-<n>-image.png` and `-video.png`."""
+"""The pictures stored with a run: `pictures/step-<n>-image.png` and `-video.png`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAME = re.compile(r"step-(\d+)-(image|video)\.png")
 
 @dataclass(frozen=True, order=True)
 class StoredPicture:
-    """A stored picture: the step it was made after, its modality and its key in the run's store."""
+    """A stored picture: its step, its modality and its key, relative to the run URL."""
 
     step: int
     modality: str
@@ -27,7 +27,7 @@ def picture_key(step: int, modality: Modality) -> str:
 
 
 def list_pictures(store: Store) -> list[StoredPicture]:
-    """Returns the run's pictures by step; other files beside them are passed over."""
+    """Returns the run's pictures, sorted by step; other files in the folder are ignored."""
     matches = (_NAME.fullmatch(name) for name in store.list_files(PICTURES_FOLDER))
     return sorted(
         StoredPicture(int(match.group(1)), match.group(2), f"{PICTURES_FOLDER}/{match.group(0)}")

@@ -1,4 +1,4 @@
-"""Whether a tower learns: accuracy of simple classifiers on its frozen features."""
+"""Measures what a tower learns: accuracy of simple classifiers on its frozen features."""
 
 from arlow_trainer.probe.background import BackgroundProbe
 from arlow_trainer.probe.evaluate import Probed, run_probe

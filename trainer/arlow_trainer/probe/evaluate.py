@@ -1,4 +1,4 @@
-"""Probing a checkpoint: its tower and the same with random weights, on a labelled set."""
+"""Probes a checkpoint: its tower, and the same tower with random weights, on a labelled set."""
 
 from __future__ import annotations
 
@@ -25,7 +25,17 @@ NEIGHBORS = 20
 
 @dataclass(frozen=True)
 class Probed:
-    """What probing a checkpoint found: `samples` of each split, `broken` pictures left out."""
+    """Results of probing a checkpoint.
+
+    Attributes:
+        run: the run's name.
+        step: the checkpoint's step.
+        data: the labelled set's path, with its configuration's name where it has one.
+        classes: number of classes.
+        samples: number of samples of each split, "train" and "test".
+        broken: number of images skipped because they cannot be decoded.
+        results: one for each method.
+    """
 
     run: str
     step: int
@@ -45,21 +55,21 @@ def run_probe(
 ) -> Probed:
     """Probes a checkpoint of a run on a labelled set.
 
-    Pictures are seen at the run's image size and normalised as in training. The random weights are
-    the run's own of before its first step. Uses a GPU where there is one.
+    Images have the run's image size and are normalised as in training. The random weights are the
+    run's initial weights. Uses a GPU where there is one.
 
     Args:
         store: the run's store.
-        step: the checkpoint's step; None takes the newest valid one.
+        step: the checkpoint's step; None takes the newest complete one.
         section: the labelled set.
-        neighbors: the k of k nearest neighbours.
-        on_progress: is told how many pictures of how many are done.
+        neighbors: k of k-nearest neighbours.
+        on_progress: called with the number of images processed so far, and of all images.
 
     Raises:
         StoreError: there is no such checkpoint, or it is damaged.
         DataError, CredentialsError: the set cannot be read or has no usable labels.
     """
-    # What is cheap to find wrong comes before data and weights are fetched.
+    # Check first what is cheap to check: data and weights take long to fetch.
     step = read_manifest(store, newest_step(store) if step is None else step).step
     labelled = open_labelled(section)
     module, run, state = load_autoencoder(store, step)
@@ -69,14 +79,14 @@ def run_probe(
     towers = [each.to(device).tower for each in (module, random)]
     total, done = len(labelled.train) + len(labelled.test), 0
 
-    def tell(pictures: int) -> None:
+    def advance(images: int) -> None:
         nonlocal done
-        done += pictures
+        done += images
         on_progress(done, total)
 
     size = training.data.image_size
-    train, broken_train = split_features(towers, labelled.train, size, tell)
-    test, broken_test = split_features(towers, labelled.test, size, tell)
+    train, broken_train = split_features(towers, labelled.train, size, advance)
+    test, broken_test = split_features(towers, labelled.test, size, advance)
     tower, baseline = zip(train, test, strict=True)
     name = section.data.name
     return Probed(
@@ -90,14 +100,14 @@ def run_probe(
     )
 
 
-def records(probed: Probed) -> list[dict[str, object]]:
-    """Returns the results as lines of `probe.jsonl`."""
+def to_records(probed: Probed) -> list[dict[str, object]]:
+    """Returns the results as records of `probe.jsonl`."""
     now = datetime.now(UTC)
     return [
         result.to_record(probed.step, probed.data, probed.samples, now) for result in probed.results
     ]
 
 
-def keep(store: Store, lines: Sequence[dict[str, object]]) -> None:
-    """Appends lines to the run's `probe.jsonl`. Raises what the store raises."""
-    StoredLines(store, PROBE_FILE).append_json(lines)
+def append_records(store: Store, records: Sequence[dict[str, object]]) -> None:
+    """Appends records to the run's `probe.jsonl`. Raises StoreError, CredentialsError."""
+    StoredLines(store, PROBE_FILE).append_json(records)

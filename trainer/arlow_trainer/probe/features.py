@@ -1,4 +1,4 @@
-"""Frozen features of a tower: one vector a picture."""
+"""Frozen features of a tower: one vector per image."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ BATCH = 64
 
 @torch.inference_mode()
 def image_features(tower: ArlowVLVisionModel, frames: Tensor) -> Tensor:
-    """Returns what a language model would read of each picture, averaged over its places.
+    """Returns the tower's outputs for each image, averaged over positions.
 
-    The mean of the merged visual tokens, and beside it the mean of every DeepStack feature.
+    The mean of the merged visual tokens, concatenated with the mean of every DeepStack feature:
+    all that a language model would be given.
 
     Args:
-        tower: the tower; nothing is masked.
+        tower: the tower; it sees all patches.
         frames: uint8 [batch, size, size, 3] on the tower's device.
 
     Returns:
@@ -49,15 +50,23 @@ def split_features(
     size: int,
     on_progress: Callable[[int], None],
 ) -> tuple[list[Labelled], int]:
-    """Returns each tower's features of a split, and how many broken pictures were left out.
+    """Returns each tower's features of a split, and the number of images that were skipped.
 
-    The pictures are decoded once for all towers and seen whole, in a centre view of `size` pixels.
-    `on_progress` is told how many pictures were just done. Raises DataError where none can be
-    decoded or the set is out of reach.
+    Images are decoded once for all towers, as centre crops resized to `size` pixels; those that
+    cannot be decoded are skipped.
+
+    Args:
+        towers: the towers, on one device.
+        split: the samples.
+        size: side of the image in pixels.
+        on_progress: called after each batch with its number of images.
+
+    Raises:
+        DataError: no image can be decoded, or the set cannot be read.
     """
     device = towers[0].device
     made: list[list[Tensor]] = [[] for _ in towers]
-    kept: list[int] = []
+    decoded: list[int] = []
     broken: list[str] = []
     for positions, views in _batches(split, size):
         readable = [
@@ -70,21 +79,24 @@ def split_features(
             frames = torch.from_numpy(np.stack([view for _, view in readable])).to(device)
             for features, tower in zip(made, towers, strict=True):
                 features.append(image_features(tower, frames))
-            kept += [position for position, _ in readable]
+            decoded += [position for position, _ in readable]
         on_progress(len(positions))
-    if not kept:
+    if not decoded:
         raise DataError(
-            f"{split.name}: none of the {len(broken)} pictures can be decoded: {broken[0]}; name a "
-            "column or folder that holds pictures"
+            f"{split.name}: none of the {len(broken)} images can be decoded: {broken[0]}; give a "
+            "column or folder that holds images"
         )
-    labels = torch.tensor([split.classes[position] for position in kept], device=device)
+    labels = torch.tensor([split.classes[position] for position in decoded], device=device)
     return [Labelled(torch.cat(features), labels) for features in made], len(broken)
 
 
 def _batches(
     split: LabelledSplit, size: int
 ) -> Iterator[tuple[Sequence[int], list[Pixels | BrokenSample]]]:
-    """Yields samples of the split and their views uint8 [size, size, 3], decoded on threads."""
+    """Yields batches: indexes in the split, and the images uint8 [size, size, 3] at them.
+
+    Images are decoded on threads; one that cannot be is given as its error.
+    """
 
     def view(sample: int) -> Pixels | BrokenSample:
         try:

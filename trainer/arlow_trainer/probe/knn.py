@@ -1,4 +1,4 @@
-"""k nearest neighbours by cosine, weighted by temperature as DINO's (Caron et al., 2021)."""
+"""k-nearest neighbours by cosine similarity, with DINO's weights (Caron et al., 2021)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _ROWS = 1024
 def knn_predict(
     train: Tensor, labels: Tensor, test: Tensor, classes: int, neighbors: int
 ) -> Tensor:
-    """Predicts classes by a vote of the nearest training samples.
+    """Classifies by a vote of the nearest training samples.
 
     Each of the `neighbors` nearest by cosine similarity s (all, where there are fewer) votes for
     its class with weight exp(s / 0.07).
 
     Args:
         train: features of the training samples, float32 [n, d].
-        labels: their classes, int64 [n] below `classes`.
-        test: features of the samples to tell, float32 [m, d].
+        labels: their classes, int64 [n] in [0, classes).
+        test: features of the samples to classify, float32 [m, d].
 
     Returns:
-        int64 [m].
+        Predicted classes, int64 [m].
     """
     train, test = F.normalize(train, dim=1), F.normalize(test, dim=1)
     predicted = []

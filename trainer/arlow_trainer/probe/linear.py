@@ -11,18 +11,18 @@ _HISTORY = 10
 
 
 def linear_predict(train: Tensor, labels: Tensor, test: Tensor, classes: int) -> Tensor:
-    """Predicts classes by multinomial logistic regression.
+    """Classifies by multinomial logistic regression.
 
-    Minimises the mean cross-entropy plus |W|^2 / 2n by L-BFGS from zero weights, so that nothing is
-    random; the penalty is that of scikit-learn's `LogisticRegression` at its default C = 1.
+    Minimises the mean cross-entropy plus |W|^2 / 2n by L-BFGS. It is deterministic: the weights
+    start at zero. The penalty is that of scikit-learn's `LogisticRegression` at its default C = 1.
 
     Args:
         train: standardised features of the training samples, float32 [n, d].
-        labels: their classes, int64 [n] below `classes`.
-        test: features of the samples to tell, float32 [m, d].
+        labels: their classes, int64 [n] in [0, classes).
+        test: features of the samples to classify, float32 [m, d].
 
     Returns:
-        int64 [m].
+        Predicted classes, int64 [m].
     """
     weight = train.new_zeros(classes, train.shape[1], requires_grad=True)
     bias = train.new_zeros(classes, requires_grad=True)
@@ -36,9 +36,9 @@ def linear_predict(train: Tensor, labels: Tensor, test: Tensor, classes: int) ->
     def loss() -> Tensor:
         optimizer.zero_grad()
         error = F.cross_entropy(F.linear(train, weight, bias), labels)
-        whole = error + weight.square().sum() / (2 * len(train))
-        whole.backward()
-        return whole
+        objective = error + weight.square().sum() / (2 * len(train))
+        objective.backward()
+        return objective
 
     optimizer.step(loss)
     with torch.no_grad():

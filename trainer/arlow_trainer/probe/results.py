@@ -1,4 +1,4 @@
-"""Accuracies of a tower's features beside those of random weights. Pure."""
+"""Accuracies of a tower's features, compared with those of random weights. Pure functions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MIN_DEVIATION = 1e-6
 
 @dataclass(frozen=True)
 class Labelled:
-    """Samples as features float32 [n, d] and classes int64 [n]."""
+    """Labelled samples: features float32 [n, d] and classes int64 [n]."""
 
     features: Tensor
     labels: Tensor
@@ -34,8 +34,14 @@ class Labelled:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Test accuracies (0 to 1) of one method, one for each seed, of the tower's features and of
-    the same tower's with random weights, on the same samples. `neighbors` is the k of k-NN."""
+    """Test accuracies of one method over seeds.
+
+    Attributes:
+        method: k-nearest neighbours or the linear probe.
+        accuracies: of the tower's features, 0 to 1, one for each seed.
+        baselines: of the same tower with random weights, on the same samples.
+        neighbors: k of k-nearest neighbours; None for the linear probe.
+    """
 
     method: Method
     accuracies: tuple[float, ...]
@@ -44,38 +50,38 @@ class ProbeResult:
 
     @property
     def accuracy(self) -> float:
-        """Mean over the seeds."""
+        """Mean accuracy over the seeds."""
         return fmean(self.accuracies)
 
     @property
     def spread(self) -> float:
-        """Standard deviation over the seeds."""
+        """Standard deviation of the accuracy over the seeds."""
         return stdev(self.accuracies)
 
     @property
     def baseline(self) -> float:
-        """Mean over the seeds, with random weights."""
+        """Mean accuracy of random weights over the seeds."""
         return fmean(self.baselines)
 
     @property
     def baseline_spread(self) -> float:
-        """Standard deviation over the seeds, with random weights."""
+        """Standard deviation of the accuracy of random weights over the seeds."""
         return stdev(self.baselines)
 
     @property
     def margin(self) -> float:
-        """What the tower's features are better by."""
+        """Accuracy minus baseline."""
         return self.accuracy - self.baseline
 
     @property
     def margin_spread(self) -> float:
-        """Standard deviation of the margin over the seeds, each seed's own baseline taken off."""
+        """Standard deviation over the seeds of each seed's accuracy minus its baseline."""
         return stdev(a - b for a, b in zip(self.accuracies, self.baselines, strict=True))
 
     def to_record(
         self, step: int, data: str, samples: dict[str, int], now: datetime
     ) -> dict[str, Any]:
-        """Returns the result as a line of `probe.jsonl`."""
+        """Returns the result as a record of `probe.jsonl`."""
         return {
             "time": now.isoformat(timespec="milliseconds"),
             "step": step,
@@ -98,14 +104,15 @@ def compare(
 ) -> list[ProbeResult]:
     """Returns the results of both methods.
 
-    Every seed draws half of the training samples without replacement: the deviation of a figure
-    over such halves is about that of the figure from all samples (delete-half jackknife).
+    Each seed draws half of the training samples without replacement. The standard deviation of an
+    accuracy over such halves estimates that of the accuracy with all samples (delete-half
+    jackknife).
 
     Args:
-        tower, random: training and test samples, as the tower and as the same tower with random
-            weights sees them, in the same order.
-        classes: how many classes there are.
-        neighbors: the k of k nearest neighbours.
+        tower: training and test samples, with the tower's features.
+        random: the same samples in the same order, with the features of random weights.
+        classes: number of classes.
+        neighbors: k of k-nearest neighbours.
     """
     methods: dict[Method, Callable[[Tensor, Tensor, Tensor, int], Tensor]] = {
         "knn": partial(knn_predict, neighbors=neighbors),
@@ -124,7 +131,7 @@ def compare(
 
 
 def half(count: int, seed: int) -> Tensor:
-    """Returns half of `count` positions, at least one, drawn without replacement: int64."""
+    """Returns half of the indexes below `count`, at least one, drawn without replacement: int64."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randperm(count, generator=generator)[: max(1, count // 2)]
 
@@ -136,9 +143,16 @@ def accuracy(
     classes: int,
     predict: Callable[[Tensor, Tensor, Tensor, int], Tensor],
 ) -> float:
-    """Returns the share of test samples that `predict` tells right from the chosen training ones.
+    """Returns the share of test samples that are classified correctly.
 
-    Features are standardised by the chosen samples' mean and deviation.
+    Features are standardised by the mean and deviation of the chosen training samples.
+
+    Args:
+        train, test: the samples.
+        chosen: indexes of the training samples to use, int64.
+        classes: number of classes.
+        predict: called with training features, training labels, test features and `classes`;
+            returns the predicted classes of the test samples.
     """
     chosen = chosen.to(train.labels.device)
     features, labels = train.features[chosen], train.labels[chosen]
@@ -151,13 +165,13 @@ def accuracy(
 
 
 def as_percent(mean: float, spread: float, signed: bool = False) -> str:
-    """Returns a figure and its deviation as people read them: 71.3 ± 0.4 %."""
+    """Returns a mean and its standard deviation as text: 71.3 ± 0.4 %."""
     sign = "+" if signed else ""
     return f"{100 * mean:{sign}.1f} ± {100 * spread:.1f} %"
 
 
 def table_rows(results: Iterable[ProbeResult]) -> list[tuple[str, str, str, str]]:
-    """Returns method, pretrained, random weights and margin of every result, as text."""
+    """Returns each result as text: method, pretrained, random weights, margin."""
     return [
         (
             result.method,

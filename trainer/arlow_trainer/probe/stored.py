@@ -1,4 +1,4 @@
-"""The probe results that a run leaves in its store."""
+"""The probe results stored with a run, in `probe.jsonl`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ PROBE_FILE = "probe.jsonl"
 
 @dataclass(frozen=True)
 class Probe:
-    """Accuracy of a probe (0 to 1) after a step, its standard deviation over seeds, and the
-    accuracy that random weights reach. `neighbors` is the k of k-NN, None where it is not known.
+    """A stored probe result.
+
+    Attributes:
+        data: the labelled set.
+        method: "knn" or "linear".
+        step: the checkpoint's step.
+        accuracy: mean over seeds, 0 to 1.
+        spread: its standard deviation over seeds; None where it was not recorded.
+        baseline: accuracy of random weights; None where it was not recorded.
+        neighbors: k of k-nearest neighbours; None for other methods or where it was not recorded.
     """
 
     data: str
@@ -25,19 +33,20 @@ class Probe:
 
     @property
     def name(self) -> str:
-        """The method, with its k where it has one."""
+        """The method, with k where it has one."""
         return self.method if self.neighbors is None else f"{self.method}, k={self.neighbors}"
 
 
 def read_probes(lines: Iterable[bytes]) -> list[Probe]:
-    """Returns the probes by data set, method, neighbours and step; of one repeated, the last.
+    """Returns the probes, sorted by data set, method, neighbours and step.
 
-    Lines that are none, such as one cut short by a crash, are left out.
+    Of several results for the same four, the last is returned. Invalid lines, such as one
+    truncated by a crash, are skipped.
     """
     probes: dict[tuple[str, str, int, int], Probe] = {}
-    for text in lines:
+    for line in lines:
         try:
-            record = json.loads(text)
+            record = json.loads(line)
             neighbors = record.get("neighbors")
             probe = Probe(
                 str(record["data"]),

@@ -1,4 +1,4 @@
-"""The report page of a run and its curves.
+"""The report page of a run, and its plots.
 
-Import from the modules: the plots need matplotlib.
+Import from the modules: plots need matplotlib.
 """

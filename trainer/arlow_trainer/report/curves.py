@@ -11,10 +11,10 @@ from arlow_trainer.report.plotting import (
     Curve,
     Palette,
     Plot,
-    legend,
-    line,
+    draw_legend,
+    draw_line,
+    linear_scale,
     log_scale,
-    plain_scale,
     to_png,
 )
 from arlow_trainer.storage.jsonl import read_lines
@@ -46,11 +46,11 @@ def loss_plot(points: Sequence[HistoryPoint]) -> Plot:
     def draw(axes: Axes, palette: Palette) -> None:
         mixed = bool(np.isfinite(images).any() and np.isfinite(videos).any())
         if mixed:
-            line(axes, steps, images, palette.image, "images")
-            line(axes, steps, videos, palette.video, "videos")
-        line(axes, steps, values(points, "loss"), palette.main, "all samples")
+            draw_line(axes, steps, images, palette.image, "images")
+            draw_line(axes, steps, videos, palette.video, "videos")
+        draw_line(axes, steps, values(points, "loss"), palette.main, "all samples")
         if mixed:
-            legend(axes, palette)
+            draw_legend(axes, palette)
         log_scale(axes)
 
     return Plot("Loss, log scale", draw)
@@ -60,8 +60,10 @@ def learning_rate_plot(points: Sequence[HistoryPoint]) -> Plot:
     """The learning rate."""
 
     def draw(axes: Axes, palette: Palette) -> None:
-        line(axes, values(points, "step"), values(points, "learning_rate"), palette.main, "rate")
-        plain_scale(axes)
+        draw_line(
+            axes, values(points, "step"), values(points, "learning_rate"), palette.main, "rate"
+        )
+        linear_scale(axes)
 
     return Plot("Learning rate", draw)
 
@@ -77,10 +79,10 @@ def throughput_plot(points: Sequence[HistoryPoint]) -> Plot:
         colours = {"images": palette.image, "clips": palette.video}
         for kind in seen:
             colour = colours[kind] if len(seen) > 1 else palette.main
-            line(axes, steps, rates[kind], colour, kind)
+            draw_line(axes, steps, rates[kind], colour, kind)
         if len(seen) > 1:
-            legend(axes, palette)
-        plain_scale(axes)
+            draw_legend(axes, palette)
+        linear_scale(axes)
 
     return Plot(f"{' and '.join(seen or ['images']).capitalize()} per second", draw)
 
@@ -89,7 +91,7 @@ def gradient_norm_plot(points: Sequence[HistoryPoint]) -> Plot:
     """The global gradient norm."""
 
     def draw(axes: Axes, palette: Palette) -> None:
-        line(axes, values(points, "step"), values(points, "grad_norm"), palette.main, "norm")
+        draw_line(axes, values(points, "step"), values(points, "grad_norm"), palette.main, "norm")
         log_scale(axes)
 
     return Plot("Gradient norm before clipping, log scale", draw)

@@ -1,4 +1,4 @@
-"""A run's events in words for people."""
+"""Describes a run's events as text."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Fields = Mapping[str, Any]
 
 
 def describe_event(event: Event) -> str:
-    """Returns what happened; of a kind or of fields not known here, all that the event holds."""
+    """Returns a description of an event; of an unknown kind, or with fields missing, its fields."""
     try:
-        return _WORDS[event.kind](event.fields)
+        return _DESCRIPTIONS[event.kind](event.fields)
     except (KeyError, ValueError, TypeError):
         known = ((name, value) for name, value in event.fields.items() if value not in (None, ""))
         fields = ", ".join(
@@ -37,13 +37,13 @@ def _probed(fields: Fields) -> str:
     return f"probe of step {fields['step']:,}: {fields['method']} {fields['accuracy']:.1%}"
 
 
-_WORDS: Mapping[str, Callable[[Fields], str]] = {
+_DESCRIPTIONS: Mapping[str, Callable[[Fields], str]] = {
     "start": _started,
     "resume": lambda f: _joined(f"resumed from step {f['step']:,}", f.get("uri")),
     "phase": lambda f: _joined(f["phase"], f.get("message")),
     "checkpoint": lambda f: _joined(f"checkpoint of step {f['step']:,}", f.get("uri")),
     "probe": _probed,
-    "skip": lambda f: _joined(f"passed over {f['name']}", f.get("reason")),
+    "skip": lambda f: _joined(f"skipped {f['name']}", f.get("reason")),
     "warning": lambda f: _joined("warning", f["message"]),
     "end": lambda f: f"ended: {f['phase']}",
 }

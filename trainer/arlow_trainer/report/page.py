@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page of a run. Pure: a record in, a page out."""
+"""Renders the report of a run, a self-contained HTML page. Pure: a record in, a page out."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ from arlow_trainer.telemetry.display import duration
 
 MAX_EVENTS = 200
 RECENT_POINTS = 20
+"""Logged steps that the shares of phases are averaged over."""
 MAX_COLUMNS = 5
 _TEMPLATE = "page.html.jinja"
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 
 def page(record: Record, now: datetime) -> str:
-    """Returns the report of a run as HTML without any reference to other files."""
+    """Returns the report of a run as HTML that refers to no other file."""
     environment = Environment(
         loader=PackageLoader("arlow_trainer.report", "."),
         autoescape=True,
@@ -72,7 +73,10 @@ def page(record: Record, now: datetime) -> str:
 
 
 def phase_shares(points: Sequence[HistoryPoint]) -> list[tuple[str, float, float]]:
-    """Returns (phase, seconds a step, share) of the newest read-outs' mean, longest first."""
+    """Returns phase, seconds per step and share of step time, averaged over the last logged steps.
+
+    Longest phase first.
+    """
     recent = [point.phase_seconds for point in points if point.phase_seconds][-RECENT_POINTS:]
     names = {name for phases in recent for name in phases}
     means = {name: sum(p.get(name, 0.0) for p in recent) / len(recent) for name in names}
@@ -82,7 +86,7 @@ def phase_shares(points: Sequence[HistoryPoint]) -> list[tuple[str, float, float
 
 
 def seconds_and_share(seconds: float, share: float) -> tuple[str, str]:
-    """Returns both in words: milliseconds and whole percent, and never a zero for what is more."""
+    """Returns both as text, in milliseconds and whole percent; small values as "<", never as 0."""
     return (
         f"{seconds:.3f}" if seconds >= 0.001 else "<0.001",
         f"{share:.0%}" if share >= 0.01 else "<1%",
@@ -90,15 +94,15 @@ def seconds_and_share(seconds: float, share: float) -> tuple[str, str]:
 
 
 def columns(tiles: int) -> int:
-    """Returns how many tiles stand in a row, so that rows are as even as they can be."""
+    """Returns the number of tiles in a row that makes rows as even as possible."""
     rows = -(-tiles // MAX_COLUMNS)
     return -(-tiles // rows)
 
 
 def card_html(card: str) -> Markup:
-    """Returns a model card as HTML, headings one level lower, without title and front matter.
+    """Returns a model card as HTML, without title and front matter, with headings one level lower.
 
-    HTML in the card is shown as text.
+    HTML in the card is escaped.
     """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(_FRONT_MATTER.sub("", card))
@@ -117,7 +121,7 @@ def _name(record: Record) -> str:
 
 
 def _facts(record: Record) -> list[tuple[str, str]]:
-    """Returns the run's figures, name and value; those not known are left out."""
+    """Returns the run's figures as names and values, without those that are not known."""
     status, state, points = record.status, record.state, record.history
     last = points[-1] if points else None
     step = max(part.step for part in (status, state, last) if part is not None)
@@ -125,7 +129,7 @@ def _facts(record: Record) -> list[tuple[str, str]]:
     facts = [("Step", f"{step:,} of {total:,}" if total else f"{step:,}")]
     if last is not None and last.loss is not None:
         facts.append(("Loss", f"{last.loss:.4f}"))
-    # A run on one modality alone makes none of the other.
+    # A run on images only has no clips, and the other way round.
     if last is not None and last.images_per_second:
         facts.append(("Images per second", f"{last.images_per_second:,.1f}"))
     if last is not None and last.clips_per_second:
@@ -143,19 +147,19 @@ def _facts(record: Record) -> list[tuple[str, str]]:
 
 
 def _figure(plot: Plot) -> tuple[str, Markup]:
-    # Drawn by matplotlib, which escapes what it writes.
+    # Safe to embed: matplotlib escapes text.
     return plot.title, Markup(to_svg(plot))
 
 
 def _galleries(pictures: Sequence[Picture]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Returns each modality's pictures, newest first."""
+    """Returns modality and pictures, newest first, of each modality."""
     return [
-        (modality, [_embedded(each) for each in reversed(list(found))])
+        (modality, [_picture(each) for each in reversed(list(found))])
         for modality, found in groupby(pictures, key=lambda each: each.modality)
     ]
 
 
-def _embedded(each: Picture) -> dict[str, Any]:
+def _picture(each: Picture) -> dict[str, Any]:
     return {
         "step": each.step,
         "source": "data:image/webp;base64," + base64.b64encode(each.webp).decode(),

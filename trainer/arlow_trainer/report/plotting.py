@@ -1,4 +1,4 @@
-"""How plots look, and their way to a PNG file or into a page."""
+"""Style of plots, and rendering them to a PNG file or as SVG for a page."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ class Palette:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot over steps: its title, and what draws its lines."""
+    """A plot over steps: its title, and a function that draws its lines."""
 
     title: str
     draw: Callable[[Axes, Palette], None]
 
 
-# Colours that stand for a page's own, which follow its light or dark scheme.
-_VARIABLES = Palette("#010101", "#010102", "#010103", "#010104", "#010105", "#010106")
-_SMOOTH_FROM = 100
+# Placeholders, which `to_svg` replaces by the page's CSS variables: they follow its colour scheme.
+_PLACEHOLDERS = Palette("#010101", "#010102", "#010103", "#010104", "#010105", "#010106")
+_MIN_SMOOTHED = 100
 MAX_POINTS = 1000
 _PLAIN = FuncFormatter(lambda value, _: f"{value:.3g}")
 _STYLE: Any = {
@@ -56,7 +56,7 @@ _STYLE: Any = {
 
 
 def to_png(plots: Sequence[Plot], title: str) -> bytes:
-    """Returns plots below each other, the first one twice as high, as a PNG file."""
+    """Returns a column of plots, the first one twice as high, as a PNG file."""
     palette = Palette()
     with rc_context(_STYLE):
         layout = ConstrainedLayoutEngine(w_pad=0.25, h_pad=0.15)
@@ -75,62 +75,66 @@ def to_png(plots: Sequence[Plot], title: str) -> bytes:
 
 
 def to_svg(plot: Plot) -> str:
-    """Returns a plot as an SVG element for a page that defines its colours: the CSS variables
-    --ink, --faint, --grid, --main, --image and --video."""
+    """Returns a plot as an SVG element.
+
+    Its colours are the CSS variables --ink, --faint, --grid, --main, --image and --video, which the
+    page defines.
+    """
     with rc_context(_STYLE | {"svg.hashsalt": plot.title}):
         figure = Figure(figsize=(5, 2.9), layout="constrained")
         figure.patch.set_alpha(0)
         axes = figure.subplots()
         axes.patch.set_alpha(0)
-        _draw(axes, plot, _VARIABLES)
+        _draw(axes, plot, _PLACEHOLDERS)
         axes.set_title("", loc="left")
-        axes.set_xlabel("step", color=_VARIABLES.faint)
+        axes.set_xlabel("step", color=_PLACEHOLDERS.faint)
         buffer = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=nothing)
+        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", metadata=no_metadata)
     text = buffer.getvalue()
-    # Names of groups would repeat in a page with several plots.
+    # A page with several plots would contain the ids of groups several times.
     text = re.sub(r'<g id="[^"]*"', "<g", text[text.index("<svg") :])
     text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
-    for name, colour in vars(_VARIABLES).items():
+    for name, colour in vars(_PLACEHOLDERS).items():
         text = text.replace(colour, f"var(--{name})")
     return text
 
 
-def line(axes: Axes, steps: Curve, curve: Curve, colour: str, label: str) -> None:
-    """Draws a curve, NaN left out; a long one as a trend over its faint values.
+def draw_line(axes: Axes, steps: Curve, curve: Curve, colour: str, label: str) -> None:
+    """Draws a curve without its NaN values; a long one as a trend line over its faint values.
 
-    At most `MAX_POINTS` evenly spaced ones are drawn: a month's curve must not fill megabytes.
+    At most `MAX_POINTS` evenly spaced values are drawn, so that the report of a long run stays
+    small.
     """
     known = np.isfinite(curve)
     if not known.any():
         return
     steps, curve = steps[known], curve[known]
-    long = len(curve) >= _SMOOTH_FROM
+    long = len(curve) >= _MIN_SMOOTHED
     number = min(len(curve), MAX_POINTS)
-    kept = np.linspace(0, len(curve) - 1, number).round().astype(np.int64)
+    drawn = np.linspace(0, len(curve) - 1, number).round().astype(np.int64)
     if long:
-        axes.plot(steps[kept], curve[kept], color=colour, linewidth=0.7, alpha=0.25)
+        axes.plot(steps[drawn], curve[drawn], color=colour, linewidth=0.7, alpha=0.25)
     marker = "o" if number == 1 else None
     trend = smoothed(curve) if long else curve
-    axes.plot(steps[kept], trend[kept], color=colour, linewidth=1.6, marker=marker, label=label)
+    axes.plot(steps[drawn], trend[drawn], color=colour, linewidth=1.6, marker=marker, label=label)
 
 
 def smoothed(curve: Curve) -> Curve:
-    """Returns the mean of each value with its neighbours, two in a hundred of the curve.
+    """Returns the moving average of a curve, over a window of 2 % of its length.
 
-    The window shrinks towards the ends, so that they are not pulled inwards.
+    The window is centred and shrinks towards the ends, so that the ends are not biased.
     """
-    reach = len(curve) // 100
-    place = np.arange(len(curve))
-    radius = np.minimum(reach, np.minimum(place, place[::-1]))
+    max_radius = len(curve) // 100
+    index = np.arange(len(curve))
+    radius = np.minimum(max_radius, np.minimum(index, index[::-1]))
     sums = np.concatenate([[0.0], np.cumsum(curve)])
-    means: Curve = (sums[place + radius + 1] - sums[place - radius]) / (2 * radius + 1)
+    means: Curve = (sums[index + radius + 1] - sums[index - radius]) / (2 * radius + 1)
     return means
 
 
-def legend(axes: Axes, palette: Palette) -> None:
-    """Names the lines above the plot, at its right end."""
+def draw_legend(axes: Axes, palette: Palette) -> None:
+    """Draws a legend above the plot, on the right."""
     axes.legend(
         frameon=False,
         labelcolor=palette.ink,
@@ -144,15 +148,15 @@ def legend(axes: Axes, palette: Palette) -> None:
     )
 
 
-def plain_scale(axes: Axes) -> None:
-    """A linear scale from zero, with few and short numbers."""
+def linear_scale(axes: Axes) -> None:
+    """Sets a linear scale from zero, with few and short tick labels."""
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.yaxis.set_major_formatter(_PLAIN)
 
 
 def log_scale(axes: Axes) -> None:
-    """A logarithmic scale with plain numbers: it shows a fast fall and a slow one alike."""
+    """Sets a logarithmic scale with plain tick labels: it shows fast and slow decreases alike."""
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
     axes.yaxis.set_major_formatter(_PLAIN)

@@ -1,4 +1,4 @@
-"""Probe results of a run: how well frozen features tell labels, step by step."""
+"""Plots of a run's probe results over steps."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from arlow_trainer.probe.stored import Probe
-from arlow_trainer.report.plotting import Palette, Plot, legend, line
+from arlow_trainer.report.plotting import Palette, Plot, draw_legend, draw_line
 
 MIN_SPAN = 0.1
-"""Of the accuracies that a plot shows, in its unit."""
+"""Minimum range of the accuracy axis, whose full range is 0 to 1."""
 
 
 def probe_plots(probes: Sequence[Probe]) -> list[Plot]:
-    """Returns a plot for every data set: accuracy over steps, random weights dashed."""
+    """Returns a plot for every data set: accuracy over steps; dashed, that of random weights."""
     sets = groupby(probes, key=lambda probe: probe.data)
     return [_plot(data, list(of_set)) for data, of_set in sets]
 
@@ -31,20 +31,20 @@ def _plot(data: str, probes: Sequence[Probe]) -> Plot:
             steps = np.array([point.step for point in points], dtype=np.float64)
             accuracy = np.array([point.accuracy for point in points])
             spread = np.array([point.spread or 0.0 for point in points])
-            line(axes, steps, accuracy, colour, name)
+            draw_line(axes, steps, accuracy, colour, name)
             axes.fill_between(steps, accuracy - spread, accuracy + spread, color=colour, alpha=0.15)
             baseline = points[-1].baseline
             if baseline is not None:
                 axes.axhline(baseline, color=colour, linewidth=1, linestyle=(0, (4, 3)))
-        _frame(axes, max(probe.step for probe in probes))
+        _set_limits(axes, max(probe.step for probe in probes))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        legend(axes, palette)
+        draw_legend(axes, palette)
 
     return Plot(f"Probe accuracy on {data}", draw)
 
 
-def _frame(axes: Axes, last_step: int) -> None:
-    """Shows the run from its start, and so much of the scale that noise does not fill it."""
+def _set_limits(axes: Axes, last_step: int) -> None:
+    """Starts the plot at step 0, and widens the accuracy axis so that noise does not fill it."""
     axes.set_xlim(0, max(1, last_step) * 1.04)
     low, high = axes.get_ylim()
     missing = max(0.0, MIN_SPAN - (high - low)) / 2

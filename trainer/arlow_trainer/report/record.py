@@ -1,4 +1,4 @@
-"""Everything that a run has left in its store, read for its report."""
+"""Reads everything in a run's store that its report shows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _WEBP_QUALITY = 82
 
 @dataclass(frozen=True)
 class Picture:
-    """A reconstruction of the gallery: WebP, its size in pixels, and what it says in words."""
+    """A reconstruction of the gallery: a WebP file, its size in pixels and its description."""
 
     step: int
     modality: str
@@ -45,9 +45,9 @@ class Picture:
 
 @dataclass(frozen=True)
 class Record:
-    """A run as its store tells it; what it has not left yet is None or empty.
+    """The contents of a run's store; what is not there yet is None or empty.
 
-    `run`, `state` and `card` are those of the newest valid checkpoint, or of the one asked for.
+    `run`, `state` and `card` are those of one checkpoint.
     """
 
     url: str
@@ -63,14 +63,15 @@ class Record:
 
 
 def read_record(store: Store, step: int | None = None) -> Record:
-    """Reads what a run has left.
+    """Reads the contents of a run's store.
 
     Args:
         store: the run's store.
-        step: the checkpoint whose configuration and card are wanted; None takes the newest.
+        step: the checkpoint whose configuration, state and card to read; None takes the newest
+            complete one.
 
     Raises:
-        StoreError: the store cannot be read, or there is no run in it.
+        StoreError: the store cannot be read, it holds no run, or there is no such checkpoint.
     """
     checkpoints = list_checkpoints(store)
     valid = [info.step for info in checkpoints if info.valid]
@@ -84,8 +85,7 @@ def read_record(store: Store, step: int | None = None) -> Record:
     history = read_curve(store)
     if state is None and status is None and not history:
         raise StoreError(
-            f"{store.url} holds no run: give the URL <checkpoint url>/<run name>, as `arlow "
-            "checkpoints ls` takes it"
+            f"{store.url} holds no run: give the run's URL, <checkpoint url>/<run name>"
         )
     return Record(
         url=store.url,
@@ -105,10 +105,10 @@ def chosen_pictures(found: Sequence[StoredPicture]) -> list[StoredPicture]:
     """Returns at most `MAX_PICTURES` of each modality, evenly spread from first to last."""
     chosen = []
     for modality in ("image", "video"):
-        alike = [each for each in found if each.modality == modality]
-        count = min(len(alike), MAX_PICTURES)
-        last = len(alike) - 1
-        chosen += [alike[round(index * last / max(1, count - 1))] for index in range(count)]
+        of_modality = [each for each in found if each.modality == modality]
+        count = min(len(of_modality), MAX_PICTURES)
+        last = len(of_modality) - 1
+        chosen += [of_modality[round(index * last / max(1, count - 1))] for index in range(count)]
     return chosen
 
 
@@ -119,11 +119,11 @@ def _picture(store: Store, each: StoredPicture) -> Picture:
             image.load()
             buffer = io.BytesIO()
             image.save(buffer, "WEBP", quality=_WEBP_QUALITY)
-            words = str(image.info.get(DESCRIPTION, ""))
-            return Picture(each.step, each.modality, buffer.getvalue(), *image.size, words)
+            description = str(image.info.get(DESCRIPTION, ""))
+            return Picture(each.step, each.modality, buffer.getvalue(), *image.size, description)
     except (OSError, SyntaxError) as error:
         raise StoreError(
-            f"{store.url_of(each.key)} is damaged: {error}; delete it and make the report again"
+            f"{store.url_of(each.key)} is damaged: {error}; delete it and run `arlow report` again"
         ) from None
 
 

@@ -13,7 +13,7 @@ import pytest
 from arlow_trainer.config import ArlowError, ExitCode
 from arlow_trainer.config.errors import Interrupted
 
-# A command that fails in the way asked for, run by the real `main`.
+# A command that fails as its argument says, run by the real `main`.
 PROGRAM = """
 import signal, sys, time
 # A shell that started this in the background has switched Ctrl-C off.
@@ -26,7 +26,7 @@ def fail(how: str) -> None:
     if how == "wait":
         print("waiting", flush=True)
         time.sleep(60)
-    if how == "defect":
+    if how == "bug":
         raise ValueError("two is not three")
     raise getattr(errors, how)("what was wrong [bold]in[/bold] /a/b\\nwhat to do " + "x" * 200)
 
@@ -41,27 +41,27 @@ def fail(how: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("kind", ArlowError.__subclasses__(), ids=lambda kind: kind.__name__)
-def test_a_failure_a_user_can_mend(kind: type[ArlowError]) -> None:
+def test_an_error_that_a_user_can_fix(kind: type[ArlowError]) -> None:
     result = fail(kind.__name__)
     assert result.returncode == kind.exit_code
     assert result.stdout == ""
-    word = "note" if kind is Interrupted else "error"
+    level = "note" if kind is Interrupted else "error"
     assert result.stderr.splitlines() == [
-        f"{word}: what was wrong [bold]in[/bold] /a/b",
-        f"{word}: what to do " + "x" * 200,
+        f"{level}: what was wrong [bold]in[/bold] /a/b",
+        f"{level}: what to do " + "x" * 200,
     ]
 
 
-def test_every_kind_of_failure_has_a_code_of_its_own() -> None:
+def test_every_error_has_its_own_exit_code() -> None:
     codes = [kind.exit_code for kind in ArlowError.__subclasses__()]
     assert len(codes) == len(set(codes))
     assert not {ExitCode.FINISHED, ExitCode.INTERNAL} & set(codes)
 
 
-def test_a_defect_is_told_briefly_and_logged_whole() -> None:
-    result = fail("defect")
+def test_an_internal_error_is_reported_on_one_line_and_logged_with_its_traceback() -> None:
+    result = fail("bug")
     assert result.returncode == ExitCode.INTERNAL
-    assert "error: a defect of Arlow itself: ValueError: two is not three" in result.stderr
+    assert "error: internal error (a bug in Arlow): ValueError: two is not three" in result.stderr
     assert result.stderr.count("Traceback") == 1
 
 
@@ -81,7 +81,7 @@ def test_ctrl_c_ends_with_130_and_no_traceback() -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
-def test_a_full_disk_is_told() -> None:
+def test_a_full_disk_is_reported() -> None:
     arlow = Path(sys.executable).with_name("arlow")
     with open("/dev/full", "w") as full:
         result = subprocess.run(

@@ -1,4 +1,4 @@
-"""k-NN and the linear probe against other ways to compute them."""
+"""k-nearest neighbours and the linear probe, compared with other implementations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every mistake of a file in one go: file, field, value and what is allowed."""
+"""Every mistake of a file is reported at once: file, field, value and what is allowed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEAD = {
     "metadata": {"name": "mistaken"},
 }
 
-# Each leaves every other field as it is, so any of them may stand in one file.
+# Independent of each other, so that one file may have any of them.
 MISTAKES: dict[str, tuple[str, object, str]] = {
     "model.depth": ("model.depth", 0, "a whole number, at least 1"),
     "model.patchSize": ("model.patchSize", "14", "a whole number, at least 1"),
@@ -62,7 +62,7 @@ def lines_of(training: object, **top: object) -> list[str]:
 
 
 @given(names=st.sets(st.sampled_from(sorted(MISTAKES)), min_size=1))
-def test_every_mistake_is_told_and_nothing_else(names: set[str]) -> None:
+def test_every_mistake_is_reported_and_nothing_else(names: set[str]) -> None:
     training: dict[str, Any] = {}
     for name in names:
         field, value, _ = MISTAKES[name]
@@ -83,7 +83,7 @@ def test_a_line_names_file_field_value_and_what_is_allowed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("training", "field", "words"),
+    ("training", "field", "message"),
     [
         ({"mae": {"mask_ratio": 0.5}}, "mae.mask_ratio", "did you mean maskRatio?"),
         ({"model": {"embeddim": 96}}, "model.embeddim", "did you mean embedDim?"),
@@ -92,16 +92,16 @@ def test_a_line_names_file_field_value_and_what_is_allowed() -> None:
         ({"model": {5: 1}}, "model.5", "unknown field"),
     ],
 )
-def test_an_unknown_field_is_refused_with_the_one_meant(
-    training: dict[str, Any], field: str, words: str
+def test_an_unknown_field_is_refused_with_a_suggestion(
+    training: dict[str, Any], field: str, message: str
 ) -> None:
     [line] = lines_of(training)
     assert line.startswith(f"run.yaml: spec.training.{field}: unknown field (value ")
-    assert words in line
+    assert message in line
 
 
 @pytest.mark.parametrize(
-    ("training", "field", "words"),
+    ("training", "field", "message"),
     [
         ({"model": {"numHeads": 7}}, "model.numHeads", "divides embedDim 1536"),
         ({"model": {"numHeads": 512}}, "model.numHeads", "even parts of at least 4"),
@@ -146,15 +146,15 @@ def test_an_unknown_field_is_refused_with_the_one_meant(
     ],
 )
 def test_fields_that_contradict_each_other(
-    training: dict[str, Any], field: str, words: str
+    training: dict[str, Any], field: str, message: str
 ) -> None:
     [line] = lines_of(training)
     assert line.startswith(f"run.yaml: spec.training.{field}: ")
-    assert words in line
+    assert message in line
 
 
 @pytest.mark.parametrize(
-    ("url", "words"),
+    ("url", "message"),
     [
         ("s3://", "a URL that names a bucket, s3://BUCKET/FOLDER"),
         ("gs:///folder", "a URL that names a bucket, gs://BUCKET/FOLDER"),
@@ -167,10 +167,10 @@ def test_fields_that_contradict_each_other(
         ("", "text that is not empty"),
     ],
 )
-def test_a_url_that_no_store_is_behind(url: str, words: str) -> None:
+def test_a_url_of_no_store_is_refused(url: str, message: str) -> None:
     [line] = lines_of({}, spec={"checkpoint": {"url": url}})
     assert line.startswith(f'run.yaml: spec.checkpoint.url: "{url}" is not allowed; allowed: ')
-    assert words in line
+    assert message in line
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_url_that_no_store_is_behind(url: str, words: str) -> None:
         ("memory://", "memory:///mistaken"),
     ],
 )
-def test_where_a_run_lives(url: str, run_url: str) -> None:
+def test_where_a_run_is_stored(url: str, run_url: str) -> None:
     run = validate({**HEAD, "spec": {"checkpoint": {"url": url}}}, "run.yaml")
     assert run.run_url == run_url
 
@@ -255,7 +255,7 @@ def test_a_whole_number_is_written_as_one(value: object) -> None:
     assert len(line) < 200
 
 
-def test_a_number_too_long_to_print_is_told() -> None:
+def test_a_number_too_long_to_print_is_reported() -> None:
     assert "this int is not allowed" in lines_of({"model": {"depth": 10**5000}})[0]
 
 

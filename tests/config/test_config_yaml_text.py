@@ -21,28 +21,30 @@ def manifest(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "words"),
+    ("text", "line", "problem"),
     [
         ("spec:\n  training: {\n", 7, "expected"),
         ("spec:\n\ttraining: {}\n", 6, "cannot start any token"),
-        ("spec:\n  training:\n    mae: 1\n    mae: 2\n", 8, "the key mae stands here twice"),
-        ("spec: {training: {seed: 1, seed: 1}}\n", 5, "the key seed stands here twice"),
+        ("spec:\n  training:\n    mae: 1\n    mae: 2\n", 8, "duplicate key mae"),
+        ("spec: {training: {seed: 1, seed: 1}}\n", 5, "duplicate key seed"),
         ("spec: *nowhere\n", 5, "undefined alias"),
         ("spec: !!python/object:os.system {}\n", 5, "could not determine a constructor"),
         ("spec: \x00\n", 5, "special characters"),
     ],
 )
-def test_bad_yaml_is_told_with_its_line(manifest: Path, text: str, line: int, words: str) -> None:
+def test_bad_yaml_is_reported_with_its_line(
+    manifest: Path, text: str, line: int, problem: str
+) -> None:
     manifest.write_text(HEAD + text, "utf-8")
     with pytest.raises(ConfigError) as caught:
         load_run(str(manifest))
     message = str(caught.value)
     assert message.startswith(f"{manifest}:{line}: not valid YAML: ")
-    assert words in message
+    assert problem in message
     assert "\n" not in message
 
 
-def test_a_key_may_stand_in_two_places(manifest: Path) -> None:
+def test_two_sections_may_have_the_same_key(manifest: Path) -> None:
     manifest.write_text(
         HEAD + "spec:\n  training:\n    data:\n      images: {split: a}\n      videos: {split: a}\n"
     )
@@ -50,7 +52,7 @@ def test_a_key_may_stand_in_two_places(manifest: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("", "holds 0 YAML documents"),
         ("# nothing\n", "holds 0 YAML documents"),
@@ -59,18 +61,18 @@ def test_a_key_may_stand_in_two_places(manifest: Path) -> None:
         ("hello\n", "holds a str"),
     ],
 )
-def test_a_file_holds_one_object(manifest: Path, text: str, words: str) -> None:
+def test_a_file_holds_one_object(manifest: Path, text: str, message: str) -> None:
     manifest.write_text(text)
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConfigError, match=message):
         load_run(str(manifest))
 
 
-def test_separators_and_a_byte_order_mark_do_no_harm(manifest: Path) -> None:
+def test_separators_and_a_byte_order_mark_are_accepted(manifest: Path) -> None:
     manifest.write_text("\ufeff---\n" + HEAD + "---\n", "utf-8")
     assert load_run(str(manifest)).metadata.name == "a"
 
 
-def test_a_binary_file_is_told(manifest: Path) -> None:
+def test_a_binary_file_is_reported(manifest: Path) -> None:
     manifest.write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(ConfigError, match="cannot be read"):
         load_run(str(manifest))
@@ -115,7 +117,7 @@ OVERRIDES = st.lists(
             "mae.maskRatio=0.6",
             "optimizer.learningRate=1e-5",
             "data.repeat=true",
-            "data.videos={path: ./films, column: film}",
+            "data.videos={path: ./clips, column: clip}",
             "batch.globalSize=48",
             "model.deepstackVisualIndexes=[0, 2]",
             "checkpoint.url=s3://bucket/runs",

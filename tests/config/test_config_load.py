@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from arlow_trainer.config import ArlowPretrain, ConfigError, load_run
 
 
-def test_a_short_path_lies_in_the_training_section() -> None:
+def test_a_short_path_is_one_in_the_training_section() -> None:
     assert load_run("tiny", ["mae.maskRatio=0.5"]).spec.training.mae.mask_ratio == 0.5
     assert load_run("tiny", ["seed=7"]).spec.training.seed == 7
 
@@ -22,7 +22,7 @@ def test_a_path_may_start_at_the_spec_or_be_written_out() -> None:
     assert load_run("tiny", ["metadata.name=mine"]).run_url == "runs/mine"
 
 
-def test_the_last_one_counts() -> None:
+def test_of_several_values_the_last_is_used() -> None:
     assert load_run("tiny", ["seed=1", "seed=2"]).spec.training.seed == 2
 
 
@@ -49,7 +49,7 @@ def test_the_value_is_yaml(override: str, read: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "words"),
+    ("override", "message"),
     [
         ("mae.maskRatio", "write it as path=value"),
         ("=5", "write it as path=value"),
@@ -57,8 +57,8 @@ def test_the_value_is_yaml(override: str, read: object) -> None:
         ("mae.=5", "write it as path=value"),
         ("", "write it as path=value"),
         ("mae.maskRatio=[", "not valid YAML"),
-        ("seed={a: 1, a: 2}", "stands here twice"),
-        ("mae.maskRatio=0.5\n---\n0.6", "2 YAML documents"),
+        ("seed={a: 1, a: 2}", "duplicate key a"),
+        ("mae.maskRatio=0.5\n---\n0.6", "must be one YAML value, not 2 YAML documents"),
         ("mae.maskRatio=", "null is not allowed; allowed: a number"),
         ("mae.mask_ratio=0.5", "did you mean maskRatio"),
         ("mae.maskRatio.deep=0.5", "is not allowed; allowed: a number"),
@@ -68,10 +68,10 @@ def test_the_value_is_yaml(override: str, read: object) -> None:
         ("kind=Pod", "spec.training.kind: unknown field"),
     ],
 )
-def test_a_bad_override_is_told(override: str, words: str) -> None:
+def test_a_bad_override_is_reported(override: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_run("tiny", [override])
-    assert words in str(caught.value)
+    assert message in str(caught.value)
     assert "--set" in str(caught.value)
 
 
@@ -87,6 +87,6 @@ def test_no_override_ends_in_a_traceback(path: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(("missing", "probability"), [("videos", 0.0), ("images", 1.0)])
-def test_without_one_set_the_other_is_all_there_is(missing: str, probability: float) -> None:
+def test_without_one_set_all_samples_are_of_the_other(missing: str, probability: float) -> None:
     run = load_run("tiny", [f"data.{missing}=null"])
     assert run.spec.training.data.video_probability == probability

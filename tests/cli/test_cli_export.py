@@ -1,0 +1,36 @@
+"""`arlow export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from arlow_trainer.checkpoint.export import TOWER, WEIGHTS
+from arlow_trainer.storage.store import Store
+from support.stored_run import save_checkpoint, tiny_run
+
+
+def test_the_newest_or_the_given_checkpoint_is_exported(
+    arlow, store: Store, tmp_path: Path
+) -> None:
+    save_checkpoint(store, tiny_run(), 20)
+    for options, step in (((), 20), (("--step", "10"), 10)):
+        target = tmp_path / f"export-{step}"
+        code, out, _ = arlow("export", store.url, "--out", str(target), *options)
+        assert (code, out) == (0, f"checkpoint-{step}: wrote 2 files to {target}\n")
+        weights = store.read_bytes(f"checkpoint-{step}/{TOWER}/{WEIGHTS}")
+        assert (target / TOWER / WEIGHTS).read_bytes() == weights
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(arlow, store: Store, tmp_path: Path) -> None:
+    save_checkpoint(store, tiny_run(), 20)
+    key = f"checkpoint-20/{TOWER}/{WEIGHTS}"
+    store.write_bytes(key, store.read_bytes(key)[:-1] + b"x")
+    code, out, _ = arlow("export", store.url, "--out", str(tmp_path / "out"))
+    assert code == 0
+    assert out.startswith("checkpoint-10: ")
+
+
+def test_a_run_without_checkpoints_is_reported(arlow, tmp_path: Path) -> None:
+    code, _, err = arlow("export", str(tmp_path / "none"), "--out", str(tmp_path / "out"))
+    assert code == 74
+    assert f"{tmp_path}/none holds no complete checkpoint" in err
