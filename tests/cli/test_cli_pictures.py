@@ -79,7 +79,7 @@ def test_a_file_that_is_no_picture_is_told(arlow, store: Store, tmp_path: Path) 
     path = str(tmp_path / "notes.txt")
     code, _, err = arlow("reconstruct", path, "--checkpoint", store.url)
     assert code == 65
-    assert f"{path}: not a picture that Pillow can read" in err
+    assert f"{path}: not an image that Pillow can read" in err
 
 
 def test_a_file_that_is_not_there_is_told(arlow, store: Store, tmp_path: Path) -> None:

@@ -61,12 +61,14 @@ def connect(url: str, **options: Any) -> tuple[Any, str]:
     `options` go to the file system. Raises what fsspec does for a scheme that it does not know.
     """
     scheme, _, _ = url.partition("://")
+    if scheme in SCHEMES:
+        # Listings are not cached: one must show what other processes wrote, and a large one costs
+        # much memory. Other file systems, such as SFTP's, do not take the option.
+        options["use_listings_cache"] = False
     if scheme == "s3" and "config_kwargs" not in options:
         # Few inner attempts: the outer ones are ours, and a dead server must be reported soon.
         options["config_kwargs"] = {"retries": {"mode": "standard", "total_max_attempts": 2}}
-    # Listings are not cached: one must show what other processes wrote, and a large one costs much
-    # memory.
-    fs, path = fsspec.url_to_fs(url, use_listings_cache=False, **options)
+    fs, path = fsspec.url_to_fs(url, **options)
     if scheme == "s3":
         # Its repetitions would multiply botocore's and ours.
         fs.retries = 1
