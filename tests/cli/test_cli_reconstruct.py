@@ -57,7 +57,7 @@ def test_a_file_that_is_no_image_is_reported(arlow, store: Store, tmp_path: Path
     path = str(tmp_path / "notes.txt")
     code, _, err = arlow("reconstruct", store.url, path)
     assert code == 65
-    assert f"{path}: not a picture that Pillow can read" in err
+    assert f"{path}: not an image that Pillow can read" in err
 
 
 def test_a_missing_file_is_reported(arlow, store: Store, tmp_path: Path) -> None:

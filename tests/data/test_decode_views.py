@@ -1,3 +1,5 @@
+"""Random and central views: boxes inside the image, pixels of that box."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -14,7 +16,7 @@ SEEDS = st.integers(0, 2**64 - 1)
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), SEEDS, st.floats(0.01, 1))
-def test_crops_lie_in_the_picture(width: int, height: int, seed: int, scale: float) -> None:
+def test_crops_lie_in_the_image(width: int, height: int, seed: int, scale: float) -> None:
     left, top, right, bottom = crop_box(width, height, seed, scale)
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
@@ -49,7 +51,7 @@ def test_a_strip_gets_the_largest_central_box(width: int, height: int) -> None:
     assert abs(top + bottom - height) <= 1
 
 
-def test_a_view_is_the_box_of_the_picture(photographs: list[Path]) -> None:
+def test_a_view_is_the_box_of_the_image(photographs: list[Path]) -> None:
     image = decode_image(RawSample("photograph", str(photographs[0])))
     view = random_view([image], 64, seed=9, min_scale=0.3, flip=False)
     assert view.shape == (1, 64, 64, 3)

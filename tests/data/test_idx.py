@@ -60,25 +60,29 @@ def test_one_split_alone_will_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "words"),
+    ("name", "content", "message"),
     [
-        ("train-images-idx3-ubyte", b"", "is no IDX file of images .* begins with nothing"),
+        ("train-images-idx3-ubyte", b"", "is not an IDX file of images .* begins with nothing"),
         ("train-images-idx3-ubyte", b"PNG and more", "begins with 50 4e 47 20"),
-        ("train-images-idx3-ubyte", idx_bytes(LABELS), "is no IDX file of images"),
-        ("train-images-idx3-ubyte", idx_bytes(IMAGES)[:-1], "announces 6 x 5 x 4 .* holds 119"),
+        ("train-images-idx3-ubyte", idx_bytes(LABELS), "is not an IDX file of images"),
+        (
+            "train-images-idx3-ubyte",
+            idx_bytes(IMAGES)[:-1],
+            "its header says 6 x 5 x 4 bytes, and it holds 119",
+        ),
         ("train-images-idx3-ubyte", idx_bytes(IMAGES[:5]), "5 images, and .* 6 labels"),
         ("train-labels-idx1-ubyte.gz", gzip.compress(idx_bytes(LABELS))[:15], "cannot be read: "),
         ("train-labels-idx1-ubyte.gz", None, "lacks the labels of train"),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_written(
-    tmp_path: Path, name: str, content: bytes | None, words: str
+    tmp_path: Path, name: str, content: bytes | None, message: str
 ) -> None:
     folder = write_set(tmp_path / "idx")
     (folder / name).unlink()
     if content is not None:
         (folder / name).write_bytes(content)
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError, match=message):
         prepare_idx(folder, str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 

@@ -1,3 +1,5 @@
+"""A rank's steps: the same samples however they are divided, broken files, processes that end."""
+
 from __future__ import annotations
 
 import hashlib
@@ -221,7 +223,7 @@ RANK = """
 
 
 def run_rank(image_folder: Path, then: str) -> subprocess.Popen[str]:
-    """Starts a process that makes `steps` and goes on with `then`."""
+    """Starts a process that makes `steps` and continues with `then`."""
     script = textwrap.dedent(RANK).format(folder=str(image_folder))
     return subprocess.Popen(
         [sys.executable, "-c", script + textwrap.indent(textwrap.dedent(then), "    ")],
@@ -303,13 +305,13 @@ def test_too_little_shared_memory_is_explained(image_folder: Path) -> None:
         pytest.skip("no mounts here: run it as root to see /dev/shm too small")
     script = textwrap.dedent(RANK).format(folder=str(image_folder))
     script = script.replace("image_size=56", "image_size=224")
-    told = subprocess.run(
+    result = subprocess.run(
         [*alone, f'{small} && exec "$@"', "rank", sys.executable, "-c", script],
         check=False,
         capture_output=True,
         text=True,
     )
-    assert "share 16 MiB, more than /dev/shm has left" in told.stderr
+    assert "share 16 MiB, more than /dev/shm has left" in result.stderr
 
 
 def test_clips_longer_than_a_job(sources: Mapping[Modality, Source]) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from arlow_trainer.config import SourceSection
 from arlow_trainer.config.errors import CredentialsError, DataError
 from arlow_trainer.data.folder import MediaSource, open_folder
-from arlow_trainer.data.names import keep_names
+from arlow_trainer.data.names import store_names
 
 encodable = st.text().filter(lambda text: not any("\ud800" <= c <= "\udfff" for c in text))
 
@@ -31,17 +31,17 @@ def opened(folder: Path) -> MediaSource:
 
 
 def names_of(source: MediaSource) -> list[str]:
-    return [source.read(place).name for place in range(len(source))]
+    return [source.read(index).name for index in range(len(source))]
 
 
 @given(st.lists(encodable))
 def test_names_come_back_as_they_were(names: list[str]) -> None:
-    kept = keep_names(names)
-    assert list(kept) == names
-    assert list(pickle.loads(pickle.dumps(kept))) == names
-    assert list(islice(kept, 2)) == kept[:2] == names[:2]
+    stored = store_names(names)
+    assert list(stored) == names
+    assert list(pickle.loads(pickle.dumps(stored))) == names
+    assert list(islice(stored, 2)) == stored[:2] == names[:2]
     with pytest.raises(IndexError):
-        kept[len(names)]
+        stored[len(names)]
 
 
 def test_files_are_sorted_by_their_whole_path(tmp_path: Path) -> None:
@@ -83,15 +83,15 @@ def test_nothing_is_left_in_the_temporary_folder(
     assert len(names_of(source)) == len(list(image_folder.iterdir()))
 
 
-def test_a_temporary_folder_without_room_is_told(
+def test_a_temporary_folder_that_cannot_be_written_is_reported(
     image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
-    with pytest.raises(DataError, match=r"cannot be kept in the temporary folder: .*TMPDIR"):
+    with pytest.raises(DataError, match=r"cannot be stored in the temporary folder: .*TMPDIR"):
         opened(image_folder)
 
 
-def test_a_folder_that_may_not_be_read_is_not_passed_over(
+def test_a_folder_that_may_not_be_read_is_not_skipped(
     image_folder: Path, as_nobody: Callable[[], AbstractContextManager[None]]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:

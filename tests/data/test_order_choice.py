@@ -1,3 +1,5 @@
+"""Which sample an index gets, and which replaces a broken one."""
+
 from __future__ import annotations
 
 from collections import Counter

@@ -1,3 +1,5 @@
+"""How a step is dealt to ranks and micro-batches."""
+
 from __future__ import annotations
 
 import pytest
@@ -28,31 +30,31 @@ def test_deals_are_even_partitions_of_one_modality_each(
     costs = {"image": 64, "video": 64 * ratio}
     dealt = deal(choices, costs, ranks, micro_batch)
     assert len(dealt) == ranks
-    flat = [choice for hand in dealt for plan in hand for choice in plan]
+    flat = [choice for share in dealt for plan in share for choice in plan]
     assert sorted(flat, key=lambda c: c.index) == choices
-    loads = [sum(costs[c.modality] for plan in hand for c in plan) for hand in dealt]
+    loads = [sum(costs[c.modality] for plan in share for c in plan) for share in dealt]
     assert max(loads) - min(loads) <= max((costs[c.modality] for c in choices), default=0)
-    for hand in dealt:
-        for plan in hand:
+    for share in dealt:
+        for plan in share:
             assert len({c.modality for c in plan}) == 1
             cost = sum(costs[c.modality] for c in plan)
             assert cost <= micro_batch * costs["image"] or len(plan) == 1
         for modality in ("image", "video"):
-            lengths = [len(plan) for plan in hand if plan[0].modality == modality]
+            lengths = [len(plan) for plan in share if plan[0].modality == modality]
             assert not lengths or max(lengths) - min(lengths) <= 1
 
 
 def test_images_level_what_clips_leave_uneven() -> None:
     dealt = deal(step(256), COSTS, ranks=8, micro_batch=32)
-    loads = [sum(COSTS[c.modality] for plan in hand for c in plan) for hand in dealt]
+    loads = [sum(COSTS[c.modality] for plan in share for c in plan) for share in dealt]
     assert max(loads) - min(loads) <= COSTS["image"]
 
 
 def test_micro_batches_are_the_fewest_that_fit() -> None:
-    (hand,) = deal(step(33, 0.0), COSTS, ranks=1, micro_batch=16)
-    assert [len(plan) for plan in hand] == [11, 11, 11]
-    (hand,) = deal(step(5, 1.0), COSTS, ranks=1, micro_batch=16)
-    assert [len(plan) for plan in hand] == [1, 2, 2]
+    (share,) = deal(step(33, 0.0), COSTS, ranks=1, micro_batch=16)
+    assert [len(plan) for plan in share] == [11, 11, 11]
+    (share,) = deal(step(5, 1.0), COSTS, ranks=1, micro_batch=16)
+    assert [len(plan) for plan in share] == [1, 2, 2]
 
 
 @pytest.mark.parametrize("ranks", [3, 7])

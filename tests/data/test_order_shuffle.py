@@ -1,3 +1,5 @@
+"""The hash and the keyed shuffle."""
+
 from __future__ import annotations
 
 from collections import Counter

@@ -1,3 +1,5 @@
+"""UCF101 from its archives."""
+
 from __future__ import annotations
 
 import shutil
@@ -16,7 +18,7 @@ from arlow_trainer.data import open_source
 from arlow_trainer.data.prepare import PreparedSet, prepare_ucf101
 
 # As in the original: class folders, groups, and a class whose capitals differ between the two.
-FILMS = [
+VIDEOS = [
     "Archery/v_Archery_g01_c01.avi",
     "Archery/v_Archery_g08_c01.avi",
     "HandstandPushups/v_HandStandPushups_g08_c01.avi",
@@ -24,22 +26,22 @@ FILMS = [
 ]
 
 
-def write_film(path: Path) -> None:
+def write_video(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for shade in range(0, 200, 20):
-            picture = np.full((48, 64, 3), shade, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            image = np.full((48, 64, 3), shade, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
 
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("original") / "UCF-101"
-    for film in FILMS:
-        write_film(folder / film)
+    for video in VIDEOS:
+        write_video(folder / video)
     return folder
 
 
@@ -47,8 +49,8 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def archive(unpacked: Path) -> Path:
     path = unpacked.parent / "UCF101.zip"
     with zipfile.ZipFile(path, "w") as files:
-        for film in FILMS:
-            files.write(unpacked / film, f"UCF-101/{film}")
+        for video in VIDEOS:
+            files.write(unpacked / video, f"UCF-101/{video}")
     return path
 
 
@@ -56,10 +58,10 @@ def archive(unpacked: Path) -> Path:
 def splits(unpacked: Path) -> Path:
     path = unpacked.parent / "UCF101TrainTestSplits-RecognitionTask.zip"
     with zipfile.ZipFile(path, "w") as files:
-        train = [FILMS[1], FILMS[2].replace("stand", "Stand"), FILMS[3]]
-        lines = [f"{film} {label}\r\n" for label, film in enumerate(train, start=1)]
+        train = [VIDEOS[1], VIDEOS[2].replace("stand", "Stand"), VIDEOS[3]]
+        lines = [f"{video} {label}\r\n" for label, video in enumerate(train, start=1)]
         files.writestr("ucfTrainTestlist/trainlist01.txt", "".join(lines))
-        files.writestr("ucfTrainTestlist/testlist01.txt", FILMS[0] + "\r\n")
+        files.writestr("ucfTrainTestlist/testlist01.txt", VIDEOS[0] + "\r\n")
         files.writestr("ucfTrainTestlist/trainlist02.txt", "Surfing/v_Surfing_g01_c01.avi 1\n")
         files.writestr("ucfTrainTestlist/testlist02.txt", "")
     return path
@@ -69,7 +71,7 @@ def test_lays_out_the_official_split(archive: Path, splits: Path, tmp_path: Path
     prepared = prepare_ucf101(archive, splits, str(tmp_path / "ucf101"))
     assert prepared == PreparedSet(str(tmp_path / "ucf101"), classes=3, train=3, test=1)
     held = sorted(str(p.relative_to(tmp_path / "ucf101")) for p in tmp_path.rglob("*.avi"))
-    assert held == sorted([f"test/{FILMS[0]}", *(f"train/{film}" for film in FILMS[1:])])
+    assert held == sorted([f"test/{VIDEOS[0]}", *(f"train/{video}" for video in VIDEOS[1:])])
     assert [p.name for p in (tmp_path / "ucf101").iterdir() if p.name.startswith(".")] == []
     source = open_source(SourceSection(path=prepared.out), "video")
     assert len(source) == 3
@@ -77,8 +79,8 @@ def test_lays_out_the_official_split(archive: Path, splits: Path, tmp_path: Path
 
 def test_an_unpacked_folder_is_kept(unpacked: Path, splits: Path, tmp_path: Path) -> None:
     prepare_ucf101(unpacked, splits, str(tmp_path))
-    assert len(list(unpacked.rglob("*.avi"))) == len(FILMS)
-    assert len(list(tmp_path.rglob("*.avi"))) == len(FILMS)
+    assert len(list(unpacked.rglob("*.avi"))) == len(VIDEOS)
+    assert len(list(tmp_path.rglob("*.avi"))) == len(VIDEOS)
 
 
 def test_without_the_split_all_is_train(unpacked: Path) -> None:
@@ -88,21 +90,21 @@ def test_without_the_split_all_is_train(unpacked: Path) -> None:
     assert len(open_source(SourceSection(path="memory://prepared"), "video")) == 4
 
 
-def test_films_that_the_archive_lacks_are_named(
+def test_videos_that_the_archive_lacks_are_named(
     archive: Path, splits: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match=r"lacks 1 of the 1 films of train, fold 2.*v_Surfing"):
+    with pytest.raises(DataError, match=r"lacks 1 of the 1 videos of train, fold 2.*v_Surfing"):
         prepare_ucf101(archive, splits, str(tmp_path), fold=2)
     assert list(tmp_path.rglob("*.avi")) == []
 
 
-def test_mistakes_are_told(archive: Path, splits: Path, tmp_path: Path) -> None:
+def test_mistakes_are_reported(archive: Path, splits: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     with pytest.raises(DataError, match="folds 1, 2 and 3"):
         prepare_ucf101(archive, splits, out, fold=4)
     with pytest.raises(DataError, match=r"gone.rar: no such file"):
         prepare_ucf101(tmp_path / "gone.rar", splits, out)
-    with pytest.raises(DataError, match=r"holds no \.avi films"):
+    with pytest.raises(DataError, match=r"holds no \.avi videos"):
         prepare_ucf101(splits, splits, out)
     with pytest.raises(DataError, match=r"holds no trainlist01\.txt"):
         prepare_ucf101(archive, archive, out)
@@ -110,7 +112,7 @@ def test_mistakes_are_told(archive: Path, splits: Path, tmp_path: Path) -> None:
         prepare_ucf101(archive, tmp_path / "gone.zip", out)
 
 
-def test_a_rar_without_an_unpacker_is_told(
+def test_a_rar_without_an_unpacker_is_reported(
     tmp_path: Path, splits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rar = tmp_path / "UCF101.rar"
@@ -120,7 +122,7 @@ def test_a_rar_without_an_unpacker_is_told(
         prepare_ucf101(rar, splits, str(tmp_path / "out"))
 
 
-def test_a_torn_archive_is_told(archive: Path, splits: Path, tmp_path: Path) -> None:
+def test_a_torn_archive_is_reported(archive: Path, splits: Path, tmp_path: Path) -> None:
     torn = tmp_path / "UCF101.zip"
     whole = bytearray(archive.read_bytes())
     middle = len(whole) // 3
@@ -145,7 +147,7 @@ def test_an_unpacker_unpacks_what_is_no_zip(unpacked: Path, splits: Path, tmp_pa
     not any(map(shutil.which, ["bsdtar", "unrar", "7z", "7zz", "unar"])),
     reason="no unpacker here: `apt install libarchive-tools` to run it",
 )
-def test_a_damaged_rar_is_told(tmp_path: Path, splits: Path) -> None:
+def test_a_damaged_rar_is_reported(tmp_path: Path, splits: Path) -> None:
     rar = tmp_path / "UCF101.rar"
     rar.write_bytes(b"Rar!\x1a\x07\x00" + bytes(100))
     with pytest.raises(DataError, match=r"UCF101.rar: \w+ cannot unpack it"):

@@ -1,4 +1,4 @@
-"""The hub's refusals in words, asked of a server on loopback that answers as the hub does."""
+"""What is reported when the hub refuses, by a server on loopback that answers as the hub does."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def hub() -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "words"),
+    ("name", "kind", "parts"),
     [
         ("ILSVRC/imagenet-1k", "CredentialsError", ["is gated", "accept its terms", "HF_TOKEN"]),
         ("ucf101", "DataError", ["is a script", "arlow data prepare ucf101", "data.videos.path"]),
@@ -82,26 +82,28 @@ def hub() -> Iterator[str]:
     ],
 )
 def test_the_hubs_refusals(
-    hub: str, tmp_path: Path, name: str, kind: str, words: list[str]
+    hub: str, tmp_path: Path, name: str, kind: str, parts: list[str]
 ) -> None:
-    told = asked(hub, tmp_path, name).stdout
-    assert told.startswith(kind)
-    assert [word for word in words if word not in told] == []
+    message = opened(hub, tmp_path, name).stdout
+    assert message.startswith(kind)
+    assert [part for part in parts if part not in message] == []
 
 
-def test_both_sets_of_the_default_run_are_told_of_at_once(hub: str, tmp_path: Path) -> None:
-    images, videos, *_ = asked(hub, tmp_path).stdout.splitlines()
+def test_mistakes_in_both_sets_of_the_default_run_are_reported_at_once(
+    hub: str, tmp_path: Path
+) -> None:
+    images, videos, *_ = opened(hub, tmp_path).stdout.splitlines()
     assert images.startswith("CredentialsError ILSVRC/imagenet-1k is gated")
     assert videos.startswith("ucf101 is a script")
 
 
 def test_the_libraries_warnings_reach_the_log_once(hub: str, tmp_path: Path) -> None:
-    done = asked(hub, tmp_path, "nobody/nothing")
+    done = opened(hub, tmp_path, "nobody/nothing")
     assert (done.stdout + done.stderr).count("trying again") == 1
 
 
-def asked(hub: str, tmp_path: Path, *names: str) -> subprocess.CompletedProcess[str]:
-    """What a process is told that opens a set by name, or, without one, the default run's sets."""
+def opened(hub: str, tmp_path: Path, *names: str) -> subprocess.CompletedProcess[str]:
+    """Runs a process that opens a set by name, or, without one, the sets of the default run."""
     environment = {**os.environ, "HF_ENDPOINT": hub, "HF_HOME": str(tmp_path), "NO_PROXY": "*"}
     for variable in ("HF_HUB_OFFLINE", "HF_TOKEN"):
         environment.pop(variable, None)

@@ -21,9 +21,9 @@ def section(path: object, **fields: Any) -> ProbeSection:
 
 
 def table(count: int, start: int, features: Features, **labels: Any) -> Dataset:
-    columns = {"picture": [stripes(CLASSES[i % 2], start + i) for i in range(count)]}
+    columns = {"photo": [stripes(CLASSES[i % 2], start + i) for i in range(count)]}
     columns |= {name: [label(i) for i in range(count)] for name, label in labels.items()}
-    return Dataset.from_dict(columns, features=Features({"picture": Image(), **features}))
+    return Dataset.from_dict(columns, features=Features({"photo": Image(), **features}))
 
 
 def tables(features: Features, **labels: Any) -> DatasetDict:
@@ -113,7 +113,7 @@ def test_a_missing_label_column(tmp_path: Path, folder: Path) -> None:
     assert "has no column 'kind'; name one with --label (columns: image, label)" in message
     tables(Features(size=Value("int64")), size=lambda i: i).save_to_disk(str(tmp_path / "saved"))
     message = refused(section(tmp_path / "saved"))
-    assert "has no column of labels; name one with --label (columns: picture, size)" in message
+    assert "has no column of labels; name one with --label (columns: photo, size)" in message
 
 
 def test_columns_that_hold_something_else(tmp_path: Path, folder: Path) -> None:
@@ -123,7 +123,10 @@ def test_columns_that_hold_something_else(tmp_path: Path, folder: Path) -> None:
     message = refused(section(tmp_path / "saved"))
     assert "column 'label' holds float32; labels are whole numbers or words" in message
     wrong = section(tmp_path / "saved", label="word", data={"column": "label"})
-    assert "column 'label' holds no pictures; name another with --column" in refused(wrong)
+    assert (
+        "column 'label' holds Value('float32'), not images; name another with --column"
+        in refused(wrong)
+    )
     absent = section(folder, data={"column": "img"})
     assert "has no column 'img'; name one with --column" in refused(absent)
 
@@ -132,7 +135,7 @@ def test_one_class_only(tmp_path: Path) -> None:
     labels = {"label": lambda i: 3}
     tables(Features(label=Value("int64")), **labels).save_to_disk(str(tmp_path / "set"))
     message = refused(section(tmp_path / "set"))
-    assert "all training samples are of one class, 3, so there is nothing to tell apart" in message
+    assert "all training samples are of one class, 3, so there is nothing to distinguish" in message
 
 
 def test_classes_that_do_not_meet(tmp_path: Path) -> None:
@@ -154,7 +157,7 @@ def test_hidden_labels(tmp_path: Path) -> None:
     assert "split 'test': column 'label' holds no labels, as in test sets whose labels" in message
 
 
-def test_places_without_a_set(tmp_path: Path) -> None:
+def test_paths_without_a_set(tmp_path: Path) -> None:
     assert "no such folder" in refused(section(tmp_path / "nowhere"))
     assert "copy the folder here" in refused(section("s3://bucket/set"))
     (tmp_path / "empty").mkdir()

@@ -79,7 +79,7 @@ def test_listings_are_relative_and_fresh(store: Store) -> None:
     assert not store.exists("top")
 
 
-def test_delete_is_for_what_is_there_or_not(store: Store) -> None:
+def test_delete_removes_what_exists_and_ignores_what_does_not(store: Store) -> None:
     store.delete("none")
     store.delete_tree("none")
     store.write_bytes("a/b/c", b"1")
@@ -121,7 +121,7 @@ def test_what_is_missing_is_named(store: Store, tmp_path: Path) -> None:
     assert list(tmp_path.glob("*x*")) == []
 
 
-def test_the_probe_leaves_nothing(store: Store) -> None:
+def test_checking_that_it_is_writable_leaves_nothing(store: Store) -> None:
     store.check_writable()
     assert store.list() == {}
 

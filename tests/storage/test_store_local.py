@@ -1,4 +1,4 @@
-"""What only a local store can meet: full disks, folders without rights, crashes in mid-write."""
+"""What happens on a local store alone: full disks, folders without rights, crashes in mid-write."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
         Store(str(tmp_path / "runs" / "run")).check_writable()
 
 
-def test_a_place_that_takes_no_folders_is_named() -> None:
+def test_a_path_where_no_folder_can_be_created_is_named() -> None:
     with pytest.raises(StoreError) as caught:
         Store("/proc/x/tiny").check_writable()
     assert str(caught.value) == (

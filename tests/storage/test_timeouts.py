@@ -1,9 +1,8 @@
-"""A server that accepts connections and never answers is not waited for without an end."""
+"""An operation on a store ends in time though its server accepts connections and never answers."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,15 +15,13 @@ from arlow_trainer.config.errors import StoreError
 from arlow_trainer.storage.store import Store
 from arlow_trainer.storage.timeouts import Deadline, StoreTimeout
 from support.checkpoints import local_file
+from support.silent_server import silent_server
 
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """The address of a server that takes connections and says nothing."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen(100)
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    with silent_server() as address:
+        yield address
 
 
 @pytest.mark.parametrize(
@@ -53,19 +50,19 @@ def test_a_silent_server_is_named(
     assert time.monotonic() - began < 60
 
 
-def test_what_makes_progress_may_take_its_time() -> None:
-    patience = Deadline(2.0)
+def test_what_makes_progress_may_take_longer() -> None:
+    deadline = Deadline(2.0)
 
     async def work() -> str:
         for _ in range(15):
             await asyncio.sleep(0.2)
-            patience.callback.relative_update(1)
+            deadline.callback.relative_update(1)
         return "done"
 
-    assert patience.wait(work(), get_loop()) == "done"
+    assert deadline.wait(work(), get_loop()) == "done"
 
 
-def test_what_makes_none_is_cancelled() -> None:
+def test_what_makes_no_progress_is_cancelled() -> None:
     cancelled = threading.Event()
 
     async def work() -> None:

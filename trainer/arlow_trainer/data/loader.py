@@ -23,11 +23,174 @@ from arlow_trainer.data.decode import (
     random_view,
 )
 from arlow_trainer.data.order import Choice, MicroBatchPlan, Modality, choose, deal
-from arlow_trainer.data.worker_processes import blocked_signals, end_workers, init_worker
+from arlow_trainer.data.worker_processes import end_workers, init_worker, signals_blocked
 
-# Small enough to share a step among the processes, large enough to hide a job's overhead.
+_JOBS_AHEAD = 3
+# Small enough to divide a step among the processes, large enough that a job's overhead is small.
 _FRAMES_PER_JOB = 16
 _NAMED_IN_ERRORS = 5
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Samples of one modality that a device computes at once."""
+
+    modality: Modality
+    frames: torch.Tensor
+    """uint8 [B, T, H, W, 3]; T is 1 for images, data.clipFrames for video. Pinned where CUDA is."""
+    mask_seeds: list[int]
+    """B seeds of 64 bits, unsigned."""
+    indexes: list[int]
+    """B global sample indexes."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A broken file that another sample replaces."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """A rank's share of a step; without micro-batches where ranks outnumber samples."""
+
+    step: int
+    micro_batches: list[MicroBatch]
+    skipped: list[Skipped]
+    """Broken files that this rank met for the first time."""
+
+
+class StepLoader:
+    """Iterates over a rank's share of the steps from `start_step` on, without end.
+
+    Step s holds the samples [s x G, (s + 1) x G), G the global batch size, whatever the ranks,
+    workers and micro-batch are. `iter` starts the decoding processes, which decode ahead, so call
+    it before anything slow; they end with the generator's `close` or with this process.
+
+    Raises ConfigError when a modality that is drawn has no source. Iterating raises DataError when
+    a whole set or more than `data.max_skipped` files are broken, a decoding process dies or
+    /dev/shm is too small; StoreError when a disk or store cannot be read for minutes;
+    CredentialsError when access is refused.
+    """
+
+    def __init__(
+        self,
+        data: DataSection,
+        model: ModelSection,
+        sources: Mapping[Modality, Source],
+        seed: int,
+        global_batch_size: int,
+        rank: int,
+        ranks: int,
+        micro_batch: int,
+        workers: int,
+        start_step: int,
+    ) -> None:
+        if data.video_probability < 1 and "image" not in sources:
+            raise ConfigError("data.images is null, so data.videoProbability must be 1")
+        if data.video_probability > 0 and "video" not in sources:
+            raise ConfigError("data.videos is null, so data.videoProbability must be 0")
+        # One slot more than jobs in flight: the next is issued before the last is copied.
+        self._decoder = Decoder(data, sources, seed, slots=_JOBS_AHEAD * workers + 1)
+        self._costs = token_costs(data, model)
+        self._global_batch_size = global_batch_size
+        self._rank, self._ranks = rank, ranks
+        self._micro_batch = micro_batch
+        self._workers = workers
+        self._start_step = start_step
+        self._max_skipped = data.max_skipped
+        self._pin = torch.cuda.is_available()
+
+    def __iter__(self) -> Generator[StepBatch]:
+        if self._workers:
+            share_slots(self._decoder.slots)
+        for_jobs, for_steps = tee(self._plans())
+        loader = DataLoader(
+            self._decoder,
+            batch_size=None,
+            sampler=self._jobs(for_jobs),
+            num_workers=self._workers,
+            prefetch_factor=_JOBS_AHEAD if self._workers else None,
+            # A forked child would inherit the rank's locks and CUDA state.
+            multiprocessing_context="spawn" if self._workers else None,
+            worker_init_fn=init_worker,
+            generator=torch.Generator(),  # else it draws from the global one
+        )
+        # Created here, not in the generator: the processes start now and not at the first `next`.
+        with signals_blocked():
+            decoded = iter(loader)
+        # A traceback may keep the iterator alive until exit, where multiprocessing would wait
+        # forever for processes that ignore SIGTERM: end them before that.
+        atexit.register(end := partial(end_workers, decoded))
+        return self._steps(for_steps, decoded, end)
+
+    def _plans(self) -> Iterator[tuple[int, list[MicroBatchPlan]]]:
+        """Yields the micro-batches that every step deals to this rank."""
+        size = self._global_batch_size
+        for step in count(self._start_step):
+            choices = [self._decoder.choose(step * size + offset) for offset in range(size)]
+            yield step, deal(choices, self._costs, self._ranks, self._micro_batch)[self._rank]
+
+    def _jobs(self, plans: Iterator[tuple[int, list[MicroBatchPlan]]]) -> Iterator[Job]:
+        of_steps = (self._decoder.cut(list(chain(*share))) for _, share in plans)
+        for number, choices in enumerate(chain.from_iterable(of_steps)):
+            yield Job(number % len(self._decoder.slots), choices)
+
+    def _steps(
+        self,
+        plans: Iterator[tuple[int, list[MicroBatchPlan]]],
+        decoded: Iterator[Decoded],
+        end: partial[None],
+    ) -> Generator[StepBatch]:
+        broken: dict[str, str] = {}
+        rows = self._rows(decoded, broken)
+        try:
+            for step, share in plans:
+                known = len(broken)
+                micro_batches = [self._gather(plan, rows) for plan in share]
+                if not share:
+                    receive(decoded)  # its empty job
+                new = islice(broken.items(), known, None)
+                yield StepBatch(step, micro_batches, [Skipped(*item) for item in new])
+        finally:
+            end()
+            atexit.unregister(end)
+
+    def _rows(self, decoded: Iterator[Decoded], broken: dict[str, str]) -> Iterator[torch.Tensor]:
+        """Yields the samples in the jobs' order, and adds to `broken`.
+
+        Each lies in a slot that is soon reused: copy it before the next.
+        """
+        while True:
+            done = receive(decoded)
+            for name, reason in done.broken.items():
+                broken.setdefault(name, reason)
+            if len(broken) > self._max_skipped:
+                raise too_many_broken(broken, self._max_skipped)
+            yield from self._decoder.frames_of(done.job)
+
+    def _gather(self, plan: MicroBatchPlan, rows: Iterator[torch.Tensor]) -> MicroBatch:
+        first = next(rows)
+        frames = torch.empty((len(plan), *first.shape), dtype=torch.uint8, pin_memory=self._pin)
+        for sample, row in zip(frames, chain([first], rows), strict=False):
+            sample.copy_(row)
+        return MicroBatch(
+            plan[0].modality,
+            frames,
+            [choice.mask_seed for choice in plan],
+            [choice.index for choice in plan],
+        )
+
+
+def token_costs(data: DataSection, model: ModelSection) -> dict[Modality, int]:
+    """Returns a sample's patch tokens, by modality."""
+    image = (data.image_size // model.patch_size) ** 2
+    return {"image": image, "video": image * (data.clip_frames // model.temporal_patch_size)}
+
+
+# Decoding in processes
 
 
 class Job(NamedTuple):
@@ -38,7 +201,7 @@ class Job(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """A job done: the broken files met on the way, by name, or why it failed."""
+    """A finished job: the broken files that it met and their reasons, and why it failed, if so."""
 
     job: Job
     broken: dict[str, str]
@@ -46,7 +209,7 @@ class Decoded(NamedTuple):
 
 
 class Decoder(Dataset[Decoded]):
-    """Decodes jobs into its slots; copied to every decoding process, with the slots shared."""
+    """Decodes jobs into its slots. Every decoding process has a copy, and all share the slots."""
 
     def __init__(
         self, data: DataSection, sources: Mapping[Modality, Source], seed: int, slots: int
@@ -55,8 +218,8 @@ class Decoder(Dataset[Decoded]):
         self._sources = dict(sources)
         self._sizes = {modality: len(source) for modality, source in sources.items()}
         self._seed = seed
-        self._most = {m: max(1, _FRAMES_PER_JOB // self._length(m)) for m in sources}
-        frames = max(self._most[m] * self._length(m) for m in sources)
+        self._job_sizes = {m: max(1, _FRAMES_PER_JOB // self._length(m)) for m in sources}
+        frames = max(self._job_sizes[m] * self._length(m) for m in sources)
         self.slots = torch.empty((slots, frames, *self.frame_shape), dtype=torch.uint8)
 
     @property
@@ -65,20 +228,20 @@ class Decoder(Dataset[Decoded]):
         return self._data.image_size, self._data.image_size, 3
 
     def choose(self, index: int, attempt: int = 0) -> Choice:
-        """Returns the sample of a global index, or a replacement."""
+        """Returns the sample of a global index, or its replacement of a number from 1 on."""
         return choose(self._seed, index, self._sizes, self._data.video_probability, attempt)
 
     def cut(self, choices: Sequence[Choice]) -> list[tuple[Choice, ...]]:
-        """Cuts a hand into jobs' choices; an empty hand into one empty job."""
+        """Cuts a rank's share of a step into the choices of jobs; no choices into one empty job."""
         jobs = []
         for modality, group in groupby(choices, key=lambda choice: choice.modality):
             run = tuple(group)
-            most = self._most[modality]
-            jobs += [run[start : start + most] for start in range(0, len(run), most)]
+            size = self._job_sizes[modality]
+            jobs += [run[start : start + size] for start in range(0, len(run), size)]
         return jobs or [()]
 
     def frames_of(self, job: Job) -> torch.Tensor:
-        """Returns a job's place in its slot: uint8 [B, T, H, W, 3]."""
+        """Returns the part of its slot that a job fills: uint8 [B, T, H, W, 3]."""
         length = self._length(job.choices[0].modality) if job.choices else 1
         frames = self.slots[job.slot, : len(job.choices) * length]
         return frames.view(len(job.choices), length, *self.frame_shape)
@@ -87,15 +250,18 @@ class Decoder(Dataset[Decoded]):
         broken: dict[str, str] = {}
         pixels = self.frames_of(job).numpy()
         try:
-            for place, choice in enumerate(job.choices):
-                pixels[place] = self._decode(choice, broken)
+            for row, choice in enumerate(job.choices):
+                pixels[row] = self._decode(choice, broken)
         except ArlowError as error:
-            # As a value: an exception would arrive wrapped in this process's traceback.
+            # As a value: the loader would raise an exception wrapped in this process's traceback.
             return Decoded(job, broken, error)
         return Decoded(job, broken, None)
 
     def _decode(self, choice: Choice, broken: dict[str, str]) -> Pixels:
-        """Decodes a sample, or the first of its replacements that is not broken."""
+        """Decodes a sample, or the first of its replacements that is not broken.
+
+        Adds the broken files that it met to `broken`.
+        """
         met: dict[str, str] = {}
         for attempt in range(min(self._sizes[choice.modality], self._data.max_skipped + 1)):
             try:
@@ -135,11 +301,11 @@ def share_slots(slots: torch.Tensor) -> None:
 
 
 def receive(decoded: Iterator[Decoded]) -> Decoded:
-    """Returns the next job done. Raises what it failed with, or DataError for a dead process."""
+    """Returns the next finished job. Raises what it failed with; DataError for a dead process."""
     try:
         done = next(decoded)
     except RuntimeError as error:
-        # Not "Caught RuntimeError in DataLoader worker process": that one lives, and says why.
+        # Not "Caught RuntimeError in DataLoader worker process", which comes from a live process.
         if "DataLoader worker (pid" not in str(error):
             raise
         raise DataError(
@@ -152,7 +318,7 @@ def receive(decoded: Iterator[Decoded]) -> Decoded:
 
 
 def too_many_broken(broken: Mapping[str, str], allowed: int) -> DataError:
-    """Returns what to tell the user when the broken files are too many to skip."""
+    """Returns the error to raise when the broken files are too many to skip."""
     return DataError(
         f"{len(broken)} files cannot be decoded, more than {allowed}; the last:\n"
         f"{_last_named(broken)}\nRepair or remove them, or raise data.maxSkipped"
@@ -162,162 +328,3 @@ def too_many_broken(broken: Mapping[str, str], allowed: int) -> DataError:
 def _last_named(broken: Mapping[str, str]) -> str:
     last = list(broken.items())[-_NAMED_IN_ERRORS:]
     return "\n".join(f"  {name}: {reason}" for name, reason in last)
-
-
-_JOBS_AHEAD = 3
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """Samples of one modality that a device computes at once."""
-
-    modality: Modality
-    frames: torch.Tensor
-    """uint8 [B, T, H, W, 3]; T is 1 for images, data.clipFrames for video. Pinned beside CUDA."""
-    mask_seeds: list[int]
-    """B seeds of 64 bits, unsigned."""
-    indexes: list[int]
-    """B global sample indexes."""
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A broken file that another sample stands in for."""
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class StepBatch:
-    """A rank's share of a step; without micro-batches where ranks outnumber samples."""
-
-    step: int
-    micro_batches: list[MicroBatch]
-    skipped: list[Skipped]
-    """Broken files that this rank met for the first time."""
-
-
-class StepLoader:
-    """Iterates over a rank's share of the steps from `start_step` on, without end.
-
-    Step s holds the samples [s x G, (s + 1) x G), G the global batch size, whatever the ranks,
-    workers and micro-batch are. `iter` starts the decoding processes, which decode ahead, so call
-    it before anything slow; they end with the generator's `close` or with this process.
-
-    Raises ConfigError when a modality that is drawn has no source. Iterating raises DataError when
-    a whole set or more than `data.max_skipped` files are broken, a decoding process dies or
-    /dev/shm is too small; StoreError when a disk or store cannot be read for minutes;
-    CredentialsError when it refuses.
-    """
-
-    def __init__(
-        self,
-        data: DataSection,
-        model: ModelSection,
-        sources: Mapping[Modality, Source],
-        seed: int,
-        global_batch_size: int,
-        rank: int,
-        ranks: int,
-        micro_batch: int,
-        workers: int,
-        start_step: int,
-    ) -> None:
-        if data.video_probability < 1 and "image" not in sources:
-            raise ConfigError("data.images is null, so data.videoProbability must be 1")
-        if data.video_probability > 0 and "video" not in sources:
-            raise ConfigError("data.videos is null, so data.videoProbability must be 0")
-        # One slot more than jobs given out: the next is given out before the last is copied.
-        self._decoder = Decoder(data, sources, seed, slots=_JOBS_AHEAD * workers + 1)
-        self._costs = token_costs(data, model)
-        self._global_batch_size = global_batch_size
-        self._rank, self._ranks = rank, ranks
-        self._micro_batch = micro_batch
-        self._workers = workers
-        self._start_step = start_step
-        self._max_skipped = data.max_skipped
-        self._pin = torch.cuda.is_available()
-
-    def __iter__(self) -> Generator[StepBatch]:
-        if self._workers:
-            share_slots(self._decoder.slots)
-        for_jobs, for_steps = tee(self._plans())
-        loader = DataLoader(
-            self._decoder,
-            batch_size=None,
-            sampler=self._jobs(for_jobs),
-            num_workers=self._workers,
-            prefetch_factor=_JOBS_AHEAD if self._workers else None,
-            # A forked rank would carry locks and CUDA state into its children.
-            multiprocessing_context="spawn" if self._workers else None,
-            worker_init_fn=init_worker,
-            generator=torch.Generator(),  # else it draws from the global one
-        )
-        # Made here, not in the generator: the processes start now and not at the first `next`.
-        with blocked_signals():
-            decoded = iter(loader)
-        # A traceback may keep the iterator alive until exit, where multiprocessing would wait for
-        # ever for processes that ignore SIGTERM: end them before it does.
-        atexit.register(end := partial(end_workers, decoded))
-        return self._steps(for_steps, decoded, end)
-
-    def _plans(self) -> Iterator[tuple[int, list[MicroBatchPlan]]]:
-        """Yields this rank's hand of every step."""
-        size = self._global_batch_size
-        for step in count(self._start_step):
-            choices = [self._decoder.choose(step * size + place) for place in range(size)]
-            yield step, deal(choices, self._costs, self._ranks, self._micro_batch)[self._rank]
-
-    def _jobs(self, plans: Iterator[tuple[int, list[MicroBatchPlan]]]) -> Iterator[Job]:
-        cuts = (self._decoder.cut(list(chain(*hand))) for _, hand in plans)
-        for number, choices in enumerate(chain.from_iterable(cuts)):
-            yield Job(number % len(self._decoder.slots), choices)
-
-    def _steps(
-        self,
-        plans: Iterator[tuple[int, list[MicroBatchPlan]]],
-        decoded: Iterator[Decoded],
-        end: partial[None],
-    ) -> Generator[StepBatch]:
-        broken: dict[str, str] = {}
-        rows = self._rows(decoded, broken)
-        try:
-            for step, hand in plans:
-                known = len(broken)
-                micro_batches = [self._gather(plan, rows) for plan in hand]
-                if not hand:
-                    receive(decoded)  # its empty job
-                first_met = islice(broken.items(), known, None)
-                yield StepBatch(step, micro_batches, [Skipped(*item) for item in first_met])
-        finally:
-            end()
-            atexit.unregister(end)
-
-    def _rows(self, decoded: Iterator[Decoded], broken: dict[str, str]) -> Iterator[torch.Tensor]:
-        """Yields the samples in the jobs' order, each to be copied at once; notes broken files."""
-        while True:
-            done = receive(decoded)
-            for name, reason in done.broken.items():
-                broken.setdefault(name, reason)
-            if len(broken) > self._max_skipped:
-                raise too_many_broken(broken, self._max_skipped)
-            yield from self._decoder.frames_of(done.job)
-
-    def _gather(self, plan: MicroBatchPlan, rows: Iterator[torch.Tensor]) -> MicroBatch:
-        first = next(rows)
-        frames = torch.empty((len(plan), *first.shape), dtype=torch.uint8, pin_memory=self._pin)
-        for place, row in zip(frames, chain([first], rows), strict=False):
-            place.copy_(row)
-        return MicroBatch(
-            plan[0].modality,
-            frames,
-            [choice.mask_seed for choice in plan],
-            [choice.index for choice in plan],
-        )
-
-
-def token_costs(data: DataSection, model: ModelSection) -> dict[Modality, int]:
-    """Returns a sample's patch tokens, by modality."""
-    image = (data.image_size // model.patch_size) ** 2
-    return {"image": image, "video": image * (data.clip_frames // model.temporal_patch_size)}

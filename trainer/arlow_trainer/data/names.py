@@ -1,4 +1,4 @@
-"""The file names of a set, however many, outside of the processes' own memory."""
+"""The file names of a set, in a file that processes map instead of holding them in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ITEM = array("Q").itemsize
 
 
 class FileNames(Sequence[str]):
-    """Names in a temporary file that a rank and its decoding processes map; see `keep_names`."""
+    """Names in a temporary file that a rank and its decoding processes map; see `store_names`."""
 
     def __init__(self, file: BinaryIO, count: int) -> None:
         self._file = file
@@ -28,25 +28,25 @@ class FileNames(Sequence[str]):
         return len(self._ends) - 1
 
     @overload
-    def __getitem__(self, place: int) -> str: ...
+    def __getitem__(self, index: int) -> str: ...
     @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-    def __getitem__(self, place: int | slice) -> str | list[str]:
-        if isinstance(place, slice):
-            return [self[each] for each in range(*place.indices(len(self)))]
-        if not 0 <= place < len(self):
-            raise IndexError(place)
-        return os.fsdecode(self._mapped[self._ends[place] : self._ends[place + 1]])
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return os.fsdecode(self._mapped[self._ends[index] : self._ends[index + 1]])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _received, (DupFd(self._file.fileno()), len(self))
 
 
-def keep_names(names: Iterable[str]) -> FileNames:
-    """Writes names to a temporary file, at eight bytes of memory each meanwhile.
+def store_names(names: Iterable[str]) -> FileNames:
+    """Writes names to a temporary file, which takes eight bytes of memory for each meanwhile.
 
-    The file leaves its folder as soon as it is made and is handed on by its descriptor, so that
-    nothing remains however the processes end. Raises DataError where there is no room for it.
+    The file has no name in its folder and is passed on by its descriptor, so that nothing remains
+    however the processes end. Raises DataError where the temporary folder is full or missing.
     """
     ends = array("Q", [0])
     try:
@@ -59,8 +59,8 @@ def keep_names(names: Iterable[str]) -> FileNames:
         file.flush()
     except OSError as error:
         raise DataError(
-            f"the names of a set's files cannot be kept in the temporary folder: {error}; make "
-            "room in it, or name another in TMPDIR"
+            f"the names of a set's files cannot be stored in the temporary folder: {error}; free "
+            "some space there, or name another in TMPDIR"
         ) from error
     return FileNames(file, len(ends) - 1)
 

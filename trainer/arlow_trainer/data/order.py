@@ -13,9 +13,15 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
 
-MASK64 = (1 << 64) - 1
+Modality = Literal["image", "video"]
+MODALITIES: tuple[Modality, ...] = ("image", "video")
+
+# Shuffle
+
+_MASK64 = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
-# Halves of three bits or fewer mix slowly: six rounds put some rows twice as often in some places.
+# Halves of three bits or fewer mix slowly: with six rounds some rows came twice as often at some
+# positions.
 _ROUNDS, _ROUNDS_BELOW_7_BITS = 6, 16
 
 
@@ -38,32 +44,32 @@ class Draw(IntEnum):
     FLIP = 11
 
 
-def hash64(*words: int) -> int:
+def hash64(*numbers: int) -> int:
     """Returns 64 well-mixed bits of a sequence of integers (each taken modulo 2^64).
 
     Chained finalisers of SplitMix64 (Steele, Lea and Flood, 2014): the same on every machine,
     process and version, unlike `hash`.
     """
     state = 0
-    for word in words:
-        z = (state + (word & MASK64) + _GOLDEN) & MASK64
-        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK64
-        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK64
+    for number in numbers:
+        z = (state + (number & _MASK64) + _GOLDEN) & _MASK64
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK64
         state = z ^ (z >> 31)
     return state
 
 
-def uniform(*words: int) -> float:
-    """Returns a float in [0, 1), uniform over the hash of the words."""
-    return (hash64(*words) >> 11) * 2.0**-53
+def uniform(*numbers: int) -> float:
+    """Returns a float in [0, 1), uniform over the hash of the numbers."""
+    return (hash64(*numbers) >> 11) * 2.0**-53
 
 
 def permute(index: int, size: int, key: int) -> int:
     """Returns where a keyed shuffle of [0, size) puts `index`: a bijection, in O(1) memory.
 
-    A Feistel network over the smallest power of two that holds `size`; what falls outside is sent
+    A Feistel network over the smallest power of two that holds `size`; a result outside is sent
     through it again until it falls inside (cycle walking: Black and Rogaway, 2002), fewer than two
-    trips on average. Raises ValueError when index is not in [0, size).
+    passes on average. Raises ValueError when index is not in [0, size).
     """
     if not 0 <= index < size:
         raise ValueError(f"index {index} is not in [0, {size})")
@@ -76,7 +82,7 @@ def permute(index: int, size: int, key: int) -> int:
 
 
 def _feistel(value: int, low: int, high: int, key: int) -> int:
-    """One trip through the network; an even number of rounds restores the halves' widths."""
+    """One pass through the network; an even number of rounds restores the halves' widths."""
     left, right = value >> low, value & ((1 << low) - 1)
     left_bits, right_bits = high, low
     rounds = _ROUNDS_BELOW_7_BITS if low + high < 7 else _ROUNDS
@@ -87,8 +93,7 @@ def _feistel(value: int, low: int, high: int, key: int) -> int:
     return (left << low) | right
 
 
-Modality = Literal["image", "video"]
-MODALITIES: tuple[Modality, ...] = ("image", "video")
+# Choice
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ class Choice:
     """One sample of the run."""
 
     index: int
-    """Global sample index: step x global batch size + place in the step."""
+    """Global sample index: step x global batch size + position in the step."""
     modality: Modality
     position: int
     """Row in the modality's set."""
@@ -129,15 +134,18 @@ def choose(
     """
     modality = modality_at(seed, index, video_probability)
     size = sizes[modality]
-    pass_, place = divmod(index, size)
-    position = permute(place, size, hash64(seed, Draw.PASS, modality == "video", pass_))
+    pass_, offset = divmod(index, size)
+    position = permute(offset, size, hash64(seed, Draw.PASS, modality == "video", pass_))
     if attempt > 0 and size > 1:
         key = hash64(seed, index, Draw.REPLACEMENT)
         position = (position + 1 + permute((attempt - 1) % (size - 1), size - 1, key)) % size
     return Choice(index, modality, position, hash64(seed, index, Draw.VIEW))
 
 
+# Deal
+
 MicroBatchPlan = tuple[Choice, ...]
+"""Samples of one modality that a rank computes at once."""
 
 
 def deal(
@@ -150,27 +158,27 @@ def deal(
     clips fill a micro-batch by their tokens, at least one. A rank's micro-batches of a modality
     differ by at most one sample. With more ranks than samples, some ranks get none.
     """
-    hands: list[list[Choice]] = [[] for _ in range(ranks)]
+    shares: list[list[Choice]] = [[] for _ in range(ranks)]
     loads = [(0, rank) for rank in range(ranks)]
     for choice in sorted(choices, key=lambda c: (-costs[c.modality], c.index)):
         load, rank = heapq.heappop(loads)
-        hands[rank].append(choice)
+        shares[rank].append(choice)
         heapq.heappush(loads, (load + costs[choice.modality], rank))
     return [
         [
             plan
             for modality in MODALITIES
             for plan in _cut(
-                [choice for choice in hand if choice.modality == modality],
+                [choice for choice in share if choice.modality == modality],
                 max(1, micro_batch * costs["image"] // costs[modality]),
             )
         ]
-        for hand in hands
+        for share in shares
     ]
 
 
-def _cut(hand: Sequence[Choice], most: int) -> list[MicroBatchPlan]:
-    """Cuts samples into the fewest even runs of at most `most`."""
-    count = -(-len(hand) // most)
-    edges = [part * len(hand) // count for part in range(count + 1)] if count else []
-    return [tuple(hand[a:b]) for a, b in itertools.pairwise(edges)]
+def _cut(choices: Sequence[Choice], size: int) -> list[MicroBatchPlan]:
+    """Cuts samples into the fewest even runs of at most `size`."""
+    count = -(-len(choices) // size)
+    edges = [part * len(choices) // count for part in range(count + 1)] if count else []
+    return [tuple(choices[a:b]) for a, b in itertools.pairwise(edges)]

@@ -1,4 +1,4 @@
-"""UCF101 (Soomro et al., 2012) from its original archives: its hub script no longer loads."""
+"""UCF101 (Soomro et al., 2012) from its original archives, as its hub script no longer loads."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path, PurePosixPath
 import fsspec
 
 from arlow_trainer.config.errors import DataError
-from arlow_trainer.data.remote import unreachable
+from arlow_trainer.data.errors import access_error
 
-# Whichever is installed: unpacks the archive (2) into the folder (3).
+# Arguments of each tool that unpacks {archive} into {folder}; the first that is installed is used.
 _UNPACKERS = {
     "bsdtar": ("-xf", "{archive}", "-C", "{folder}"),
     "unrar": ("x", "-o+", "-idq", "{archive}", "{folder}/"),
@@ -30,55 +30,55 @@ _NAMED_IN_ERRORS = 3
 
 @dataclass(frozen=True)
 class PreparedSet:
-    """What was written."""
+    """A set that was written."""
 
     out: str
     """Folder or URL: the value for data.videos.path."""
     classes: int
     train: int
-    """Films in <out>/train/<Class>/."""
+    """Videos in <out>/train/<Class>/."""
     test: int
-    """Films in <out>/test/<Class>/; 0 without the split's archive."""
+    """Videos in <out>/test/<Class>/; 0 without the split's archive."""
 
 
 def prepare_ucf101(archive: Path, splits: Path | None, out: str, fold: int = 1) -> PreparedSet:
-    """Lays UCF101 out as `<out>/train/<Class>/*.avi` and `<out>/test/<Class>/*.avi`.
+    """Writes UCF101 as `<out>/train/<Class>/*.avi` and `<out>/test/<Class>/*.avi`.
 
     `archive` is the original UCF101.rar, the same as .zip, or a folder it was unpacked to;
     `splits` the official UCF101TrainTestSplits-RecognitionTask.zip or its folder, of which `fold`
-    (1, 2 or 3) is taken; without it every film goes to train. `out` is a local folder or an fsspec
+    (1, 2 or 3) is taken; without it every video goes to train. `out` is a local folder or an fsspec
     URL.
 
-    Raises DataError, before anything is written, when an archive cannot be read, holds no films,
-    or lacks films that the split names; CredentialsError when `out` refuses access, StoreError
+    Raises DataError, before anything is written, when an archive cannot be read, holds no videos,
+    or lacks videos that the split names; CredentialsError when `out` refuses access, StoreError
     when it is out of reach.
     """
     if fold not in _FOLDS:
         raise DataError(f"--fold {fold}: UCF101 has the folds 1, 2 and 3")
     with _unpacked(archive, out) as folder:
         # By lower case: the lists and the folders disagree about a capital or two.
-        films = {f"{f.parent.name}/{f.name}".lower(): f for f in sorted(folder.rglob("*.avi"))}
-        if not films:
+        videos = {f"{f.parent.name}/{f.name}".lower(): f for f in sorted(folder.rglob("*.avi"))}
+        if not videos:
             raise DataError(
-                f"{archive} holds no .avi films; give the original UCF101.rar, or the folder "
+                f"{archive} holds no .avi videos; give the original UCF101.rar, or the folder "
                 "UCF-101 that it unpacks to"
             )
-        lists = {"train": list(films), "test": []}
+        lists = {"train": list(videos), "test": []}
         if splits is not None:
             lists = {split: _read_list(splits, split, fold) for split in lists}
         for split, names in lists.items():
-            missing = [name for name in names if name.lower() not in films]
+            missing = [name for name in names if name.lower() not in videos]
             if missing:
                 raise DataError(
-                    f"{archive} lacks {len(missing)} of the {len(names)} films of {split}, fold "
+                    f"{archive} lacks {len(missing)} of the {len(names)} videos of {split}, fold "
                     f"{fold}: {', '.join(missing[:_NAMED_IN_ERRORS])}, ...; the archive is "
                     "incomplete: download or unpack it again"
                 )
         for split, names in lists.items():
             for name in names:
-                film = films[name.lower()]
-                place = f"{out.rstrip('/')}/{split}/{film.parent.name}/{film.name}"
-                _put(film, place, keep=folder == archive)
+                video = videos[name.lower()]
+                target = f"{out.rstrip('/')}/{split}/{video.parent.name}/{video.name}"
+                _put(video, target, keep=folder == archive)
     classes = {name.split("/")[0].lower() for names in lists.values() for name in names}
     return PreparedSet(out, len(classes), len(lists["train"]), len(lists["test"]))
 
@@ -93,11 +93,11 @@ def _unpacked(archive: Path, out: str) -> Iterator[Path]:
         raise DataError(f"{archive}: no such file; give UCF101.rar or the folder it unpacks to")
     beside = None
     if "://" not in out:
-        beside = out  # the same file system, so that films are moved and not copied
+        beside = out  # the same file system, so that videos are moved and not copied
         try:
             Path(out).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise unreachable(out, error) from error
+            raise access_error(out, error, "written") from error
     with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=beside) as folder:
         _unpack(archive, Path(folder))
         yield Path(folder)
@@ -120,18 +120,18 @@ def _unpack(archive: Path, folder: Path) -> None:
             f"{archive}: nothing here unpacks it; install one of {', '.join(_UNPACKERS)} "
             "(Debian: `apt install libarchive-tools`), or unpack it and give the folder"
         )
-    arguments = [word.format(archive=archive, folder=folder) for word in _UNPACKERS[tool]]
+    arguments = [argument.format(archive=archive, folder=folder) for argument in _UNPACKERS[tool]]
     done = subprocess.run([tool, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        words = (done.stderr or done.stdout).strip().splitlines()
+        output = (done.stderr or done.stdout).strip().splitlines()
         raise DataError(
-            f"{archive}: {tool} cannot unpack it: {words[-1] if words else done.returncode}; the "
+            f"{archive}: {tool} cannot unpack it: {output[-1] if output else done.returncode}; the "
             "download may be incomplete, or the disk full"
         )
 
 
 def _read_list(splits: Path, split: str, fold: int) -> list[str]:
-    """Returns a split's films as <Class>/<file>."""
+    """Returns a split's videos as <Class>/<file>."""
     name = f"{split}list{fold:02d}.txt"
     text: str | None = None
     if splits.is_dir():
@@ -149,18 +149,18 @@ def _read_list(splits: Path, split: str, fold: int) -> list[str]:
     return [line.split()[0] for line in text.splitlines() if line.strip()]
 
 
-def _put(film: Path, place: str, keep: bool) -> None:
-    """Copies a film, or moves it where it need not be kept."""
+def _put(video: Path, target: str, keep: bool) -> None:
+    """Copies a video; without `keep` it is moved where `target` is local."""
     try:
-        if "://" in place:
-            filesystem, path = fsspec.url_to_fs(place)
+        if "://" in target:
+            filesystem, path = fsspec.url_to_fs(target)
             filesystem.makedirs(filesystem._parent(path), exist_ok=True)
-            filesystem.put_file(str(film), path)
+            filesystem.put_file(str(video), path)
             return
-        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
         if keep:
-            shutil.copyfile(film, place)
+            shutil.copyfile(video, target)
         else:
-            shutil.move(film, place)
+            shutil.move(video, target)
     except Exception as error:
-        raise unreachable(place, error) from error
+        raise access_error(target, error, "written") from error

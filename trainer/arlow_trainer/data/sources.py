@@ -1,4 +1,4 @@
-"""Random access to the undecoded samples of a set, wherever it lies."""
+"""Opening data sets by their configuration, wherever they are."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from arlow_trainer.config import DataSection, SourceSection
 from arlow_trainer.config.errors import ArlowError, DataError
 from arlow_trainer.data.decode import BrokenSample, Source, decode_clip, decode_image
+from arlow_trainer.data.errors import empty_set
 from arlow_trainer.data.folder import is_folder, open_folder
 from arlow_trainer.data.order import Modality
-from arlow_trainer.data.remote import empty_set
-from arlow_trainer.data.table import check_hub, open_hub
+from arlow_trainer.data.table import check_hub, open_hub, training_settings
 
-_PROBES = 8
+_MAX_TRIED = 8
 
 
 def open_source(section: SourceSection, modality: Modality) -> Source:
@@ -26,29 +26,30 @@ def open_source(section: SourceSection, modality: Modality) -> Source:
     else:
         source = open_hub(section, modality)
     if not len(source):
-        raise empty_set(source.name, modality)
-    _probe(source, modality)
+        settings = training_settings(modality)
+        raise empty_set(source.name, settings.path, settings.split)
+    _check_decodes(source, modality)
     return source
 
 
 def open_sources(data: DataSection) -> dict[Modality, Source]:
     """Opens the sets that a run draws from, by modality. Raises as `open_source` does.
 
-    What is wrong with either set is told before the samples of the other are downloaded.
+    Mistakes in either set are reported before the samples of the other are downloaded.
     """
     drawn: dict[Modality, SourceSection] = {}
     if data.images is not None and data.video_probability < 1:
         drawn["image"] = data.images
     if data.videos is not None and data.video_probability > 0:
         drawn["video"] = data.videos
-    _check(drawn)
+    _check_hub_sets(drawn)
     # Videos first: most often a folder, which opens at once, where the images are a download.
     opened = {modality: open_source(drawn[modality], modality) for modality in reversed(drawn)}
     return {modality: opened[modality] for modality in drawn}
 
 
-def _check(drawn: Mapping[Modality, SourceSection]) -> None:
-    """Asks the hub for the sets that come from it, and tells of all of them at once."""
+def _check_hub_sets(drawn: Mapping[Modality, SourceSection]) -> None:
+    """Checks the sets that come from the hub, and reports the mistakes in all of them at once."""
     wrong: list[ArlowError] = []
     for modality, section in drawn.items():
         try:
@@ -60,11 +61,11 @@ def _check(drawn: Mapping[Modality, SourceSection]) -> None:
         raise type(wrong[0])("\n".join(map(str, wrong))) from wrong[0]
 
 
-def _probe(source: Source, modality: Modality) -> None:
+def _check_decodes(source: Source, modality: Modality) -> None:
     """Decodes the first readable one of a few samples spread over the set, or raises DataError."""
     size = len(source)
     reasons = []
-    for position in sorted({i * size // _PROBES for i in range(_PROBES)}):
+    for position in sorted({i * size // _MAX_TRIED for i in range(_MAX_TRIED)}):
         try:
             raw = source.read(position)
             if modality == "image":

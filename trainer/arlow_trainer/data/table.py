@@ -1,18 +1,18 @@
-"""Sets that are tables of Hugging Face `datasets`: hub, saved to disk, parquet, arrow."""
+"""Data sets that are tables of Hugging Face `datasets`: hub, saved to disk, parquet, arrow."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import fsspec
 
 from arlow_trainer.config import SourceSection
 from arlow_trainer.config.errors import ArlowError, CredentialsError, DataError, StoreError
-from arlow_trainer.data.decode import BrokenSample, RawSample
+from arlow_trainer.data.decode import BrokenSample, RawSample, read_remote_sample
+from arlow_trainer.data.errors import access_error, empty_set, root_cause
 from arlow_trainer.data.order import Modality
-from arlow_trainer.data.remote import empty_set, read_remote, summary, unreachable
+from arlow_trainer.storage.connection import connect
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -22,6 +22,24 @@ PREPARE_UCF101 = (
     "https://www.crcv.ucf.edu/data/UCF101.php, run `arlow data prepare ucf101 --archive UCF101.rar "
     "--splits UCF101TrainTestSplits-RecognitionTask.zip --out DIR`, then set data.videos.path=DIR"
 )
+
+
+@dataclass(frozen=True)
+class SettingNames:
+    """What the settings of a data set are called where the user gives them; for messages."""
+
+    path: str
+    name: str
+    split: str
+    column: str
+
+
+def training_settings(modality: Modality) -> SettingNames:
+    """Returns the fields of a run's file that name its images or videos."""
+    section = f"data.{modality}s"
+    return SettingNames(
+        f"{section}.path", f"{section}.name", f"{section}.split", f"{section}.column"
+    )
 
 
 class TableSource:
@@ -36,7 +54,10 @@ class TableSource:
         return len(self._table)
 
     def read(self, position: int) -> RawSample:
-        """Returns one undecoded sample. Raises BrokenSample, or what `with_retries` does."""
+        """Returns one undecoded sample.
+
+        Raises BrokenSample for an empty row, else as `read_remote_sample` does.
+        """
         cell = self._table[position][self._column] or {}
         content, path = cell.get("bytes"), cell.get("path")
         name = f"{self.name} row {position}" + (f" ({path})" if path else "")
@@ -45,26 +66,29 @@ class TableSource:
         if not path:
             raise BrokenSample(name, "the row is empty")
         if "://" in path:
-            return RawSample(name, read_remote(name, *fsspec.url_to_fs(path)))
+            return read_remote_sample(name, *connect(path))
         return RawSample(name, path)
 
 
-def check_hub(section: SourceSection, modality: Modality) -> None:
-    """Asks the hub for a data set without downloading its samples.
+# Opening the sets of a run
 
-    Raises what `open_hub` would for its name, configuration or split.
+
+def check_hub(section: SourceSection, modality: Modality) -> None:
+    """Checks the name, configuration and split of a hub's data set, downloading no samples.
+
+    Raises as `load_named` does.
     """
     from datasets import load_dataset_builder
 
-    _log_once()
+    _leave_warnings_to_the_root_log()
     try:
         builder = load_dataset_builder(section.path, section.name)
         splits = [str(s) for s in builder.info.splits or builder.config.data_files or ()]
-        # Slices and sums of splits are left to `open_hub`.
+        # Slices and sums of splits are left to `load_named`.
         if splits and section.split.isidentifier() and section.split not in splits:
-            raise ValueError(f"Unknown split {section.split!r}; there are: {', '.join(splits)}")
+            raise _unknown_split(section, splits)
     except Exception as error:
-        raise _explain(section, modality, error) from error
+        raise _load_error(section, training_settings(modality), error) from error
 
 
 def open_hub(section: SourceSection, modality: Modality) -> TableSource:
@@ -72,12 +96,7 @@ def open_hub(section: SourceSection, modality: Modality) -> TableSource:
 
     Raises DataError, CredentialsError, StoreError.
     """
-    from datasets import load_dataset
-
-    def load() -> Dataset:
-        return load_dataset(section.path, section.name, split=section.split)
-
-    return _open(section, load, modality)
+    return _open(section, modality, load_named(section, training_settings(modality)))
 
 
 def open_saved(section: SourceSection, path: str, modality: Modality) -> TableSource:
@@ -85,23 +104,13 @@ def open_saved(section: SourceSection, path: str, modality: Modality) -> TableSo
 
     Raises DataError, CredentialsError, StoreError.
     """
-    from datasets import DatasetDict, load_from_disk
-
-    def load() -> Dataset:
-        saved = load_from_disk(path)
-        if not isinstance(saved, DatasetDict):
-            return saved
-        if section.split not in saved:
-            raise ValueError(f"Unknown split {section.split!r}; there are: {', '.join(saved)}")
-        return saved[section.split]
-
-    return _open(section, load, modality)
+    return _open(section, modality, load_saved(section, path, training_settings(modality)))
 
 
 def open_tables(
     section: SourceSection, kind: str, files: Sequence[str], modality: Modality
 ) -> TableSource:
-    """Opens parquet or arrow files, local or remote, through the data sets' cache.
+    """Opens parquet or arrow files, local or remote, through the cache of `datasets`.
 
     Raises DataError, CredentialsError, StoreError.
     """
@@ -110,41 +119,62 @@ def open_tables(
     def load() -> Dataset:
         return load_dataset(kind, data_files={"train": list(files)}, split="train")
 
-    return _open(section, load, modality)
+    return _open(section, modality, _load(section, training_settings(modality), load))
 
 
-def _open(section: SourceSection, load: Callable[[], Dataset], modality: Modality) -> TableSource:
-    from datasets import Image, Video
-
-    _log_once()
-    try:
-        table = load()
-    except Exception as error:
-        raise _explain(section, modality, error) from error
-    column = _column(section, table.features, modality)
-    undecoded = Image(decode=False) if modality == "image" else Video(decode=False)
-    try:
-        table = table.select_columns([column]).cast_column(column, undecoded)
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise DataError(
-            f"{section.path}: column {column!r} holds {table.features[column]}, not {modality}s; "
-            f"name another in data.{modality}s.column (columns: {', '.join(table.column_names)})"
-        ) from error
-    return TableSource(section.path, table, column)
+def _open(section: SourceSection, modality: Modality, table: Dataset) -> TableSource:
+    settings = training_settings(modality)
+    column = media_column(section, table.features, modality, settings)
+    return media_source(section.path, table, column, modality, settings)
 
 
-def _log_once() -> None:
-    """Leaves what Hugging Face's libraries warn of to the root's log; they would say it twice."""
-    for library in ("datasets", "huggingface_hub"):
-        logging.getLogger(library).handlers.clear()
+# Loading a table and choosing its column
 
 
-def _column(section: SourceSection, features: dict[str, Any], modality: Modality) -> str:
+def load_named(section: SourceSection, settings: SettingNames) -> Dataset:
+    """Loads a split of a data set by its name on the hub, or of a folder by its path.
+
+    Raises DataError, CredentialsError, StoreError; they name the setting to change.
+    """
+    from datasets import load_dataset
+
+    def load() -> Dataset:
+        return load_dataset(section.path, section.name, split=section.split)
+
+    return _load(section, settings, load)
+
+
+def load_saved(section: SourceSection, path: str, settings: SettingNames) -> Dataset:
+    """Loads a split of what `save_to_disk` wrote to a local folder, or all where it has no splits.
+
+    Raises DataError, CredentialsError, StoreError; they name the setting to change.
+    """
+    from datasets import DatasetDict, load_from_disk
+
+    def load() -> Dataset:
+        saved = load_from_disk(path)
+        if not isinstance(saved, DatasetDict):
+            return saved
+        if section.split not in saved:
+            raise _unknown_split(section, list(saved))
+        return saved[section.split]
+
+    return _load(section, settings, load)
+
+
+def media_column(
+    section: SourceSection, features: dict[str, Any], modality: Modality, settings: SettingNames
+) -> str:
+    """Returns the column of images or videos: the section's, `image` or `video`, or the only one.
+
+    Raises DataError.
+    """
     columns = ", ".join(features)
     if section.column is not None:
         if section.column not in features:
             raise DataError(
-                f"{section.path} has no column {section.column!r}; there are: {columns}"
+                f"{section.path} has no column {section.column!r}; name one with "
+                f"{settings.column} (columns: {columns})"
             )
         return section.column
     if modality in features:
@@ -153,18 +183,54 @@ def _column(section: SourceSection, features: dict[str, Any], modality: Modality
     if len(of_type) != 1:
         found = f"{len(of_type)} columns of {modality}s" if of_type else f"no column of {modality}s"
         raise DataError(
-            f"{section.path} has {found}; name one in data.{modality}s.column (columns: {columns})"
+            f"{section.path} has {found}; name one with {settings.column} (columns: {columns})"
         )
     return of_type[0]
 
 
-def _explain(section: SourceSection, modality: Modality, error: Exception) -> ArlowError:
-    """Returns what to tell the user when `datasets` could not load a set."""
+def media_source(
+    name: str, table: Dataset, column: str, modality: Modality, settings: SettingNames
+) -> TableSource:
+    """Returns the source of a column. Raises DataError where it holds no images or videos."""
+    from datasets import Image, Video
+
+    undecoded = Image(decode=False) if modality == "image" else Video(decode=False)
+    try:
+        samples = table.select_columns([column]).cast_column(column, undecoded)
+    except (KeyError, TypeError, ValueError, NotImplementedError) as error:
+        raise DataError(
+            f"{name}: column {column!r} holds {table.features[column]}, not {modality}s; "
+            f"name another with {settings.column} (columns: {', '.join(table.column_names)})"
+        ) from error
+    return TableSource(name, samples, column)
+
+
+def _load(section: SourceSection, settings: SettingNames, load: Callable[[], Dataset]) -> Dataset:
+    _leave_warnings_to_the_root_log()
+    try:
+        return load()
+    except Exception as error:
+        raise _load_error(section, settings, error) from error
+
+
+def _leave_warnings_to_the_root_log() -> None:
+    """Removes the handlers of Hugging Face's libraries, which would show each warning twice."""
+    for library in ("datasets", "huggingface_hub"):
+        logging.getLogger(library).handlers.clear()
+
+
+def _unknown_split(section: SourceSection, splits: Sequence[str]) -> ValueError:
+    """Returns an error like that of `datasets`."""
+    return ValueError(f"Unknown split {section.split!r}; there are: {', '.join(splits)}")
+
+
+def _load_error(section: SourceSection, settings: SettingNames, error: Exception) -> ArlowError:
+    """Returns the error to raise where `datasets` could not load a set."""
     from datasets import config
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
-    path, field, text = section.path, f"data.{modality}s", str(error)
-    of_ucf101 = f"; {PREPARE_UCF101}" if path.split("/")[-1] == "ucf101" else ""
+    path, text = section.path, str(error)
+    ucf101_remedy = f"; {PREPARE_UCF101}" if path.split("/")[-1] == "ucf101" else ""
     if isinstance(error, DatasetNotFoundError):
         if "gated" in text:
             return CredentialsError(
@@ -174,32 +240,38 @@ def _explain(section: SourceSection, modality: Modality, error: Exception) -> Ar
             )
         return DataError(
             f"{path}: no such data set on the Hugging Face hub, or it is private; check "
-            f"{field}.path (a folder starts with /, ./, ../ or ~), or, if it is private, run "
-            f"`hf auth login` or set HF_TOKEN{of_ucf101}"
+            f"{settings.path} (a folder starts with /, ./, ../ or ~), or, if it is private, run "
+            f"`hf auth login` or set HF_TOKEN{ucf101_remedy}"
         )
     if isinstance(error, RuntimeError) and "scripts are no longer supported" in text:
-        remedy = of_ucf101 or (
-            f"; name a set in {field}.path that holds parquet or media files, or a folder of them"
+        remedy = ucf101_remedy or (
+            f"; name a set with {settings.path} that holds parquet or media files, or a folder of "
+            "them"
         )
         return DataError(f"{path} is a script, which `datasets` no longer runs{remedy}")
     # How `datasets` fails on a table without rows, in its cache and saved to disk.
     if "corresponds to no data" in text or isinstance(error, IndexError):
-        return empty_set(path, modality)
+        return empty_set(path, settings.path, settings.split)
     if "split" in text and isinstance(error, ValueError):
-        return DataError(f"{path}: {summary(error)}; set {field}.split")
+        return DataError(
+            f"{path} has no split {section.split!r} ({root_cause(error)}); name one with "
+            f"{settings.split}. A folder has the splits that its files or subfolders are named "
+            "after: train/, test/"
+        )
     if "onfig" in text and isinstance(error, ValueError):
-        return DataError(f"{path}: {' '.join(text.split())}; set {field}.name")
+        return DataError(f"{path}: {' '.join(text.split())}; set {settings.name}")
     if isinstance(error, ConnectionError):
         if config.HF_HUB_OFFLINE:
             return DataError(
-                f"{path} is not in the local cache, and HF_HUB_OFFLINE keeps `datasets` from "
-                f"fetching anything: unset it, or point {field}.path at a local folder{of_ucf101}"
+                f"{path} is not in the local cache, and HF_HUB_OFFLINE is set, so that the hub "
+                f"cannot be reached: unset it, or point {settings.path} at a local folder"
+                f"{ucf101_remedy}"
             )
         return StoreError(
             f"{path}: the Hugging Face hub cannot be reached and the set is not in the local "
-            f"cache ({summary(error)}); check the network or a proxy, or point {field}.path at a "
-            f"folder{of_ucf101}"
+            f"cache ({root_cause(error)}); check the network or a proxy, or point {settings.path} "
+            f"at a folder{ucf101_remedy}"
         )
     if isinstance(error, (DatasetsError, ValueError)):
-        return DataError(f"{path}: cannot be read: {summary(error)}")
-    return unreachable(path, error)
+        return DataError(f"{path}: cannot be read: {root_cause(error)}")
+    return access_error(path, error)

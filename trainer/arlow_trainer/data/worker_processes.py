@@ -31,12 +31,12 @@ def workers_per_rank(ranks_here: int) -> int:
 
 
 @contextmanager
-def blocked_signals() -> Iterator[None]:
-    """Holds back SIGTERM and Ctrl-C from processes started meanwhile, for as long as they live.
+def signals_blocked() -> Iterator[None]:
+    """Blocks SIGTERM and SIGINT in this thread, and for good in processes that it starts.
 
     A process takes seconds to reach `init_worker`; a signal to the whole group would end it.
     """
-    # Started along with the first process, the tracker would lift the block from this thread.
+    # If it started along with the first process, the tracker would unblock them in this thread.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     try:
@@ -46,15 +46,15 @@ def blocked_signals() -> Iterator[None]:
 
 
 def init_worker(_: int) -> None:
-    """Leaves signals to the rank, and ends this process when the rank is gone, however it went."""
+    """Ignores SIGTERM and SIGINT in this process, and ends it when its rank has ended, however."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow_parent, daemon=True).start()
-    # Pillow warns of every odd header, from every process; what cannot be decoded is named anyway.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Pillow warns of every odd header, in every process; what cannot be decoded is reported anyway.
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def _follow_parent() -> None:
+def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

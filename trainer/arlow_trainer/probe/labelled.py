@@ -1,4 +1,4 @@
-"""Labelled sets of pictures: by name from the hub, or a local folder, through `datasets`."""
+"""Labelled sets of images: by name from the hub, or a local folder, through `datasets`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from arlow_trainer.config import ProbeSection
-from arlow_trainer.config.errors import ArlowError, CredentialsError, DataError
+from arlow_trainer.config.errors import DataError
 from arlow_trainer.data.folder import is_folder
-from arlow_trainer.data.remote import summary, unreachable
-from arlow_trainer.data.table import TableSource
+from arlow_trainer.data.table import (
+    SettingNames,
+    TableSource,
+    load_named,
+    load_saved,
+    media_column,
+    media_source,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
@@ -22,6 +28,8 @@ if TYPE_CHECKING:
 _NO_LABEL = -1
 _LABEL_TYPE = re.compile(r"u?int\d+|(large_)?string|bool")
 _DRAW_SEED = 0
+
+Part = Literal["train", "test"]
 
 
 @dataclass(frozen=True)
@@ -51,92 +59,85 @@ def open_labelled(section: ProbeSection) -> LabelledSet:
 
     Samples without a label (none, or -1 as hidden test labels are written) are left out.
 
-    Raises DataError, CredentialsError, saying what is wrong and what to do.
+    Raises DataError, CredentialsError, StoreError, saying what is wrong and what to do.
     """
     data = section.data
-    names = {"train": data.split, "test": section.test_split}
+    splits: dict[Part, str] = {"train": data.split, "test": section.test_split}
     if data.split == section.test_split:
         raise DataError(
             f"{data.path}: training and test split are both {data.split!r}, so that every answer "
             "would be known; name different ones with --train-split and --test-split"
         )
-    tables = {part: _load(section, split, part) for part, split in names.items()}
-    image = _image_column(section, tables["train"].features)
-    labels = {}
-    for part, table in tables.items():
-        column = _label_column(section, table.features)
-        labels[part] = _labels(f"{data.path}, split {names[part]!r}", table, column)
+    names = {part: f"{data.path}, split {split!r}" for part, split in splits.items()}
+    tables = {part: _load(section, part, split) for part, split in splits.items()}
+    features = tables["train"].features
+    image = media_column(data, features, "image", _settings("train"))
+    labels = {
+        part: _labels(names[part], table, _label_column(section, table.features))
+        for part, table in tables.items()
+    }
     drawn = {part: _draw(values, section.limit) for part, values in labels.items()}
     found = {part: {labels[part][row] for row in rows} for part, rows in drawn.items()}
     _check_classes(data.path, found["train"], found["test"])
     classes = sorted(found["train"] | found["test"], key=lambda label: (str(type(label)), label))
     number = {label: index for index, label in enumerate(classes)}
 
-    def split(part: str) -> LabelledSplit:
-        name = f"{data.path}, split {names[part]!r}"
-        source = TableSource(name, _undecoded(name, tables[part], image), image)
+    def split_of(part: Part) -> LabelledSplit:
+        source = media_source(names[part], tables[part], image, "image", _settings(part))
         numbers = [number[labels[part][row]] for row in drawn[part]]
-        return LabelledSplit(name, source, drawn[part], numbers)
+        return LabelledSplit(names[part], source, drawn[part], numbers)
 
-    return LabelledSet(split("train"), split("test"), len(classes))
+    return LabelledSet(split_of("train"), split_of("test"), len(classes))
 
 
-def _load(section: ProbeSection, split: str, part: str) -> Dataset:
-    from datasets import Dataset, load_dataset, load_from_disk
+def _settings(part: Part) -> SettingNames:
+    return SettingNames(path="--data", name="--name", split=f"--{part}-split", column="--column")
 
-    path = section.data.path
-    if is_folder(path):
-        if "://" in path:
-            raise DataError(
-                f"{path}: labelled sets are read from a local folder or by name from the Hugging "
-                "Face hub; copy the folder here, or mount it, and give its path"
-            )
-        path = os.path.expanduser(path)
-        if not os.path.isdir(path):
-            raise DataError(
-                f"{path}: no such folder; give a folder that exists, or a Hugging Face data set's "
-                "name without a leading / or ./"
-            )
-    try:
-        if os.path.isfile(os.path.join(path, "dataset_dict.json")):
-            saved = load_from_disk(path)
-            if split not in saved:
-                raise ValueError(f"Unknown split {split!r}; there are: {', '.join(saved)}")
-            table = saved[split]
-        elif os.path.isfile(os.path.join(path, "state.json")):
-            raise ValueError(f"Unknown split {split!r}; it was saved without splits")
-        else:
-            table = load_dataset(path, section.data.name, split=split)
-    except Exception as error:
-        raise _explain(section, split, part, error) from error
-    assert isinstance(table, Dataset)
+
+def _load(section: ProbeSection, part: Part, split: str) -> Dataset:
+    data = section.data.model_copy(update={"split": split})
+    settings = _settings(part)
+    if is_folder(data.path):
+        data = data.model_copy(update={"path": _local_folder(data.path)})
+    if os.path.isfile(os.path.join(data.path, "dataset_dict.json")):
+        table = load_saved(data, data.path, settings)
+    elif os.path.isfile(os.path.join(data.path, "state.json")):
+        raise DataError(
+            f"{data.path} has no split {split!r}: it was saved without splits; save a "
+            "`DatasetDict` of a training and a test split"
+        )
+    else:
+        table = load_named(data, settings)
     if not len(table):
-        raise DataError(f"{path}: split {split!r} is empty; name another with --{part}-split")
+        raise DataError(
+            f"{data.path}: split {split!r} is empty; name another with {settings.split}"
+        )
     return table
 
 
-def _image_column(section: ProbeSection, features: Features) -> str:
-    path, column = section.data.path, section.data.column
-    if column is not None:
-        if column not in features:
-            raise _no_column(path, "column", column, features)
-        return column
-    if "image" in features:
-        return "image"
-    found = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
-    if len(found) != 1:
+def _local_folder(path: str) -> str:
+    if "://" in path:
         raise DataError(
-            f"{path} has {len(found) or 'no'} column{'s' * (len(found) != 1)} of pictures; name "
-            f"one with --column (columns: {', '.join(features)})"
+            f"{path}: labelled sets are read from a local folder or by name from the Hugging "
+            "Face hub; copy the folder here, or mount it, and give its path"
         )
-    return str(found[0])
+    folder = os.path.expanduser(path)
+    if not os.path.isdir(folder):
+        raise DataError(
+            f"{folder}: no such folder; give a folder that exists, or a Hugging Face data set's "
+            "name without a leading / or ./"
+        )
+    return folder
 
 
 def _label_column(section: ProbeSection, features: Features) -> str:
     path, column = section.data.path, section.label
     if column is not None:
         if column not in features:
-            raise _no_column(path, "label", column, features)
+            raise DataError(
+                f"{path} has no column {column!r}; name one with --label "
+                f"(columns: {', '.join(features)})"
+            )
         return column
     if "label" in features:
         return "label"
@@ -144,17 +145,10 @@ def _label_column(section: ProbeSection, features: Features) -> str:
     if len(found) != 1:
         raise DataError(
             f"{path} has {'no column' if not found else 'several columns'} of labels; name one "
-            f"with --label (columns: {', '.join(features)}). A folder of pictures has labels where "
-            "they lie in one folder a class: train/<class>/, test/<class>/"
+            f"with --label (columns: {', '.join(features)}). A folder of images has labels where "
+            "each class has a subfolder: train/<class>/, test/<class>/"
         )
     return str(found[0])
-
-
-def _no_column(path: str, option: str, column: str, features: Features) -> DataError:
-    return DataError(
-        f"{path} has no column {column!r}; name one with --{option} "
-        f"(columns: {', '.join(features)})"
-    )
 
 
 def _labels(name: str, table: Dataset, column: str) -> list[str | int | None]:
@@ -162,16 +156,16 @@ def _labels(name: str, table: Dataset, column: str) -> list[str | int | None]:
     from datasets import ClassLabel, Value
 
     feature = table.features[column]
-    words = isinstance(feature, ClassLabel)
-    if not words and not (isinstance(feature, Value) and _LABEL_TYPE.fullmatch(feature.dtype)):
+    has_names = isinstance(feature, ClassLabel)
+    if not has_names and not (isinstance(feature, Value) and _LABEL_TYPE.fullmatch(feature.dtype)):
         raise DataError(
             f"{name}: column {column!r} holds {_kind(feature)}; labels are whole numbers or words, "
-            f"one a picture: name another column with --label (columns: "
+            f"one for each image: name another column with --label (columns: "
             f"{', '.join(table.column_names)})"
         )
     values = table.select_columns([column])[:][column]
     # By name, because splits may count their classes differently.
-    names = feature.names if words else None
+    names = feature.names if has_names else None
     found = [
         None if value is None or value == _NO_LABEL else names[value] if names else value
         for value in values
@@ -200,7 +194,7 @@ def _check_classes(path: str, train: set[Any], test: set[Any]) -> None:
     if len(train) < 2:
         raise DataError(
             f"{path}: all training samples are of one class, {next(iter(train))!r}, so there is "
-            "nothing to tell apart; name another column with --label, or raise --limit"
+            "nothing to distinguish; name another column with --label, or raise --limit"
         )
     if not train & test:
         raise DataError(
@@ -208,47 +202,3 @@ def _check_classes(path: str, train: set[Any], test: set[Any]) -> None:
             f"{next(iter(train))!r} and {next(iter(test))!r}); name splits of one set with "
             "--train-split and --test-split, or raise --limit"
         )
-
-
-def _undecoded(name: str, table: Dataset, column: str) -> Dataset:
-    from datasets import Image
-
-    try:
-        return table.select_columns([column]).cast_column(column, Image(decode=False))
-    except (KeyError, TypeError, ValueError, NotImplementedError):
-        raise DataError(
-            f"{name}: column {column!r} holds no pictures; name another with --column (columns: "
-            f"{', '.join(table.column_names)})"
-        ) from None
-
-
-def _explain(section: ProbeSection, split: str, part: str, error: Exception) -> ArlowError:
-    """Returns what to tell the user when `datasets` could not load a set."""
-    from datasets.exceptions import DatasetNotFoundError, DatasetsError
-
-    path, text = section.data.path, str(error)
-    if isinstance(error, DatasetNotFoundError):
-        if "gated" in text:
-            return CredentialsError(
-                f"{path} is gated: accept its terms at https://huggingface.co/datasets/{path} "
-                "with your account, then run `hf auth login` or set HF_TOKEN"
-            )
-        return DataError(
-            f"{path}: no such data set on the Hugging Face hub, or it is private; check --data (a "
-            "folder starts with /, ./, ../ or ~), or, if it is private, run `hf auth login`"
-        )
-    if isinstance(error, ValueError) and "split" in text:
-        return DataError(
-            f"{path} has no split {split!r} ({summary(error)}); name one with --{part}-split. A "
-            "folder has splits where its folders or files are called so: train/, test/"
-        )
-    if isinstance(error, ValueError) and "onfig" in text:
-        return DataError(f"{path}: {' '.join(text.split())}; set --name")
-    if isinstance(error, ConnectionError):
-        return DataError(
-            f"{path}: the Hugging Face hub cannot be reached and the set is not in the local cache "
-            f"({summary(error)}); check the network, or give a local folder"
-        )
-    if isinstance(error, (DatasetsError, ValueError, FileNotFoundError)):
-        return DataError(f"{path}: cannot be read: {summary(error)}")
-    return unreachable(path, error)

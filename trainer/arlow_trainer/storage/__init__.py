@@ -1,1 +1,1 @@
-"""Stores behind fsspec made safe: timeouts, retries, failures in words, JSON lines, events."""
+"""Stores behind fsspec made safe: timeouts, retries, failures classified, JSON lines, events."""

@@ -1,4 +1,4 @@
-"""The way to a store: what its URL means, and the fsspec file system that answers there."""
+"""What a store's URL means, and the fsspec file system that answers there."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def split_url(url: str) -> tuple[str, str]:
 
 
 class Connection:
-    """The fsspec file system of a store, made on first use and made anew after a fork."""
+    """The fsspec file system of a store, created on first use and again after a fork."""
 
     def __init__(self, url: str, scheme: str, options: dict[str, Any]) -> None:
         self._url = url
@@ -47,23 +47,28 @@ class Connection:
             _INHERITED.append(self._fs)
             self._fs = None
         if self._fs is None:
-            # Instances and listings are not cached: a listing must show what other processes wrote.
-            self._fs, _ = fsspec.url_to_fs(
-                self._url if self._scheme != "file" else f"file://{self._url}",
-                skip_instance_cache=True,
-                use_listings_cache=False,
-                **self._defaults(),
-                **self._options,
-            )
+            url = self._url if self._scheme != "file" else f"file://{self._url}"
+            # An instance of its own: fsspec's cached one belongs to all who ask for it.
+            self._fs, _ = connect(url, skip_instance_cache=True, **self._options)
             self._pid = os.getpid()
-            if self._scheme == "s3":
-                # Its repetitions would multiply botocore's and ours.
-                self._fs.retries = 1
         return self._fs
 
-    def _defaults(self) -> dict[str, Any]:
-        if self._scheme == "s3" and "config_kwargs" not in self._options:
-            # Few inner attempts: the outer ones are ours, and a dead server must be reported soon.
-            retries = {"mode": "standard", "total_max_attempts": 2}
-            return {"config_kwargs": {"retries": retries}}
-        return {}
+
+def connect(url: str, **options: Any) -> tuple[Any, str]:
+    """Returns the fsspec file system of a URL or local path, and the path in it.
+
+    `options` go to the file system. Raises what fsspec does for a scheme that it does not know.
+    """
+    scheme, _, _ = url.partition("://")
+    if scheme in STORE_SCHEMES:
+        # Listings are not cached: one must show what other processes wrote, and a large one costs
+        # much memory. Other file systems, such as SFTP's, do not take the option.
+        options["use_listings_cache"] = False
+    if scheme == "s3" and "config_kwargs" not in options:
+        # Few inner attempts: the outer ones are ours, and a dead server must be reported soon.
+        options["config_kwargs"] = {"retries": {"mode": "standard", "total_max_attempts": 2}}
+    fs, path = fsspec.url_to_fs(url, **options)
+    if scheme == "s3":
+        # Its repetitions would multiply botocore's and ours.
+        fs.retries = 1
+    return fs, str(path)

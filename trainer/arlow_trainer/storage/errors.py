@@ -13,31 +13,33 @@ class MissingObject(StoreError):
 
 
 def as_store_error(error: Exception, doing: str, url: str, scheme: str) -> ArlowError:
-    """The error to raise for `error`, met while `doing` ("read", "write", ...) at `url`."""
+    """Returns the error to raise where `doing` ("read", "write", ...) at `url` met `error`."""
     if isinstance(error, ImportError):
         return StoreError(
             f"Cannot {doing} {url}: the package for {scheme}:// is not installed ({error}). "
             "Install arlow-pretrain with the extra `trainer`."
         )
     reason = classify(error, local=scheme in ("file", "memory"))
+    missing = reason is Failure.MISSING and doing == "read"
     # Several libraries give nothing but the name as the text of "not found".
-    unnamed = reason is Failure.MISSING and doing == "read"
-    cause = "there is no such object" if unnamed else describe(error)
-    message = explain(doing, url, reason, cause)
+    cause = "there is no such object" if missing else describe(error)
+    message = failure_message(doing, url, reason, cause)
     if reason in (Failure.CREDENTIALS, Failure.CLOCK):
         return CredentialsError(message)
-    if unnamed:
+    if missing:
         return MissingObject(message)
     return StoreError(message)
 
 
 def local_error(path: Path, error: Exception) -> StoreError:
-    """The error to raise when a file on this machine cannot be written."""
-    return StoreError(explain("write", str(path), classify(error, local=True), describe(error)))
+    """Returns the error to raise when a file on this machine cannot be written."""
+    return StoreError(
+        failure_message("write", str(path), classify(error, local=True), describe(error))
+    )
 
 
-def explain(doing: str, url: str, reason: Failure, cause: str) -> str:
-    """One line: what could not be done where, why, and the remedy for such a reason."""
+def failure_message(doing: str, url: str, reason: Failure, cause: str) -> str:
+    """Returns one line: what could not be done where, why, and what to do about it."""
     scheme = url.partition("://")[0] if "://" in url else "file"
     return f"Cannot {doing} {url}: {cause.rstrip('.')}. {_remedy(reason, scheme)}"
 
@@ -60,13 +62,14 @@ def _remedy(reason: Failure, scheme: str) -> str:
         Failure.MISSING: "Check the URL and the name.",
         Failure.CONTAINER: "Create the bucket (container) first, or correct the URL: "
         "it is never created for you.",
-        Failure.FULL: "Free some space or raise the quota, or choose a larger place.",
+        Failure.FULL: "Free some space or raise the quota, or choose another folder or bucket.",
         Failure.READ_ONLY: "Give this user the right to write there, or choose another folder.",
         Failure.NETWORK: "Check that the server runs and can be reached from here"
         + (" (AWS_ENDPOINT_URL)." if scheme == "s3" else "."),
         Failure.BUSY: "The store stayed unable to answer; try again later.",
-        Failure.EXISTS: "Something of that name is in the way: move it, or choose another name.",
+        Failure.EXISTS: "Something else has that name: move it, or choose another name.",
         Failure.UNSUPPORTED: "The server lacks a function that is needed; use another store.",
+        Failure.UNKNOWN: "Check the URL and the store's options.",
         Failure.OTHER: "Check the URL and the store's options.",
     }
     return remedies[reason]

@@ -1,8 +1,8 @@
 """What an exception of a store's client library means: one pure decision for every scheme.
 
 The client libraries (botocore, aiohttp, gcsfs, google-auth, azure) raise their own classes and wrap
-each other's; they are told apart by class name, error code and errno, so that none of them has to
-be installed or imported here.
+each other's. They are recognised by class name, error code, HTTP status and errno, so that none of
+them has to be installed or imported here. Both the checkpoint store and the data sets use it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ class Failure(Enum):
     BUSY = "busy"
     EXISTS = "exists"
     UNSUPPORTED = "unsupported"
+    UNKNOWN = "unknown"
+    """A disk or a client library failed without saying why."""
     OTHER = "other"
+    """Neither the store nor the way to it: a wrong request, a wrong setting or a bug."""
 
     @property
     def transient(self) -> bool:
@@ -42,11 +45,15 @@ _CODES: dict[str, Failure] = {
             "AccountProblem",
             "AllAccessDisabled",
             "ExpiredToken",
+            "ExpiredTokenException",
             "InvalidAccessKeyId",
             "InvalidClientTokenId",
+            "InvalidIdentityToken",
             "InvalidSecurity",
             "InvalidToken",
+            "RequestExpired",
             "SignatureDoesNotMatch",
+            "TokenRefreshRequired",
             "AuthenticationFailed",
             "AuthorizationFailure",
             "AuthorizationPermissionMismatch",
@@ -88,6 +95,7 @@ _STATUSES: dict[int, Failure] = {
     408: Failure.BUSY,
     409: Failure.BUSY,
     412: Failure.EXISTS,
+    425: Failure.BUSY,
     429: Failure.BUSY,
     500: Failure.BUSY,
     501: Failure.UNSUPPORTED,
@@ -103,10 +111,12 @@ _CLASSES: dict[str, Failure] = {
             "NoCredentialsError",
             "PartialCredentialsError",
             "CredentialRetrievalError",
+            "LoginError",
+            "NoAuthTokenError",
             "ProfileNotFound",
+            "SSOError",
             "TokenRetrievalError",
-            "DefaultCredentialsError",
-            "RefreshError",
+            "GoogleAuthError",
             "ClientAuthenticationError",
             "CredentialUnavailableError",
         ),
@@ -127,16 +137,43 @@ _CLASSES: dict[str, Failure] = {
             "ChecksumError",
             "RequestException",
             "gaierror",
+            "TimeoutError",
             "TransportError",
         ),
         Failure.NETWORK,
     ),
 }
 
+# What a library raises for a wrong request and Python for a bug, whatever the store's state.
+NOT_THE_STORES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    IsADirectoryError,
+    LookupError,
+    MemoryError,
+    NotADirectoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
 _ERRNOS: dict[int, Failure] = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), Failure.FULL),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), Failure.READ_ONLY),
-    **dict.fromkeys((errno.EBUSY, errno.EAGAIN, errno.EIO), Failure.BUSY),
+    **dict.fromkeys(
+        (
+            errno.EBUSY,
+            errno.EAGAIN,
+            errno.EINTR,
+            errno.EIO,
+            errno.EMFILE,
+            errno.ENFILE,
+            errno.ENOMEM,
+        ),
+        Failure.BUSY,
+    ),
     **dict.fromkeys(
         (
             errno.ECONNREFUSED,
@@ -152,6 +189,7 @@ _ERRNOS: dict[int, Failure] = {
     ),
     errno.ENOENT: Failure.MISSING,
     errno.EEXIST: Failure.EXISTS,
+    **dict.fromkeys((errno.EINVAL, errno.ENAMETOOLONG, errno.ENOSYS), Failure.OTHER),
 }
 
 # Libraries that lose the code and keep only a text.
@@ -167,17 +205,19 @@ _TEXTS: tuple[tuple[str, Failure], ...] = (
 )
 
 
+# An exact reason in the chain is preferred: a bare PermissionError or FileNotFoundError is what a
+# wrapper keeps of one, and a ValueError may be raised on account of one.
+_VAGUENESS = {Failure.MISSING: 1, Failure.READ_ONLY: 1, Failure.OTHER: 2}
+
+
 def classify(error: BaseException, *, local: bool) -> Failure:
-    """The most telling reason found in `error` and in what it was raised from.
+    """The most exact reason found in `error` and in what it was raised from.
 
     On a local store a permission problem is a `READ_ONLY` folder, elsewhere it is `CREDENTIALS`.
+    `UNKNOWN` where nothing in the chain says why.
     """
     reasons = [reason for each in _chain(error) if (reason := _reason(each)) is not None]
-    if not reasons:
-        return Failure.OTHER
-    # A bare PermissionError or FileNotFoundError is what a wrapper keeps of an exact reason.
-    vague = (Failure.MISSING, Failure.READ_ONLY)
-    reason = next((each for each in reasons if each not in vague), reasons[0])
+    reason = min(reasons, key=lambda each: _VAGUENESS.get(each, 0), default=Failure.UNKNOWN)
     if reason is Failure.READ_ONLY and not local:
         return Failure.CREDENTIALS
     return reason
@@ -211,22 +251,38 @@ def _reason(error: BaseException) -> Failure | None:
             return failure
     if status in _STATUSES:
         return _STATUSES[status]
-    for each in type(error).__mro__:
-        if each.__name__ in _CLASSES:
-            return _CLASSES[each.__name__]
-    return _reason_of_builtin(error)
+    by_class = _reason_of_class(error)
+    # A server that answered was reached, though some libraries call every failure one of requests.
+    if status is not None and status >= 400 and by_class is not Failure.CREDENTIALS:
+        return Failure.OTHER if status < 500 else Failure.BUSY
+    return by_class if by_class is not None else _reason_of_builtin(error)
+
+
+def _reason_of_class(error: BaseException) -> Failure | None:
+    names = (each.__name__ for each in type(error).__mro__)
+    reason = next((_CLASSES[name] for name in names if name in _CLASSES), None)
+    if reason is Failure.CREDENTIALS and error.__cause__ is not None:
+        # google-auth: a token that could not be refreshed because its server was out of reach.
+        cause = classify(error.__cause__, local=False)
+        return cause if cause.transient else reason
+    return reason
 
 
 def _code_and_status(error: BaseException) -> tuple[str, int | None]:
-    """Error code and HTTP status, as botocore, azure-core, gcsfs and aiohttp carry them."""
+    """Error code and HTTP status, from wherever the client libraries and requests keep them."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):
         code = str(response.get("Error", {}).get("Code", ""))
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         return code, status if isinstance(status, int) else _as_status(code)
     code = str(getattr(error, "error_code", "") or "")
-    for name in ("status_code", "status", "code"):
-        status = _as_status(getattr(error, name, None))
+    for carrier, name in (
+        (error, "status_code"),
+        (error, "status"),
+        (error, "code"),
+        (response, "status_code"),
+    ):
+        status = _as_status(getattr(carrier, name, None))
         if status is not None:
             return code, status
     return code, None
@@ -248,4 +304,4 @@ def _reason_of_builtin(error: BaseException) -> Failure | None:
         return Failure.EXISTS
     if isinstance(error, TimeoutError | ConnectionError):
         return Failure.NETWORK
-    return None
+    return Failure.OTHER if isinstance(error, NOT_THE_STORES) else None

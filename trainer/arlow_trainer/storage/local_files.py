@@ -1,4 +1,4 @@
-"""Files on this machine, written so that they are there whole or not at all, and stay."""
+"""Files on this machine, written atomically and durably."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ from typing import IO
 
 
 def is_temporary(name: str) -> bool:
+    """Whether a name is one of `temporary_beside`: its file is not, or was never, complete."""
     base = PurePosixPath(name).name
     return base.startswith(".") and base.endswith(".tmp")
 
 
 def temporary_beside(path: Path) -> Path:
+    """Returns a new hidden name in the folder of `path`, on the same file system."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Temporary name, flush to the device, rename, flush the folder."""
+    """Writes a file through `write`, which is given it open.
+
+    Temporary name, flush to the device, rename, flush the folder: a reader, or a machine that lost
+    power, sees the old content or the new, never a part.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
@@ -35,7 +41,10 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def create_exclusively(path: Path, data: bytes) -> None:
-    """As `write_atomically`, but a link instead of a rename: it fails where the name is taken."""
+    """As `write_atomically`, but raises FileExistsError where there is a file of that name.
+
+    A link instead of a rename: it never replaces a file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
@@ -50,6 +59,7 @@ def create_exclusively(path: Path, data: bytes) -> None:
 
 
 def put_local(source: Path, target: Path, *, move: bool) -> None:
+    """Copies a file atomically; with `move` it is renamed instead, within one file system."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if move and source.stat().st_dev == target.parent.stat().st_dev:
         with source.open("rb") as file:

@@ -1,8 +1,8 @@
 """A folder of objects behind a URL: local path, file://, s3://, gs://, az:// or memory://.
 
 Thin over fsspec. What it adds: listings are fresh, a local write is atomic and durable, transient
-errors are retried a bounded number of times, a silent server is not waited for without an end, and
-every failure says which URL, why, and what to do.
+errors are retried a bounded number of times, every operation over a network ends within a time
+limit, and every failure says which URL, why, and what to do.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from arlow_trainer.config.errors import ArlowError, CredentialsError, StoreError
 from arlow_trainer.storage.connection import Connection, split_url
-from arlow_trainer.storage.errors import MissingObject, as_store_error, explain, local_error
+from arlow_trainer.storage.errors import MissingObject, as_store_error, failure_message, local_error
 from arlow_trainer.storage.failures import Failure, classify
 from arlow_trainer.storage.local_files import (
     create_exclusively,
@@ -30,14 +30,15 @@ from arlow_trainer.storage.local_files import (
     temporary_beside,
     write_atomically,
 )
-from arlow_trainer.storage.timeouts import BoundedFileSystem, Deadline, StoreTimeout
+from arlow_trainer.storage.retries import is_transient
+from arlow_trainer.storage.timeouts import BoundedFileSystem, Deadline
 
 ATTEMPTS = 4
 READ_CHUNK = 32 * 2**20
 TIMEOUT_S = 120.0
 # A part of a large file has more time than a small object.
 PARTS_TIMEOUT_FACTOR = 2.5
-# Small enough to come through a slow line in that time, several at once.
+# Small enough to be transferred over a slow network in that time, several at once.
 S3_PART = 16 * 2**20
 S3_MAX_PARTS = 9000
 
@@ -53,10 +54,10 @@ class Store:
     before the first operation. An instance may be used from several threads and after a fork.
 
     An operation that gets no answer for `timeout_s` seconds, repetitions included, ends; one that
-    moves large files may take longer as long as their parts arrive. Local folders are not watched.
+    moves large files may take longer as long as their parts arrive. Local folders have no limit.
 
-    Every operation raises `CredentialsError` when credentials are refused or missing and
-    `StoreError` for everything else (`MissingObject` where it is the object that is not there).
+    Every operation raises `CredentialsError` when credentials are refused or missing, and
+    `StoreError` for every other failure (`MissingObject` where the object does not exist).
     """
 
     def __init__(
@@ -76,19 +77,19 @@ class Store:
             self._url = f"{scheme}://{path.strip('/')}"
         self._connection = Connection(self._url, scheme, dict(options or {}))
         self._forbidden: ArlowError | None = None
-        self._patience_s = timeout_s
+        self._timeout_s = timeout_s
 
     def __repr__(self) -> str:
         return f"Store({self._url!r})"
 
     @property
     def url(self) -> str:
-        """Where the objects are, without a trailing slash."""
+        """URL or local path of the folder, without a trailing slash."""
         return self._url
 
     @property
     def local_path(self) -> Path | None:
-        """The folder on this machine, or None where the store is elsewhere."""
+        """The folder on this machine; None for a store that is not local files."""
         return Path(self._url) if self._scheme == "file" else None
 
     def url_of(self, key: str) -> str:
@@ -96,13 +97,13 @@ class Store:
         return f"{self._url}/{_checked(key)}"
 
     def child(self, name: str) -> Store:
-        """The store of a folder inside this one; shares its connection."""
+        """The store of a subfolder; shares this one's connection."""
         inner = copy.copy(self)
         inner._url = self.url_of(name)
         return inner
 
     def forbid_writes(self, reason: ArlowError) -> None:
-        """Lets every later write and deletion through this instance raise `reason`."""
+        """Makes every later write and deletion through this instance raise `reason`."""
         self._forbidden = reason
 
     def read_bytes(self, key: str) -> bytes:
@@ -127,7 +128,7 @@ class Store:
     def create_bytes(self, key: str, data: bytes) -> bool:
         """Writes an object that must not exist yet; False when it does.
 
-        Atomic where the store can do it: local files, and servers that know conditional writes.
+        Atomic where the store supports it: local files, and servers with conditional writes.
         """
 
         def create(fs: Any, path: str) -> bool:
@@ -150,25 +151,25 @@ class Store:
         return self._attempt("write", _checked(key), create)
 
     def put_file(self, local_path: Path, key: str, *, move: bool = False) -> None:
-        """Uploads a file. With `move` a local store may take the file itself instead of a copy."""
-        patience = self._patience(parts=True)
+        """Uploads a file. With `move` a local store may rename the file instead of copying it."""
+        deadline = self._deadline(parts=True)
 
         def put(fs: Any, path: str) -> None:
-            patience.renew()
+            deadline.renew()
             if self._scheme == "file":
                 put_local(local_path, Path(path), move=move)
             else:
                 size = local_path.stat().st_size
                 fs.put_file(
-                    str(local_path), path, callback=patience.callback, **self._in_parts(size)
+                    str(local_path), path, callback=deadline.callback, **self._in_parts(size)
                 )
 
-        self._attempt("write", _checked(key), put, patience)
+        self._attempt("write", _checked(key), put, deadline)
 
     def get_file(self, key: str, local_path: Path) -> None:
-        """Downloads an object; the file appears under its name only when it is complete."""
+        """Downloads an object. The file has its name only once it is complete."""
         temporary = temporary_beside(local_path)
-        patience = self._patience(parts=True)
+        deadline = self._deadline(parts=True)
 
         def get(fs: Any, path: str) -> None:
             try:
@@ -176,9 +177,9 @@ class Store:
                 temporary.touch()
             except OSError as error:
                 raise local_error(local_path, error) from error
-            patience.renew()
+            deadline.renew()
             try:
-                fs.get_file(path, str(temporary), callback=patience.callback, **self._in_parts(0))
+                fs.get_file(path, str(temporary), callback=deadline.callback, **self._in_parts(0))
             except OSError as error:
                 if classify(error, local=True) is Failure.FULL:
                     raise local_error(local_path, error) from error
@@ -186,7 +187,7 @@ class Store:
             os.replace(temporary, local_path)
 
         try:
-            self._attempt("read", _checked(key), get, patience)
+            self._attempt("read", _checked(key), get, deadline)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -228,7 +229,7 @@ class Store:
         return self._names(prefix, "file")
 
     def exists(self, key: str) -> bool:
-        """Whether there is an object (not a folder) of this key."""
+        """Whether there is an object (not a folder) with this key."""
         return self._info(key) is not None
 
     def size(self, key: str) -> int:
@@ -236,12 +237,14 @@ class Store:
         info = self._info(key)
         if info is None:
             raise MissingObject(
-                explain("read", self.url_of(key), Failure.MISSING, "there is no such object")
+                failure_message(
+                    "read", self.url_of(key), Failure.MISSING, "there is no such object"
+                )
             )
         return int(info["size"])
 
     def delete(self, key: str) -> None:
-        """Deletes one object; one that is gone already is no error."""
+        """Deletes one object; does nothing if there is none."""
 
         def delete(fs: Any, path: str) -> None:
             try:
@@ -252,7 +255,7 @@ class Store:
         self._attempt("delete", _checked(key), delete)
 
     def delete_tree(self, prefix: str) -> None:
-        """Deletes everything under `prefix`; nothing there is no error."""
+        """Deletes everything under `prefix`; does nothing if there is nothing."""
 
         def delete(fs: Any, path: str) -> None:
             fs.invalidate_cache()
@@ -264,16 +267,15 @@ class Store:
         self._attempt("delete", _checked(prefix), delete)
 
     def check_writable(self) -> None:
-        """Writes, reads back and deletes a small object; raises what a checkpoint would raise."""
+        """Writes, reads back and deletes a small object; fails as saving a checkpoint would."""
         key = f"probe-{uuid.uuid4().hex}"
         try:
             self._write_and_read(key)
         except (StoreError, CredentialsError) as error:
-            # The object's name says nothing to those who chose the URL.
-            words = str(error).replace(f"/{key}", "").replace("Check the URL and the name.", "")
+            # The object's name means nothing to those who chose the URL.
+            message = str(error).replace(f"/{key}", "").replace("Check the URL and the name.", "")
             remedy = "" if isinstance(error, CredentialsError) else " Check spec.checkpoint.url."
-            words = words.rstrip() + remedy
-            raise type(error)(words) from error.__cause__
+            raise type(error)(message.rstrip() + remedy) from error.__cause__
 
     def _write_and_read(self, key: str) -> None:
         data = os.urandom(64)
@@ -282,7 +284,7 @@ class Store:
             if self.read_bytes(key) != data:
                 raise StoreError(
                     f"The store {self._url} does not return what was written to it. "
-                    "Check that no proxy or cache stands between."
+                    "Check that no proxy or cache lies between."
                 )
         finally:
             self.delete(key)
@@ -322,14 +324,14 @@ class Store:
             def read(fs: Any, path: str, start: int = start) -> bytes:
                 return bytes(fs.cat_file(path, start=start, end=min(start + READ_CHUNK, size)))
 
-            yield self._attempt("read", _checked(key), read, self._patience(parts=True))
+            yield self._attempt("read", _checked(key), read, self._deadline(parts=True))
 
     def _relative(self, fs: Any, name: str) -> str:
         root = str(fs._strip_protocol(self._url)).rstrip("/")
         return name.removeprefix(root).lstrip("/")
 
-    def _patience(self, parts: bool = False) -> Deadline:
-        return Deadline(self._patience_s * (PARTS_TIMEOUT_FACTOR if parts else 1.0))
+    def _deadline(self, parts: bool = False) -> Deadline:
+        return Deadline(self._timeout_s * (PARTS_TIMEOUT_FACTOR if parts else 1.0))
 
     def _in_parts(self, size: int) -> dict[str, int]:
         if self._scheme != "s3":
@@ -341,20 +343,15 @@ class Store:
         doing: str,
         key: str,
         work: Callable[[Any, str], T],
-        patience: Deadline | None = None,
+        deadline: Deadline | None = None,
     ) -> T:
         """Runs `work(file system, path)` with retries and turns its failure into an ArlowError."""
-        bound = patience or self._patience()
+        bound = deadline or self._deadline()
         url = f"{self._url}/{key}" if key else self._url
         retrying = Retrying(
             stop=stop_after_attempt(ATTEMPTS),
             wait=wait_random_exponential(multiplier=0.5, max=8.0),
-            retry=retry_if_exception(
-                lambda error: (
-                    not isinstance(error, ArlowError | StoreTimeout)
-                    and classify(error, local=self._local).transient
-                )
-            ),
+            retry=retry_if_exception(is_transient),
             reraise=True,
         )
 
@@ -373,13 +370,13 @@ class Store:
 
 
 def _checked(key: str) -> str:
-    """A key that stays inside its store."""
+    """Returns the key. Raises ValueError for one that leads out of its store."""
     if any(part in ("", ".", "..") for part in key.split("/")):
         raise ValueError(f"a key is a relative path without dots-only parts, not {key!r}")
     return key
 
 
 def _raise_unless_gone(error: OSError) -> None:
-    """Lets a missing object pass; a missing bucket is a FileNotFoundError too and is raised."""
+    """Raises the error unless an object is missing: a missing bucket is a FileNotFoundError too."""
     if classify(error, local=True) is not Failure.MISSING:
         raise error

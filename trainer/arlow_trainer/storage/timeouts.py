@@ -13,31 +13,31 @@ from fsspec.callbacks import Callback
 
 
 class StoreTimeout(TimeoutError):
-    """A store gave no answer for longer than it may; asking once more is no use."""
+    """A store gave no answer before the deadline; another attempt has no time left."""
 
 
 class Deadline:
     """The time that one operation has, its repetitions included.
 
-    It ends `limit_s` seconds after the beginning, or after the last progress that `callback` was
-    told of: a large file takes as long as it takes.
+    It ends `limit_s` seconds after the beginning, or after the last part of a file that `callback`
+    saw arrive: a large file takes as long as it takes.
     """
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
-        self._deadline = time.monotonic() + limit_s
-        self.callback = _Progress(self.renew)
+        self._end = time.monotonic() + limit_s
+        self.callback = _PartArrived(self.renew)
 
     def renew(self) -> None:
         """Starts the time anew."""
-        self._deadline = time.monotonic() + self._limit_s
+        self._end = time.monotonic() + self._limit_s
 
     def wait(self, work: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> Any:
         """Runs `work` in a loop of another thread. Raises StoreTimeout, and what `work` raises."""
         future = asyncio.run_coroutine_threadsafe(work, loop)
         try:
             while not future.done():
-                left = self._deadline - time.monotonic()
+                left = self._end - time.monotonic()
                 if left <= 0:
                     raise StoreTimeout(f"it has not answered for {self._limit_s:.0f} s")
                 wait([future], left)
@@ -47,21 +47,21 @@ class Deadline:
 
 
 class BoundedFileSystem:
-    """An fsspec file system whose operations end with a patience, where it works over a network."""
+    """An fsspec file system whose operations end at a deadline, where it works over a network."""
 
-    def __init__(self, fs: Any, patience: Deadline) -> None:
-        self._fs, self._patience = fs, patience
+    def __init__(self, fs: Any, deadline: Deadline) -> None:
+        self._fs, self._deadline = fs, deadline
 
     def __getattr__(self, name: str) -> Any:
         # fsspec gives every coroutine `_name` a twin `name` that waits for it without an end.
         work = getattr(self._fs, f"_{name}", None)
         if not self._fs.async_impl or not inspect.iscoroutinefunction(work):
             return getattr(self._fs, name)
-        return lambda *args, **options: self._patience.wait(work(*args, **options), self._fs.loop)
+        return lambda *args, **options: self._deadline.wait(work(*args, **options), self._fs.loop)
 
 
-class _Progress(Callback):  # type: ignore[misc]
-    """What fsspec tells of each part of a file that has arrived."""
+class _PartArrived(Callback):  # type: ignore[misc]
+    """Called by fsspec for each part of a file that has arrived."""
 
     def __init__(self, renew: Callable[[], None]) -> None:
         super().__init__()

@@ -1,0 +1,36 @@
+"""Files behind an fsspec file system, listed and read within a time limit.
+
+For data sets, which others wrote: unlike `Store`, it takes every scheme that fsspec knows, and
+raises what the client libraries raise. `with_retries` repeats it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from arlow_trainer.storage.timeouts import BoundedFileSystem, Deadline
+
+# A large file and a listing of millions take minutes, and their progress cannot be seen from here.
+# Where a client limits a single request, it ends earlier.
+READ_TIMEOUT_S = 300.0
+LIST_TIMEOUT_S = 1800.0
+
+
+def read_file(fs: Any, path: str) -> bytes:
+    """Returns a file's content. Raises StoreTimeout, and what the client library raises."""
+    return bytes(BoundedFileSystem(fs, Deadline(READ_TIMEOUT_S)).cat_file(path))
+
+
+def list_files(fs: Any, root: str) -> list[str]:
+    """Returns the full paths of all files below a folder, sorted.
+
+    Raises FileNotFoundError where there is no such folder, NotADirectoryError for a file,
+    StoreTimeout, and what the client library raises.
+    """
+    bounded = BoundedFileSystem(fs, Deadline(LIST_TIMEOUT_S))
+    found: list[str] = bounded.find(root)
+    if found == [root]:
+        raise NotADirectoryError(root)
+    if not found and not bounded.isdir(root):
+        raise FileNotFoundError(root)
+    return found

@@ -1,0 +1,76 @@
+"""Which failures are worth another attempt, and reading that is attempted for minutes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_delay,
+    wait_random_exponential,
+)
+
+from arlow_trainer.config.errors import ArlowError
+from arlow_trainer.storage.failures import NOT_THE_STORES, Failure, classify, describe
+from arlow_trainer.storage.timeouts import StoreTimeout
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_MINUTES = 5
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the operation that raised `error` may succeed a little later."""
+    return _reason(error).transient
+
+
+def with_retries(name: str, read: Callable[[], T]) -> T:
+    """Returns what `read` does, repeated for up to five minutes while a disk or store hiccups.
+
+    For reading, which can be repeated at will: what fails without saying why is repeated too. What
+    waiting cannot mend is raised at once, and the last failure when the time is over, each as
+    `read` raised it. `name` is what the log calls the thing that is read.
+    """
+    return RETRYING.copy(before_sleep=partial(_log_first_failure, name))(read)
+
+
+def _is_worth_repeating(error: BaseException) -> bool:
+    # By its own class first: a decoder's ValueError is about the content, whatever it came from.
+    if isinstance(error, NOT_THE_STORES):
+        return False
+    reason = _reason(error)
+    return reason.transient or reason is Failure.UNKNOWN
+
+
+def _reason(error: BaseException) -> Failure:
+    """As `classify`, but `OTHER` for what has had its time, is explained already, or is no error.
+
+    Those may come from an error that is transient.
+    """
+    if isinstance(error, (ArlowError, StoreTimeout)) or not isinstance(error, Exception):
+        return Failure.OTHER
+    return classify(error, local=False)
+
+
+def _log_first_failure(name: str, state: RetryCallState) -> None:
+    """Logs the first of a series of failures alone: many processes may meet one outage."""
+    error = state.outcome.exception() if state.outcome else None
+    if state.attempt_number == 1 and error is not None:
+        reason = describe(error)
+        log.warning("%s: %s; trying again for up to %d minutes", name, reason, MAX_MINUTES)
+
+
+RETRYING = Retrying(
+    retry=retry_if_exception(_is_worth_repeating),
+    stop=stop_after_delay(60 * MAX_MINUTES),
+    # Random, so that the processes of all ranks do not return to a strained store at once.
+    wait=wait_random_exponential(max=30),
+    reraise=True,
+)
