@@ -158,7 +158,7 @@ def has_numbers(answer: list[dict[str, Any]]) -> bool:
     return any(value != "NaN" for _, value in samples)
 
 
-def hastened(rules: Path, folder: Path, factor: float) -> Path:
+def sped_up(rules: Path, folder: Path, factor: float) -> Path:
     """Writes rules whose durations and limits in seconds are divided by a factor.
 
     What is left as it is: ratios, counts, codes and limits below 300, which are no times.

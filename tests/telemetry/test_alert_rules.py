@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_server import hastened, needs_prometheus
+from prometheus_server import needs_prometheus, sped_up
 from telemetry_reports import make_readout, make_report
 
 from arlow_trainer.config import ArlowPretrain
@@ -42,8 +42,8 @@ def test_each_alert_fires_and_stays_quiet() -> None:
 
 
 @needs_prometheus
-def test_hastened_rules_hold_no_time_of_before(tmp_path: Path) -> None:
-    quick = hastened(RULES, tmp_path, 120)
+def test_sped_up_rules_hold_no_original_time(tmp_path: Path) -> None:
+    quick = sped_up(RULES, tmp_path, 120)
     done = subprocess.run(
         ["promtool", "check", "rules", str(quick)], capture_output=True, text=True, check=False
     )
@@ -99,7 +99,7 @@ def test_no_runbook_without_alert() -> None:
 
 
 @pytest.fixture
-def told_metrics(telemetry: Any, run: ArlowPretrain) -> set[str]:
+def metric_names(telemetry: Any, run: ArlowPretrain) -> set[str]:
     """Names of all samples of a run in which everything has happened."""
     started: Telemetry = telemetry(port=None)
     started.step(make_report(1, readout=make_readout()))
@@ -109,14 +109,14 @@ def told_metrics(telemetry: Any, run: ArlowPretrain) -> set[str]:
     return {sample.name for family in families for sample in family.samples}
 
 
-def test_rules_dashboard_and_docs_name_metrics_that_exist(told_metrics: set[str]) -> None:
+def test_rules_dashboard_and_docs_name_metrics_that_exist(metric_names: set[str]) -> None:
     dashboard = (ROOT / "charts" / "dashboards" / "run.json").read_text()
     for text in (RULES.read_text(), dashboard):
         named = set(re.findall(r"(?<!:)\barlow_[a-z_]+", text))
-        assert named <= told_metrics | {"arlow_tokens"}
+        assert named <= metric_names | {"arlow_tokens"}
 
 
-def test_every_metric_is_documented(told_metrics: set[str]) -> None:
-    families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in told_metrics}
+def test_every_metric_is_documented(metric_names: set[str]) -> None:
+    families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in metric_names}
     page = (ROOT / "docs" / "metrics.md").read_text()
     assert set(re.findall(r"^\| `(arlow_[a-z_]+)`", page, re.MULTILINE)) == families

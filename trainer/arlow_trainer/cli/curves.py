@@ -16,7 +16,7 @@ def curves(
         "curves.png"
     ),
 ) -> None:
-    """Draw a run's loss, learning rate and throughput."""
+    """Draw a run's loss, learning rate, throughput and gradient norm."""
     from arlow_trainer.checkpoint.location import open_url
     from arlow_trainer.cli.files import check_ending, write_file
     from arlow_trainer.report.curves import curves_png, read_curve

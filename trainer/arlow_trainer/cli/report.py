@@ -25,7 +25,7 @@ def report(
     from arlow_trainer.cli.files import check_ending, write_file
     from arlow_trainer.report.page import page
     from arlow_trainer.report.record import read_record
-    from arlow_trainer.telemetry.display import utc_now
+    from arlow_trainer.telemetry.times import utc_now
 
     check_ending(out, ".html")
     content = page(read_record(*open_url(url)), utc_now()).encode()

@@ -18,7 +18,7 @@ from prometheus_client.exposition import choose_encoder
 from arlow_trainer.config.status import RunStatus
 
 MAX_INTERVAL_S = {"/metrics": 60.0, "/status": 15.0}
-"""How often a Prometheus and a watcher ask: who asked longer ago does not come again."""
+"""The longest interval at which a Prometheus and a watcher ask; after it they count as gone."""
 
 
 class TelemetryServer:
@@ -30,7 +30,7 @@ class TelemetryServer:
     def __init__(
         self, port: int, registry: CollectorRegistry, status: Callable[[], RunStatus]
     ) -> None:
-        self._asked: dict[str, float] = {}
+        self._last_request: dict[str, float] = {}
         self._answered = Condition()
         self._server = _DualStackServer(("", port), _handler(registry, status, self._on_answer))
         self._thread = Thread(
@@ -45,20 +45,20 @@ class TelemetryServer:
 
     def _on_answer(self, path: str, asked: float) -> None:
         with self._answered:
-            self._asked[path] = asked
+            self._last_request[path] = asked
             self._answered.notify_all()
 
-    def await_readers(self, timeout_s: float) -> None:
-        """Returns when all who have been asking of late were answered once more, or do not ask."""
+    def wait_for_readers(self, timeout_s: float) -> None:
+        """Waits until each recent reader was answered once more, for `timeout_s` at most."""
         begun = time.monotonic()
         with self._answered:
             for path, interval in MAX_INTERVAL_S.items():
-                if begun - self._asked.get(path, -math.inf) < interval:
+                if begun - self._last_request.get(path, -math.inf) < interval:
                     left = begun + min(timeout_s, interval) - time.monotonic()
                     self._answered.wait_for(partial(self._asked_since, path, begun), max(0.0, left))
 
     def _asked_since(self, path: str, begun: float) -> bool:
-        return self._asked[path] >= begun
+        return self._last_request[path] >= begun
 
     def close(self) -> None:
         """Stops serving and frees the port."""
@@ -90,7 +90,7 @@ def _handler(
 ) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        timeout = 10  # a client that stops talking does not hold its thread for ever
+        timeout = 10  # a client that sends no more does not block its thread for ever
 
         def do_GET(self) -> None:
             asked = time.monotonic()
@@ -122,6 +122,6 @@ def _handler(
                 self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Stays silent: a scrape is no news."""
+            """Logs nothing: a scrape is not worth a line."""
 
     return Handler
