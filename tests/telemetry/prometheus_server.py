@@ -24,7 +24,8 @@ needs_prometheus = pytest.mark.skipif(
     reason="Prometheus is missing: apt-get install prometheus",
 )
 
-START_SECONDS = 30.0
+TIMEOUT_S = 30.0
+"""How long the server may take to start, and to end."""
 DASHBOARD = Path(__file__).parents[2] / "charts" / "dashboards" / "run.json"
 
 
@@ -105,10 +106,14 @@ def prometheus(
             yield Prometheus(port)
         finally:
             process.terminate()
+            try:
+                process.wait(TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def _wait_until_ready(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + START_SECONDS
+    end = time.monotonic() + TIMEOUT_S
     while True:
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=1).close()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import pty
-import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from child_process import child_process
 from rich.console import Console
 
 from arlow_trainer.config import LastCheckpoint, RunStatus
@@ -143,7 +143,7 @@ print("after")
 
 def test_live_display_at_a_terminal() -> None:
     reader, terminal = pty.openpty()
-    with subprocess.Popen(
+    with child_process(
         [sys.executable, "-c", LIVE_RUN],
         stdout=terminal,
         stderr=terminal,

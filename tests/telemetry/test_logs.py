@@ -9,6 +9,8 @@ import subprocess
 import sys
 import textwrap
 
+from child_process import child_process
+
 PRELUDE = """
 import logging, math, sys, time
 from arlow_trainer.config import load_run
@@ -30,6 +32,7 @@ def output(script: str, **environment: str) -> list[str]:
         capture_output=True,
         text=True,
         check=True,
+        timeout=60,
         env={**os.environ, **environment},
     )
     assert done.stderr == ""
@@ -107,7 +110,7 @@ def test_sigusr1_dumps_every_thread_and_the_run_goes_on() -> None:
         telemetry.warning("still here")
         """
     )
-    with subprocess.Popen(
+    with child_process(
         [sys.executable, "-c", script],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -133,7 +136,7 @@ def test_a_reader_that_has_gone_ends_nothing() -> None:
         print("reached the end", file=sys.stderr)
         """
     )
-    with subprocess.Popen(
+    with child_process(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from child_process import child_process
 from prometheus_server import needs_prometheus, prometheus, unanswered_panels
 
 ALERTS = Path(__file__).parents[2] / "charts" / "alerts" / "trainer.yaml"
@@ -24,9 +26,9 @@ telemetry.probe(0, "knn", 0.5)
 phases = {"data": 0.005, "forward": 0.015, "backward": 0.02, "optimizer": 0.005, "checkpoint": 0.0}
 for step in range(1, 10_000):
     time.sleep(0.05)
-    broken = faulty and step > 250
+    broken = faulty and step > 200
     # Ten steps in a row that are lost end a run, and never reach a read-out.
-    if broken and step < 261:
+    if broken and step < 211:
         telemetry.lost_step(f"step {step} was skipped: numbers were not finite in the loss")
     largest = 50.0 if broken else 1.0
     readout = {
@@ -46,8 +48,9 @@ for step in range(1, 10_000):
 """
 
 
-def reporting_process(port: int, kind: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", RUN, str(port), kind], stdout=subprocess.DEVNULL)
+def reporting_process(port: int, kind: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-c", RUN, str(port), kind]
+    return child_process(command, 120, stdout=subprocess.DEVNULL)
 
 
 @needs_prometheus

@@ -26,7 +26,7 @@ def test_committed_dashboard_is_current() -> None:
     pytest.importorskip("grafana_foundation_sdk", reason="comes with the extra `dev`")
     script = f"import runpy, sys; sys.stdout.write(runpy.run_path({str(SOURCE)!r})['build']())"
     built = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     ).stdout
     assert built == DASHBOARD.read_text(), "run: python charts/src/run_dashboard.py"
 

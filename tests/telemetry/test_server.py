@@ -170,7 +170,12 @@ def test_promtool_finds_nothing(telemetry: Start, free_port: int) -> None:
     busy_run(telemetry())
     text = get(free_port, "/metrics")
     check = subprocess.run(
-        ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False
+        ["promtool", "check", "metrics"],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert (check.returncode, check.stdout, check.stderr) == (0, "", "")
 

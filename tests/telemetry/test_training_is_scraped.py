@@ -96,14 +96,15 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     for member in [process, *family]:
         with suppress(psutil.NoSuchProcess):
             member.kill()
-    process.wait()
+    process.wait(30)
 
 
 def metrics_check(port: int) -> str:
     """What `promtool check metrics` has to say of the live endpoint."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-        command = ["promtool", "check", "metrics"]
-        done = subprocess.run(command, input=answer.read(), capture_output=True, check=False)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+        text = answer.read()
+    command = ["promtool", "check", "metrics"]
+    done = subprocess.run(command, input=text, capture_output=True, check=False, timeout=60)
     return (done.stdout + done.stderr).decode()
 
 

@@ -10,11 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from child_process import child_process
 from telemetry_reports import make_readout, make_report
 
 from arlow_trainer.config import ExitCode, RunStatus
@@ -199,14 +201,14 @@ for step in range(first, last + 1):
     time.sleep(pause)
 telemetry.checkpoint(CheckpointReport(last, f"runs/quick/checkpoint-{last}", 1.0, 100, 0.1))
 telemetry.phase("finished")
-time.sleep(2)
-telemetry.close()
+time.sleep(60)
 """
 
 
-def start_run(port: int, first: int, last: int) -> subprocess.Popen[bytes]:
+def start_run(port: int, first: int, last: int) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    """Starts a run that answers until it is killed."""
     arguments = [str(port), str(first), str(last), "0.05"]
-    return subprocess.Popen([sys.executable, "-c", RUN, *arguments], stdout=subprocess.DEVNULL)
+    return child_process([sys.executable, "-c", RUN, *arguments], stdout=subprocess.DEVNULL)
 
 
 class Output:
@@ -226,6 +228,7 @@ class Output:
 
     def all(self) -> str:
         self._thread.join(30)
+        assert not self._thread.is_alive(), f"no end within 30 s of: {self.text}"
         return self.text
 
     def _collect(self) -> None:
@@ -245,8 +248,8 @@ def test_watch_continues_over_a_kill_and_a_resume(free_port: int) -> None:
     reader, terminal = pty.openpty()
     at_terminal = {**os.environ, "TERM": "xterm", "COLUMNS": "110", "LINES": "30"}
     with (
-        subprocess.Popen(command, stdout=subprocess.PIPE) as piped,
-        subprocess.Popen(command, stdout=terminal, stderr=terminal, env=at_terminal) as shown,
+        child_process(command, stdout=subprocess.PIPE) as piped,
+        child_process(command, stdout=terminal, stderr=terminal, env=at_terminal) as shown,
     ):
         os.close(terminal)
         assert piped.stdout is not None
@@ -258,9 +261,10 @@ def test_watch_continues_over_a_kill_and_a_resume(free_port: int) -> None:
             process.send_signal(signal.SIGKILL)
         lines.wait_for("Connection refused")
         panel.wait_for("waiting for the run to come back")
-        with start_run(free_port, 10, 40):
+        with start_run(free_port, 10, 40) as process:
             lines.wait_for("finished  step")
             panel.wait_for("finished")
+            process.kill()
         assert lines.all().splitlines()[-1].startswith("finished  step 40/40  loss 0.0250")
         screen = panel.all()
     os.close(reader)
