@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_server import needs_prometheus, sped_up
-from telemetry_reports import make_readout, make_report
+from telemetry_reports import make_report
 
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.telemetry import CheckpointReport, Telemetry
+from arlow_trainer.telemetry.scalars import SCALARS
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "charts" / "alerts" / "trainer.yaml"
@@ -99,7 +100,7 @@ def test_no_runbook_without_alert() -> None:
 def metric_names(telemetry: Any, run: ArlowPretrain) -> set[str]:
     """Names of all samples of a run in which everything has happened."""
     started: Telemetry = telemetry(port=None)
-    started.step(make_report(1, readout=make_readout()))
+    started.step(make_report(1, readout=dict.fromkeys(SCALARS, 1.0)))
     started.checkpoint(CheckpointReport(1, "runs/quick/checkpoint-1", 1.0, 9, 0.1))
     started.probe(1, "knn", 0.7)
     families = started._metrics.registry.collect()
