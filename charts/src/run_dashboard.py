@@ -141,7 +141,7 @@ def progress() -> list[Any]:
     phase = (
         stat.Panel()
         .title("Phase")
-        .description("What the run does now, as rank 0 says.")
+        .description("What the run does now, as rank 0 reports.")
         .datasource(SOURCE)
         .height(4)
         .span(4)
@@ -183,7 +183,7 @@ def progress() -> list[Any]:
 
 
 def learning() -> list[Any]:
-    """Whether the tower learns, and whether the numbers stay sound."""
+    """Whether the tower learns, and whether its numbers stay finite."""
     return [
         curves(
             "Loss",

@@ -71,9 +71,9 @@ def test_the_trend_is_the_mean_of_the_neighbours(length: int) -> None:
     curve = np.random.default_rng(0).normal(size=length)
     reach = length // 100
     expected = []
-    for place in range(length):
-        radius = min(reach, place, length - 1 - place)
-        expected.append(curve[place - radius : place + radius + 1].mean())
+    for index in range(length):
+        radius = min(reach, index, length - 1 - index)
+        expected.append(curve[index - radius : index + radius + 1].mean())
     assert np.allclose(smoothed(curve), expected)
 
 

@@ -17,8 +17,8 @@ from arlow_trainer.engine import Ranks
 from arlow_trainer.run.reporting import StepReporter
 
 
-class Heard:
-    """What telemetry is told."""
+class Recorder:
+    """Records the files that telemetry is given as skipped."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -70,22 +70,22 @@ def test_the_limit_outlives_a_resume(alone: Ranks) -> None:
     run = load_run("tiny", ["data.maxSkipped=2"])
     nothing: Any = None
 
-    def begun(heard: Heard) -> StepReporter:
-        told: Any = heard
-        return StepReporter(run, told, nothing, nothing, alone, 100)
+    def reporter(recorder: Recorder) -> StepReporter:
+        telemetry: Any = recorder
+        return StepReporter(run, telemetry, nothing, nothing, alone, 100)
 
-    first = begun(Heard())
+    first = reporter(Recorder())
     first.skip([Skipped("a.jpg", "truncated"), Skipped("b.jpg", "empty")])
     saved = state_with(run, first.skipped)
 
-    heard = Heard()
-    second = begun(heard)
+    recorder = Recorder()
+    second = reporter(recorder)
     second.resume(saved)
     assert second.loss == saved.loss
-    # Met again in another epoch: neither counted nor told a second time.
+    # Skipped again in another epoch: neither counted nor reported a second time.
     second.skip([Skipped("a.jpg", "truncated")])
-    assert heard.names == []
+    assert recorder.names == []
     with pytest.raises(DataError, match=r"(?s)3 files cannot be decoded, more than 2.*c\.jpg"):
         second.skip([Skipped("c.jpg", "truncated")])
-    assert heard.names == ["c.jpg"]
+    assert recorder.names == ["c.jpg"]
     assert second.skipped == {"a.jpg": "truncated", "b.jpg": "empty", "c.jpg": "truncated"}

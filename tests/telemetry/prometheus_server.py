@@ -30,7 +30,7 @@ DASHBOARD = Path(__file__).parents[2] / "charts" / "dashboards" / "run.json"
 
 
 class Prometheus:
-    """A running server, asked over HTTP."""
+    """A running server, queried over HTTP."""
 
     def __init__(self, port: int) -> None:
         self._url = f"http://127.0.0.1:{port}"
@@ -166,7 +166,7 @@ def has_numbers(answer: list[dict[str, Any]]) -> bool:
 def sped_up(rules: Path, folder: Path, factor: float) -> Path:
     """Writes rules whose durations and limits in seconds are divided by a factor.
 
-    What is left as it is: ratios, counts, codes and limits below 300, which are no times.
+    Ratios, counts, codes and limits below 300, which are no times, stay as they are.
     """
 
     def shorter(match: re.Match[str]) -> str:

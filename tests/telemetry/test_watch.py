@@ -76,13 +76,13 @@ def test_a_long_curve_is_thinned() -> None:
             after_no_answer(WatchState(status=status(step=10)), "refused", NOW),
             True,
             "",
-            id="gone after its last step",
+            id="no answer after its last step",
         ),
         pytest.param(
             after_no_answer(WatchState(status=status()), "refused", NOW - timedelta(seconds=90)),
             False,
             "no answer for 1 min 30 s (refused); waiting for the run to come back",
-            id="gone before its last step",
+            id="no answer before its last step",
         ),
         pytest.param(
             WatchState(status=status(phase="failed")),
@@ -94,7 +94,7 @@ def test_a_long_curve_is_thinned() -> None:
             after_no_answer(WatchState(status=status(phase="stopped")), "refused", NOW),
             False,
             "no answer for 0 s (refused); waiting for the run to come back",
-            id="stopped as asked, and gone",
+            id="stopped as asked, then no answer",
         ),
         pytest.param(
             WatchState(status=status(last_step_time=NOW - timedelta(minutes=5))),

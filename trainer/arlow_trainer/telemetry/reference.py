@@ -14,7 +14,7 @@ BEGIN = (
     "<!-- Written by `make docs` from arlow_trainer/telemetry; edit scalars.py, metrics.py. -->\n"
 )
 END = "<!-- The end of what `make docs` writes. -->\n"
-_HEADER = "| metric | type | unit | what it says | elsewhere |\n| --- | --- | --- | --- | --- |"
+_HEADER = "| metric | type | unit | meaning | elsewhere |\n| --- | --- | --- | --- | --- |"
 _SUFFIXES = {"counter": "_total", "info": "_info"}
 
 

@@ -34,7 +34,7 @@ class Scalar:
 
     name: its key in a read-out, in `history.jsonl` and in JSON log lines.
     unit: base unit, empty for a plain number.
-    help: what it says, for `/metrics` and docs/metrics.md.
+    help: its meaning, for `/metrics` and docs/metrics.md.
     section: the section of docs/metrics.md and of the dashboard.
     text: its value as text, for log lines and `arlow watch`; may be empty for a value that is not
         worth showing.

@@ -18,7 +18,7 @@ from prometheus_client.exposition import choose_encoder
 from arlow_trainer.config.status import RunStatus
 
 MAX_INTERVAL_S = {"/metrics": 60.0, "/status": 15.0}
-"""The longest interval at which a Prometheus and a watcher ask; after it they count as gone."""
+"""The longest interval between requests of a Prometheus, of a watcher; then it counts as ended."""
 
 
 class TelemetryServer:
@@ -40,25 +40,27 @@ class TelemetryServer:
 
     @property
     def port(self) -> int:
-        """The port that is served; the one asked for, unless that was 0."""
+        """The port that is served; the one requested, unless that was 0."""
         return int(self._server.server_address[1])
 
-    def _on_answer(self, path: str, asked: float) -> None:
+    def _on_answer(self, path: str, requested_at: float) -> None:
         with self._answered:
-            self._last_request[path] = asked
+            self._last_request[path] = requested_at
             self._answered.notify_all()
 
     def wait_for_readers(self, timeout_s: float) -> None:
         """Waits until each recent reader was answered once more, for `timeout_s` at most."""
-        begun = time.monotonic()
+        start = time.monotonic()
         with self._answered:
             for path, interval in MAX_INTERVAL_S.items():
-                if begun - self._last_request.get(path, -math.inf) < interval:
-                    left = begun + min(timeout_s, interval) - time.monotonic()
-                    self._answered.wait_for(partial(self._asked_since, path, begun), max(0.0, left))
+                if start - self._last_request.get(path, -math.inf) < interval:
+                    left = start + min(timeout_s, interval) - time.monotonic()
+                    self._answered.wait_for(
+                        partial(self._requested_since, path, start), max(0.0, left)
+                    )
 
-    def _asked_since(self, path: str, begun: float) -> bool:
-        return self._last_request[path] >= begun
+    def _requested_since(self, path: str, start: float) -> bool:
+        return self._last_request[path] >= start
 
     def close(self) -> None:
         """Stops serving and frees the port."""
@@ -90,19 +92,19 @@ def _handler(
 ) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        timeout = 10  # a client that sends no more does not block its thread for ever
+        timeout = 10  # a client that sends no more does not block its thread forever
 
         def do_GET(self) -> None:
-            asked = time.monotonic()
+            requested_at = time.monotonic()
             match path := self.path.partition("?")[0]:
                 case "/metrics":
                     encode, content_type = choose_encoder(self.headers.get("Accept") or "")
                     self._answer(HTTPStatus.OK, encode(registry), content_type)
-                    on_answer(path, asked)
+                    on_answer(path, requested_at)
                 case "/status":
                     body = status().model_dump_json(by_alias=True).encode()
                     self._answer(HTTPStatus.OK, body, "application/json")
-                    on_answer(path, asked)
+                    on_answer(path, requested_at)
                 case "/healthz":
                     self._answer(HTTPStatus.OK, b"ok\n")
                 case _:

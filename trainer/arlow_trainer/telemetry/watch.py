@@ -20,7 +20,7 @@ from arlow_trainer.telemetry.times import duration, utc_now
 
 MAX_LOSSES = 2000
 QUIET_SECONDS = 60.0
-"""Time without a step after which a watcher says so; longer where steps are long."""
+"""Time without a step after which the remark says so; longer where steps are long."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def ended(watched: WatchState) -> bool:
     status = watched.status
     if status is None:
         return False
-    gone = watched.missing_since is not None and status.phase not in ("stopped", "failed")
-    return status.phase == "finished" or (gone and status.step == status.total_steps)
+    unreachable = watched.missing_since is not None and status.phase not in ("stopped", "failed")
+    return status.phase == "finished" or (unreachable and status.step == status.total_steps)
 
 
 def remark(watched: WatchState, now: datetime) -> str:
