@@ -38,8 +38,10 @@ lint: $(STAMP) ## Check style, types and which package may import which
 bench: $(STAMP) ## Measure tower, step, loader, checkpoints, telemetry and pictures
 	$(BIN)/python -m benchmarks $(ARGS)
 
-docs: $(STAMP) ## Write the pages that are generated from the schema
+docs: $(STAMP) ## Write the pages and the dashboard that are generated from the code
 	$(BIN)/python -m arlow_trainer.config.reference docs/configuration.md
+	$(BIN)/python -m arlow_trainer.telemetry.reference docs/metrics.md
+	$(BIN)/python charts/src/run_dashboard.py
 
 clean: ## Remove the environment and the demo
 	rm -rf $(VENV) $(DEMO)

@@ -1,4 +1,4 @@
-"""Writes the Run dashboard for Grafana: `python charts/src/run_dashboard.py`.
+"""Writes the Run dashboard for Grafana: `make docs`, or `python charts/src/run_dashboard.py`.
 
 A test fails when the committed charts/dashboards/run.json is not what this file writes.
 """
@@ -6,6 +6,7 @@ A test fails when the committed charts/dashboards/run.json is not what this file
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,11 +43,16 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
+from arlow_trainer.telemetry.scalars import SCALARS, Scalar
+
 TARGET = Path(__file__).parent.parent / "dashboards" / "run.json"
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 # A run without a cluster has no namespace label, and `.*` matches that too.
 SELECT = 'namespace=~"$namespace", run="$run"'
+
+UNITS = {"s": "s", "bytes": "bytes", "ratio": "percentunit"}
+"""Grafana's name of a scalar's unit."""
 
 Query = tuple[str, str]
 """A PromQL expression and the legend of its series."""
@@ -135,7 +141,7 @@ def progress() -> list[Any]:
     phase = (
         stat.Panel()
         .title("Phase")
-        .description("What the run does now, as rank 0 says.")
+        .description("What the run does now, as rank 0 reports.")
         .datasource(SOURCE)
         .height(4)
         .span(4)
@@ -177,7 +183,7 @@ def progress() -> list[Any]:
 
 
 def learning() -> list[Any]:
-    """Whether the tower learns, and whether the numbers stay sound."""
+    """Whether the tower learns, and whether its numbers stay finite."""
     return [
         curves(
             "Loss",
@@ -193,8 +199,8 @@ def learning() -> list[Any]:
             "Gradient norm",
             "Global norm before clipping: the last step's, and the largest between two read-outs.",
             [
-                (last("arlow_gradient_norm"), "last step"),
-                (last("arlow_gradient_norm_max"), "largest"),
+                (last("arlow_grad_norm"), "last step"),
+                (last("arlow_grad_norm_max"), "largest"),
             ],
             "none",
         ),
@@ -246,7 +252,7 @@ def learning() -> list[Any]:
 
 
 def speed() -> list[Any]:
-    """How fast it goes, and what the time is spent on."""
+    """How fast it trains, and what the time is spent on."""
     per_step = f"/ on() group_left() {rate('arlow_steps_total')}"
     phases = f"sum by (phase) (rate(arlow_step_phase_seconds_total{{{SELECT}}}[$__rate_interval]))"
     waiting = f'arlow_step_phase_seconds_total{{{SELECT}, phase="data"}}'
@@ -383,6 +389,24 @@ def about() -> list[Any]:
     return panels
 
 
+def scalar_curve(row: Scalar, metric: str) -> timeseries.Panel:
+    """A panel for one number of the table of scalars."""
+    title = row.name.replace("_", " ").capitalize()
+    query = last(f"{metric}_total") if row.counter else last(metric)
+    return curves(title, f"{row.help}.", [(query, title)], UNITS.get(row.unit, "none"))
+
+
+def undrawn(section: str, drawn: set[str]) -> list[Any]:
+    """Panels for a section's scalars whose metrics no other panel draws."""
+    return [
+        scalar_curve(row, row.metric)
+        for row in SCALARS.values()
+        if row.section == section
+        and row.metric is not None
+        and not {row.metric, f"{row.metric}_total"} & drawn
+    ]
+
+
 def annotation(name: str, color: str, metric: str) -> AnnotationQuery:
     """A mark at the time that a metric holds; see `finished` for the rest of it."""
     expr = f"{last(metric)} * 1000"
@@ -446,9 +470,13 @@ def build() -> str:
             annotation("Checkpoint", "green", "arlow_checkpoint_last_success_timestamp_seconds")
         )
     )
-    for title, panels in ROWS:
+    rows = {title: panels() for title, panels in ROWS}
+    encoder = JSONEncoder()
+    expressions = [encoder.encode(panel.build()) for panels in rows.values() for panel in panels]
+    drawn = set(re.findall(r"\barlow_[a-z_]+", " ".join(expressions)))
+    for title, panels in rows.items():
         dashboard.with_row(Row(title))
-        for panel in panels():
+        for panel in [*panels, *undrawn(title, drawn)]:
             dashboard.with_panel(panel)
     document = json.loads(JSONEncoder(sort_keys=True).encode(dashboard.build()))
     return json.dumps(finished(document), indent=2, sort_keys=True) + "\n"

@@ -16,11 +16,8 @@ from PIL import Image
 from arlow_trainer.probe.stored import Probe, read_probes
 from arlow_trainer.report.curves import (
     curves_png,
-    gradient_norm_plot,
-    learning_rate_plot,
-    loss_plot,
     read_curve,
-    throughput_plot,
+    scalar_plots,
     values,
 )
 from arlow_trainer.report.plotting import smoothed, to_svg
@@ -28,20 +25,20 @@ from arlow_trainer.report.probe_plots import probe_plots
 from arlow_trainer.storage.store import Store
 from arlow_trainer.telemetry import HISTORY_FILE, HistoryPoint
 
-PLOTS = (loss_plot, learning_rate_plot, throughput_plot, gradient_norm_plot)
-
 
 def history(steps: Sequence[int]) -> list[HistoryPoint]:
     return [
         HistoryPoint(
             step=step,
             time="2026-01-01T00:00:00+00:00",
-            loss=1 / step,
-            image_loss=1.1 / step,
-            video_loss=0.9 / step if step % 2 else None,
-            learning_rate=1e-4 * step,
-            grad_norm=0.5,
-            images_per_second=100.0,
+            scalars={
+                "loss": 1 / step,
+                "image_loss": 1.1 / step,
+                **({"video_loss": 0.9 / step} if step % 2 else {}),
+                "learning_rate": 1e-4 * step,
+                "grad_norm": 0.5,
+                "images_per_second": 100.0,
+            },
         )
         for step in steps
     ]
@@ -56,7 +53,11 @@ def test_the_curve_is_read_over_a_resume(tmp_path: Path) -> None:
     ]
     store.write_bytes(HISTORY_FILE, "\n".join([*lines, '{"step": 40, "ti']).encode())
     found = read_curve(store)
-    assert [(point.step, point.loss) for point in found] == [(10, 3.0), (20, 1.5), (30, 1.0)]
+    assert [(point.step, point.scalars["loss"]) for point in found] == [
+        (10, 3.0),
+        (20, 1.5),
+        (30, 1.0),
+    ]
 
 
 def test_what_was_not_read_is_no_number() -> None:
@@ -70,9 +71,9 @@ def test_the_trend_is_the_mean_of_the_neighbours(length: int) -> None:
     curve = np.random.default_rng(0).normal(size=length)
     reach = length // 100
     expected = []
-    for place in range(length):
-        radius = min(reach, place, length - 1 - place)
-        expected.append(curve[place - radius : place + radius + 1].mean())
+    for index in range(length):
+        radius = min(reach, index, length - 1 - index)
+        expected.append(curve[index - radius : index + radius + 1].mean())
     assert np.allclose(smoothed(curve), expected)
 
 
@@ -91,29 +92,31 @@ def test_curves_are_a_png(steps: Sequence[int]) -> None:
 def test_a_curve_without_numbers_is_drawn_empty() -> None:
     points = [HistoryPoint(step=10, time="t")]
     curves_png(points, "run")
-    for make in PLOTS:
-        ElementTree.fromstring(to_svg(make(points)))
+    plots = scalar_plots(points)
+    assert len(plots) == 4
+    for plot in plots:
+        ElementTree.fromstring(to_svg(plot))
 
 
 def test_an_svg_takes_its_colours_from_the_page() -> None:
-    for make in PLOTS:
-        text = to_svg(make(history(range(1, 200))))
+    for plot in scalar_plots(history(range(1, 200))):
+        text = to_svg(plot)
         ElementTree.fromstring(text)
         assert not re.search(r"#[0-9a-f]{6}\b", text)
         assert "var(--main)" in text
         links = re.findall(r'(?:href|src)="([^"]*)"', text)
         assert all(link.startswith("#") for link in links)
-    assert "var(--image)" in to_svg(loss_plot(history([1, 3])))
+    assert "var(--image)" in to_svg(scalar_plots(history([1, 3]))[0])
 
 
 def test_the_names_of_two_svgs_differ() -> None:
-    points = history([1, 3])
-    ids = [set(re.findall(r'id="([^"]*)"', to_svg(make(points)))) for make in PLOTS]
+    plots = scalar_plots(history([1, 3]))
+    ids = [set(re.findall(r'id="([^"]*)"', to_svg(plot))) for plot in plots]
     assert sum(len(each) for each in ids) == len(set.union(*ids))
 
 
 def test_a_long_curve_stays_small() -> None:
-    assert len(to_svg(loss_plot(history(range(1, 40_001))))) < 200_000
+    assert len(to_svg(scalar_plots(history(range(1, 40_001)))[0])) < 200_000
 
 
 @pytest.mark.parametrize(
@@ -129,12 +132,12 @@ def test_a_long_curve_stays_small() -> None:
 def test_throughput_is_that_of_what_is_trained_on(
     rates: list[tuple[float | None, float | None]], title: str, lines: list[str]
 ) -> None:
-    plot = throughput_plot(
-        [
-            HistoryPoint(step=step, time="t", images_per_second=images, clips_per_second=clips)
-            for step, (images, clips) in enumerate(rates)
-        ]
-    )
+    points = []
+    for step, (images, clips) in enumerate(rates):
+        scalars = {"images_per_second": images, "clips_per_second": clips}
+        known = {name: rate for name, rate in scalars.items() if rate is not None}
+        points.append(HistoryPoint(step=step, time="t", scalars=known))
+    [plot] = [plot for plot in scalar_plots(points) if plot.title.endswith("per second")]
     assert plot.title == title
     drawn = to_svg(plot)
     assert [name for name in ("--main", "--image", "--video") if f"var({name})" in drawn] == lines

@@ -1,4 +1,4 @@
-"""What follows a save: it is told, probed and pruned, and one of these does not stop the others."""
+"""What follows a save: its report, its probe and pruning; one failure does not stop the others."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from arlow_trainer.storage.store import Store
 from support.checkpoints import flip_byte, save
 
 
-class Heard:
-    """What telemetry and the probe are told, in order."""
+class Recorder:
+    """Records the calls of telemetry and of the probe, in order."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
@@ -32,20 +32,20 @@ def test_a_failure_to_prune_is_a_warning(tmp_path: Path) -> None:
     [*_, last] = save(store, 1, 2)
     (tmp_path / "runs").rename(tmp_path / "away")
     (tmp_path / "runs").write_bytes(b"a file in the way")
-    heard: Any = Heard()
-    on_saved(heard, store, load_run("tiny"), heard)(last, 0.0)
-    assert [kind for kind, _ in heard.calls] == ["checkpoint", "probe", "warning"]
-    assert "not deleted" in heard.calls[-1][1]
-    assert store.url in heard.calls[-1][1]
+    recorder: Any = Recorder()
+    on_saved(recorder, store, load_run("tiny"), recorder)(last, 0.0)
+    assert [kind for kind, _ in recorder.calls] == ["checkpoint", "probe", "warning"]
+    assert "not deleted" in recorder.calls[-1][1]
+    assert store.url in recorder.calls[-1][1]
 
 
-def test_a_checkpoint_that_does_not_read_back_is_told(tmp_path: Path) -> None:
+def test_a_checkpoint_that_does_not_read_back_is_a_warning(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "run"))
     [*_, last] = save(store, 1, 2)
     flip_byte(store, "checkpoint-2/trainer_state.json")
-    heard: Any = Heard()
-    on_saved(heard, store, load_run("tiny", ["checkpoint.keepLast=1"]), heard)(last, 0.0)
-    [warning] = [text for kind, text in heard.calls if kind == "warning"]
+    recorder: Any = Recorder()
+    on_saved(recorder, store, load_run("tiny", ["checkpoint.keepLast=1"]), recorder)(last, 0.0)
+    [warning] = [text for kind, text in recorder.calls if kind == "warning"]
     assert f"{store.url}/checkpoint-2 does not read back" in warning
     assert "trainer_state.json" in warning
     assert store.list_dirs() == ["checkpoint-1", "checkpoint-2"]

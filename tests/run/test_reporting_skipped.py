@@ -17,8 +17,8 @@ from arlow_trainer.engine import Ranks
 from arlow_trainer.run.reporting import StepReporter
 
 
-class Heard:
-    """What telemetry is told."""
+class Recorder:
+    """Records the files that telemetry is given as skipped."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -69,21 +69,21 @@ def test_the_limit_outlives_a_resume(alone: Ranks) -> None:
     run = load_run("tiny", ["data.maxSkipped=2"])
     nothing: Any = None
 
-    def begun(heard: Heard, progress: Progress) -> StepReporter:
-        telemetry: Any = heard
+    def reporter(recorder: Recorder, progress: Progress) -> StepReporter:
+        telemetry: Any = recorder
         return StepReporter(run, telemetry, nothing, alone, progress, 100)
 
     progress = Progress()
-    first = begun(Heard(), progress)
+    first = reporter(Recorder(), progress)
     first.skip([Skipped("a.jpg", "truncated"), Skipped("b.jpg", "empty")])
     saved = state_with(run, progress.skipped_files)
 
-    heard, resumed = Heard(), saved.progress
-    second = begun(heard, resumed)
-    # Met again in another epoch: neither counted nor told a second time.
+    recorder, resumed = Recorder(), saved.progress
+    second = reporter(recorder, resumed)
+    # Skipped again in another epoch: neither counted nor reported a second time.
     second.skip([Skipped("a.jpg", "truncated")])
-    assert heard.names == []
+    assert recorder.names == []
     with pytest.raises(DataError, match=r"(?s)3 files cannot be decoded, more than 2.*c\.jpg"):
         second.skip([Skipped("c.jpg", "truncated")])
-    assert heard.names == ["c.jpg"]
+    assert recorder.names == ["c.jpg"]
     assert resumed.skipped_files == {"a.jpg": "truncated", "b.jpg": "empty", "c.jpg": "truncated"}

@@ -1,4 +1,4 @@
-"""A small run to tell about, and a Telemetry that tells about it."""
+"""A small run, and a Telemetry that reports it."""
 
 from __future__ import annotations
 

@@ -24,12 +24,13 @@ needs_prometheus = pytest.mark.skipif(
     reason="Prometheus is missing: apt-get install prometheus",
 )
 
-START_SECONDS = 30.0
+TIMEOUT_S = 30.0
+"""How long the server may take to start, and to end."""
 DASHBOARD = Path(__file__).parents[2] / "charts" / "dashboards" / "run.json"
 
 
 class Prometheus:
-    """A running server, asked over HTTP."""
+    """A running server, queried over HTTP."""
 
     def __init__(self, port: int) -> None:
         self._url = f"http://127.0.0.1:{port}"
@@ -105,10 +106,14 @@ def prometheus(
             yield Prometheus(port)
         finally:
             process.terminate()
+            try:
+                process.wait(TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def _wait_until_ready(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + START_SECONDS
+    end = time.monotonic() + TIMEOUT_S
     while True:
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=1).close()
@@ -158,10 +163,10 @@ def has_numbers(answer: list[dict[str, Any]]) -> bool:
     return any(value != "NaN" for _, value in samples)
 
 
-def hastened(rules: Path, folder: Path, factor: float) -> Path:
+def sped_up(rules: Path, folder: Path, factor: float) -> Path:
     """Writes rules whose durations and limits in seconds are divided by a factor.
 
-    What is left as it is: ratios, counts, codes and limits below 300, which are no times.
+    Ratios, counts, codes and limits below 300, which are no times, stay as they are.
     """
 
     def shorter(match: re.Match[str]) -> str:

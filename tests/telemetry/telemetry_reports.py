@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from arlow_trainer.telemetry import Readout, StepReport
+from arlow_trainer.telemetry import ScalarValues, StepReport
 
 
 def make_report(step: int, **changes: Any) -> StepReport:
@@ -22,9 +22,9 @@ def make_report(step: int, **changes: Any) -> StepReport:
     return StepReport(**{**values, **changes})
 
 
-def make_readout(**changes: Any) -> Readout:
+def make_readout(**changes: float | None) -> ScalarValues:
     """An fp16 run's read-out."""
-    values: dict[str, Any] = {
+    values: dict[str, float | None] = {
         "loss": 0.5,
         "learning_rate": 1e-4,
         "grad_norm": 0.8,
@@ -36,4 +36,4 @@ def make_readout(**changes: Any) -> Readout:
         "rank_skew_seconds": 0.02,
         "gpu_memory_bytes": 2e9,
     }
-    return Readout(**{**values, **changes})
+    return {**values, **changes}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import pty
-import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from child_process import child_process
 from rich.console import Console
 
 from arlow_trainer.config import LastCheckpoint, RunStatus
 from arlow_trainer.config.status import LossPoint
-from arlow_trainer.telemetry.display import duration, sparkline, status_panel
+from arlow_trainer.telemetry.display import sparkline, status_panel
+from arlow_trainer.telemetry.times import duration
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -31,22 +32,22 @@ def training_status() -> RunStatus:
         step=4200,
         total_steps=100_000,
         loss=0.41236,
-        image_loss=0.4,
-        video_loss=0.45,
         recent_losses=[LossPoint(step=i, loss=1 / i) for i in range(1, 100)],
-        learning_rate=1.5e-4,
-        gradient_norm=0.81,
         images_per_second=812.34,
-        clips_per_second=101.2,
         eta_seconds=95_800,
         last_step_time=NOW - timedelta(seconds=3),
         median_step_seconds=0.3154,
-        model_flops_utilization=0.312,
         step_phase_seconds={"data": 0.01, "forward": 0.09, "backward": 0.2},
         last_checkpoint=LastCheckpoint(
             uri="s3://runs/quick/checkpoint-4000", step=4000, time=NOW - timedelta(minutes=3)
         ),
         message="resumed from step 3,000",
+        imageLoss=0.4,
+        videoLoss=0.45,
+        learningRate=1.5e-4,
+        gradNorm=0.81,
+        clipsPerSecond=101.2,
+        modelFlopsUtilization=0.312,
     )
 
 
@@ -124,16 +125,16 @@ def test_duration(seconds: float, expected: str) -> None:
 LIVE_RUN = """
 import logging, time
 from arlow_trainer.config import load_run
-from arlow_trainer.telemetry import Readout, StepReport, Telemetry, TelemetryOptions
+from arlow_trainer.telemetry import StepReport, Telemetry, TelemetryOptions
 
 run = load_run("tiny", ["metadata.name=quick"])
 telemetry = Telemetry(run, 0, 1, TelemetryOptions(live=True))
 telemetry.phase("training")
 for step in range(1, 11):
-    readout = Readout(loss=1 / step, learning_rate=1e-4, grad_norm=0.8)
+    readout = {"loss": 1 / step, "learning_rate": 1e-4, "grad_norm": 0.8}
     telemetry.step(StepReport(step, 10, 0.1, 24, 8, 2000, 1e9, {"data": 0.1}, readout))
     time.sleep(0.05)
-telemetry.warning("one to keep")
+telemetry.warning("a line above the panel")
 telemetry.phase("finished")
 telemetry.close()
 print("after")
@@ -142,7 +143,7 @@ print("after")
 
 def test_live_display_at_a_terminal() -> None:
     reader, terminal = pty.openpty()
-    with subprocess.Popen(
+    with child_process(
         [sys.executable, "-c", LIVE_RUN],
         stdout=terminal,
         stderr=terminal,
@@ -153,7 +154,7 @@ def test_live_display_at_a_terminal() -> None:
         while True:
             try:
                 chunk = os.read(reader, 65_536)
-            except OSError:  # what a terminal answers when the other side has gone
+            except OSError:  # a terminal's answer when the other side is closed
                 break
             if not chunk:
                 break
@@ -163,6 +164,6 @@ def test_live_display_at_a_terminal() -> None:
     assert process.returncode == 0, text
     assert "quick" in text
     assert "step 10 / 10" in text
-    assert "one to keep" in text
-    assert "lr 0.0001" not in text, "the display stands for the step lines"
+    assert "a line above the panel" in text
+    assert "learning rate 0.0001" not in text, "the display replaces the step lines"
     assert text.rstrip().endswith("after")

@@ -9,17 +9,19 @@ import subprocess
 import sys
 import textwrap
 
+from child_process import child_process
+
 PRELUDE = """
 import logging, math, sys, time
 from arlow_trainer.config import load_run
-from arlow_trainer.telemetry import Readout, StepReport, Telemetry, TelemetryOptions
+from arlow_trainer.telemetry import StepReport, Telemetry, TelemetryOptions
 
 def start(rank=0, **options):
     run = load_run("tiny", ["metadata.name=quick"])
     return Telemetry(run, rank, 2, TelemetryOptions(**options))
 
-def step(telemetry, number, loss=0.5):
-    readout = Readout(loss=loss, learning_rate=1e-4, grad_norm=0.8)
+def step(telemetry, number, loss=0.5, **more):
+    readout = {"loss": loss, "learning_rate": 1e-4, "grad_norm": 0.8, **more}
     telemetry.step(StepReport(number, 100, 0.5, 24, 8, 2000, 1e9, {"data": 0.1}, readout))
 """
 
@@ -30,6 +32,7 @@ def output(script: str, **environment: str) -> list[str]:
         capture_output=True,
         text=True,
         check=True,
+        timeout=60,
         env={**os.environ, **environment},
     )
     assert done.stderr == ""
@@ -69,8 +72,10 @@ def test_auto_is_json_in_a_pod_and_text_elsewhere() -> None:
 
 def test_step_line_for_people() -> None:
     (line,) = output('step(start(log_format="text"), 10)')
-    assert "step 10/100  loss 0.5000  48.0 images/s  16.0 clips/s  lr 0.0001" in line
-    assert line.endswith("ETA 45 s")
+    assert line.endswith(
+        "step 10/100  loss 0.5000  learning rate 0.0001  gradient norm 0.8  48.0 images/s  "
+        "16.0 clips/s  ETA 45 s"
+    )
 
 
 def test_reasons_are_sentences_for_people() -> None:
@@ -105,7 +110,7 @@ def test_sigusr1_dumps_every_thread_and_the_run_goes_on() -> None:
         telemetry.warning("still here")
         """
     )
-    with subprocess.Popen(
+    with child_process(
         [sys.executable, "-c", script],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -131,7 +136,7 @@ def test_a_reader_that_has_gone_ends_nothing() -> None:
         print("reached the end", file=sys.stderr)
         """
     )
-    with subprocess.Popen(
+    with child_process(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None

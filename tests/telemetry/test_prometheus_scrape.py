@@ -1,12 +1,14 @@
-"""A real Prometheus scrapes a process that tells about a run: panels answer, alerts fire."""
+"""A real Prometheus scrapes a process that reports a run: panels have data, alerts fire."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from child_process import child_process
 from prometheus_server import needs_prometheus, prometheus, unanswered_panels
 
 ALERTS = Path(__file__).parents[2] / "charts" / "alerts" / "trainer.yaml"
@@ -24,14 +26,17 @@ telemetry.probe(0, "knn", 0.5)
 phases = {"data": 0.005, "forward": 0.015, "backward": 0.02, "optimizer": 0.005, "checkpoint": 0.0}
 for step in range(1, 10_000):
     time.sleep(0.05)
-    broken = faulty and step > 250
+    broken = faulty and step > 200
     # Ten steps in a row that are lost end a run, and never reach a read-out.
-    if broken and step < 261:
+    if broken and step < 211:
         telemetry.lost_step(f"step {step} was skipped: numbers were not finite in the loss")
     largest = 50.0 if broken else 1.0
-    readout = Readout(
-        1 / step, 1e-4, 0.8, 0.4, 0.6, 65536.0, step // 100, largest, 12.0, 0.002, 2e9
-    )
+    readout = {
+        "loss": 1 / step, "image_loss": 0.4, "video_loss": 0.6, "learning_rate": 1e-4,
+        "grad_norm": 0.8, "grad_norm_max": largest, "loss_scale": 65536.0,
+        "overflows": step // 100, "max_attention_logit": 12.0, "rank_skew_seconds": 0.002,
+        "gpu_memory_bytes": 2e9,
+    }
     report = StepReport(
         step, 10_000, 0.05, 24, 8, 2000, 1e9, phases, readout if step % 5 == 0 else None
     )
@@ -43,14 +48,15 @@ for step in range(1, 10_000):
 """
 
 
-def told_run(port: int, kind: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", RUN, str(port), kind], stdout=subprocess.DEVNULL)
+def reporting_process(port: int, kind: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-c", RUN, str(port), kind]
+    return child_process(command, 120, stdout=subprocess.DEVNULL)
 
 
 @needs_prometheus
 def test_every_panel_has_data(tmp_path: Path, free_port: int) -> None:
     with (
-        told_run(free_port, "sound") as process,
+        reporting_process(free_port, "sound") as process,
         prometheus(tmp_path, [f"127.0.0.1:{free_port}"], [ALERTS]) as server,
     ):
         try:
@@ -65,7 +71,7 @@ def test_every_panel_has_data(tmp_path: Path, free_port: int) -> None:
 @needs_prometheus
 def test_faults_raise_their_alerts(tmp_path: Path, free_port: int) -> None:
     with (
-        told_run(free_port, "faulty") as process,
+        reporting_process(free_port, "faulty") as process,
         prometheus(tmp_path, [f"127.0.0.1:{free_port}"], [ALERTS], interval="200ms") as server,
     ):
         try:

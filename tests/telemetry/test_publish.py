@@ -22,7 +22,7 @@ Start = Callable[..., Telemetry]
 def wait_for(condition: Callable[[], object], seconds: float = 5.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, f"not true within {seconds} s"
         time.sleep(0.01)
 
 
@@ -46,7 +46,7 @@ def test_status_and_history_reach_the_store(telemetry: Start) -> None:
     json.dumps(lines, allow_nan=False)
 
 
-def test_events_are_told_in_order(telemetry: Start) -> None:
+def test_events_are_recorded_in_order(telemetry: Start) -> None:
     kinds: list[str] = []
     started = telemetry(record_event=lambda kind, **fields: kinds.append(kind))
     started.phase("training")
@@ -67,7 +67,7 @@ def test_a_step_does_not_wait_for_a_store_that_hangs(telemetry: Start) -> None:
     release.set()
 
 
-def test_lines_refused_are_kept_for_the_next_try_and_said_once() -> None:
+def test_refused_lines_are_kept_for_the_next_try_and_reported_once() -> None:
     taken: list[dict[str, Any]] = []
     warnings: list[str] = []
     refusals = iter([True, True, True])

@@ -26,7 +26,7 @@ def test_committed_dashboard_is_current() -> None:
     pytest.importorskip("grafana_foundation_sdk", reason="comes with the extra `dev`")
     script = f"import runpy, sys; sys.stdout.write(runpy.run_path({str(SOURCE)!r})['build']())"
     built = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     ).stdout
     assert built == DASHBOARD.read_text(), "run: python charts/src/run_dashboard.py"
 
@@ -37,8 +37,8 @@ def test_panels_fill_their_rows_and_say_what_they_show() -> None:
     charts = [panel for panel in panels if panel["type"] != "row"]
     assert all(panel["description"] and panel["targets"] for panel in charts)
     for panel in charts:
-        place = panel["gridPos"]
-        assert place["x"] + place["w"] <= 24
+        position = panel["gridPos"]
+        assert position["x"] + position["w"] <= 24
 
 
 def test_every_expression_asks_for_the_chosen_run() -> None:

@@ -1,4 +1,4 @@
-"""What a running process answers over HTTP, asked for as Prometheus and people do."""
+"""What a running process answers over HTTP to Prometheus and to people."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from telemetry_reports import make_readout, make_report
 
 from arlow_trainer.config import RunStatus
 from arlow_trainer.config.status import LastCheckpoint, Phase
-from arlow_trainer.telemetry import STEP_PHASES, CheckpointReport, Resumed, Telemetry
+from arlow_trainer.telemetry import STEP_PHASES, CheckpointReport, ResumeReport, Telemetry
 
 Start = Callable[..., Telemetry]
 SAVED = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def checkpoint_500(overflows: int = 0) -> Resumed:
+def checkpoint_500(overflows: int = 0) -> ResumeReport:
     checkpoint = LastCheckpoint(uri="s3://b/quick/checkpoint-500", step=500, time=SAVED)
-    return Resumed(checkpoint, total_steps=900, loss=0.7, overflows=overflows)
+    return ResumeReport(checkpoint, total_steps=900, loss=0.7, overflows=overflows)
 
 
 def get(port: int, path: str, host: str = "127.0.0.1") -> str:
@@ -75,8 +75,8 @@ def test_metrics_of_a_run(telemetry: Start, free_port: int) -> None:
         "arlow_image_loss": 0.45,
         "arlow_video_loss": 0.65,
         "arlow_learning_rate": 1e-4,
-        "arlow_gradient_norm": 0.8,
-        "arlow_gradient_norm_max": 1.5,
+        "arlow_grad_norm": 0.8,
+        "arlow_grad_norm_max": 1.5,
         "arlow_loss_scale": 65536,
         "arlow_overflow_steps_total": 2,
         "arlow_max_attention_logit": 12,
@@ -113,7 +113,7 @@ def test_counters_start_at_zero_and_what_does_not_apply_is_absent(
     assert not absent & later.keys()
 
 
-def test_lost_steps_are_counted_and_told(telemetry: Start, free_port: int) -> None:
+def test_lost_steps_are_counted_and_reported(telemetry: Start, free_port: int) -> None:
     kinds: list[str] = []
     started = telemetry(record_event=lambda kind, **fields: kinds.append(kind))
     started.lost_step("step 3 was skipped: numbers were not finite in the loss")
@@ -126,7 +126,7 @@ def test_an_overflowed_step_leaves_the_last_gradient_norm(telemetry: Start, free
     started = telemetry()
     started.step(make_report(1, readout=make_readout()))
     started.step(make_report(2, readout=make_readout(grad_norm=math.inf)))
-    assert samples(free_port)["arlow_gradient_norm"] == 0.8
+    assert samples(free_port)["arlow_grad_norm"] == 0.8
 
 
 def test_overflows_from_before_a_resume_are_not_counted_again(
@@ -139,7 +139,7 @@ def test_overflows_from_before_a_resume_are_not_counted_again(
     assert samples(free_port)["arlow_overflow_steps_total"] == 2
 
 
-def test_a_resumed_run_stands_where_its_checkpoint_stood(telemetry: Start, free_port: int) -> None:
+def test_a_resumed_run_shows_the_step_of_its_checkpoint(telemetry: Start, free_port: int) -> None:
     events: list[tuple[str, dict[str, object]]] = []
     started = telemetry(record_event=lambda kind, **fields: events.append((kind, fields)))
     started.resumed(checkpoint_500())
@@ -170,7 +170,12 @@ def test_promtool_finds_nothing(telemetry: Start, free_port: int) -> None:
     busy_run(telemetry())
     text = get(free_port, "/metrics")
     check = subprocess.run(
-        ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False
+        ["promtool", "check", "metrics"],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert (check.returncode, check.stdout, check.stderr) == (0, "", "")
 
@@ -204,7 +209,7 @@ def test_openmetrics_is_answered_when_asked_for(telemetry: Start, free_port: int
         assert answer.read().endswith(b"# EOF\n")
 
 
-def test_taken_port_is_a_warning_in_words(
+def test_a_port_in_use_is_a_warning(
     telemetry: Start, free_port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with socket.create_server(("", free_port)):
@@ -222,7 +227,7 @@ def test_other_ranks_serve_nothing(telemetry: Start, free_port: int) -> None:
 
 
 @pytest.mark.parametrize("phase", ["finished", "failed"])
-def test_who_scrapes_sees_how_the_run_ended(telemetry: Start, free_port: int, phase: Phase) -> None:
+def test_a_scraper_reads_how_the_run_ended(telemetry: Start, free_port: int, phase: Phase) -> None:
     started = telemetry()
     started.phase("training")
     assert samples(free_port)["arlow_run_phase[training]"] == 1
@@ -235,7 +240,7 @@ def test_who_scrapes_sees_how_the_run_ended(telemetry: Start, free_port: int, ph
     assert not closing.is_alive()
 
 
-def test_who_watches_sees_how_the_run_ended(telemetry: Start, free_port: int) -> None:
+def test_a_watcher_reads_how_the_run_ended(telemetry: Start, free_port: int) -> None:
     started = telemetry()
     started.phase("training")
     assert json.loads(get(free_port, "/status"))["phase"] == "training"
@@ -244,13 +249,15 @@ def test_who_watches_sees_how_the_run_ended(telemetry: Start, free_port: int) ->
     closing = Thread(target=started.close)
     closing.start()
     samples(free_port)
-    assert json.loads(get(free_port, "/status"))["phase"] == "finished", "one waits for both"
+    assert json.loads(get(free_port, "/status"))["phase"] == "finished", (
+        "the end waits for both readers"
+    )
     closing.join(5)
     assert not closing.is_alive()
 
 
 @pytest.mark.parametrize(("phase", "scraped"), [("finished", False), ("saving", True)])
-def test_nobody_waits_for_a_scrape_that_does_not_come_or_tells_nothing(
+def test_the_end_waits_for_no_reader_that_is_not_there_or_learns_nothing(
     telemetry: Start, free_port: int, phase: Phase, scraped: bool
 ) -> None:
     started = telemetry()

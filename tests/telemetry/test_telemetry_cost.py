@@ -11,7 +11,7 @@ from telemetry_reports import make_readout, make_report
 from arlow_trainer.telemetry import Telemetry
 
 # Half a percent of a one-second step; what is measured is a small part of it.
-MOST_SECONDS = 0.005
+MAX_SECONDS = 0.005
 
 
 def test_a_step_costs_far_below_half_a_percent(telemetry: Callable[..., Telemetry]) -> None:
@@ -23,4 +23,4 @@ def test_a_step_costs_far_below_half_a_percent(telemetry: Callable[..., Telemetr
             begin = time.perf_counter()
             started.step(report)
             times.append(time.perf_counter() - begin)
-        assert median(times) < MOST_SECONDS / 5
+        assert median(times) < MAX_SECONDS / 5

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 import yaml
-from prometheus_server import Prometheus, hastened, needs_prometheus, prometheus, unanswered_panels
+from prometheus_server import Prometheus, needs_prometheus, prometheus, sped_up, unanswered_panels
 
 RULES = Path(__file__).parents[2] / "charts" / "alerts" / "trainer.yaml"
 EVERY_STEPS = 100
@@ -41,7 +41,7 @@ def package_folder(package: str) -> Path:
 
 
 def manifest(folder: Path) -> Path:
-    """A run of a very small tower on real photographs and films, decoded in the ranks."""
+    """A run of a very small tower on real photographs and videos, decoded in the ranks."""
     images, videos = folder / "images", folder / "videos"
     for target in (images, videos):
         target.mkdir()
@@ -96,14 +96,15 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     for member in [process, *family]:
         with suppress(psutil.NoSuchProcess):
             member.kill()
-    process.wait()
+    process.wait(30)
 
 
 def metrics_check(port: int) -> str:
     """What `promtool check metrics` has to say of the live endpoint."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-        command = ["promtool", "check", "metrics"]
-        done = subprocess.run(command, input=answer.read(), capture_output=True, check=False)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+        text = answer.read()
+    command = ["promtool", "check", "metrics"]
+    done = subprocess.run(command, input=text, capture_output=True, check=False, timeout=60)
     return (done.stdout + done.stderr).decode()
 
 
@@ -126,7 +127,7 @@ def wait_for_alert(server: Prometheus, name: str, seconds: float) -> dict[str, s
 @needs_prometheus
 def test_panels_and_alerts_of_a_real_run(tmp_path: Path, free_port: int) -> None:
     """Two minutes of the rules are a second here; the faults are real ones."""
-    rules = hastened(RULES, tmp_path, 120)
+    rules = sped_up(RULES, tmp_path, 120)
     with (
         training(tmp_path, free_port) as launcher,
         prometheus(tmp_path, [f"127.0.0.1:{free_port}"], [rules], interval="200ms") as server,

@@ -1,4 +1,4 @@
-"""Watching a run from outside: over its restarts, its silence, its end."""
+"""Watching a run from outside: over its restarts, without an answer, to its end."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from child_process import child_process
 from telemetry_reports import make_readout, make_report
 
 from arlow_trainer.config import ExitCode, RunStatus
@@ -22,8 +24,16 @@ from arlow_trainer.config.status import LossPoint
 from arlow_trainer.storage.jsonl import StoredLines
 from arlow_trainer.storage.store import Store
 from arlow_trainer.telemetry import HISTORY_FILE, STATUS_FILE, Telemetry
-from arlow_trainer.telemetry.status_source import NoAnswer, endpoint, is_endpoint, parse_status
-from arlow_trainer.telemetry.watch import MAX_LOSSES, View, ended, line, missed, note, seen
+from arlow_trainer.telemetry.status_source import NoAnswer, from_endpoint, is_endpoint, parse_status
+from arlow_trainer.telemetry.watch import (
+    MAX_LOSSES,
+    WatchState,
+    after_answer,
+    after_no_answer,
+    ended,
+    remark,
+    status_line,
+)
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 Start = Callable[..., Telemetry]
@@ -38,83 +48,95 @@ def points(*steps: int, loss: float = 0.5) -> list[LossPoint]:
     return [LossPoint(step=step, loss=loss) for step in steps]
 
 
-def test_the_curve_goes_on_over_a_restart() -> None:
-    view = View(losses=tuple(points(1, 2, 3)))
-    view = seen(view, status(recent_losses=points(3, 4, 5)))
-    view = seen(view, status(started_at=NOW + timedelta(hours=1)))
-    assert [point.step for point in view.losses] == [1, 2, 3, 4, 5]
-    view = seen(view, status(started_at=NOW + timedelta(hours=1), recent_losses=points(4, loss=9)))
-    assert [(point.step, point.loss) for point in view.losses][2:] == [(3, 0.5), (4, 9)]
-    assert view.restarts == 1
+def test_the_curve_continues_over_a_restart() -> None:
+    watched = WatchState(losses=tuple(points(1, 2, 3)))
+    watched = after_answer(watched, status(recent_losses=points(3, 4, 5)))
+    watched = after_answer(watched, status(started_at=NOW + timedelta(hours=1)))
+    assert [point.step for point in watched.losses] == [1, 2, 3, 4, 5]
+    watched = after_answer(
+        watched, status(started_at=NOW + timedelta(hours=1), recent_losses=points(4, loss=9))
+    )
+    assert [(point.step, point.loss) for point in watched.losses][2:] == [(3, 0.5), (4, 9)]
+    assert watched.restarts == 1
 
 
 def test_a_long_curve_is_thinned() -> None:
-    view = View(losses=tuple(points(*range(MAX_LOSSES))))
-    view = seen(view, status(recent_losses=points(MAX_LOSSES)))
-    assert len(view.losses) == MAX_LOSSES // 2 + 1
+    watched = WatchState(losses=tuple(points(*range(MAX_LOSSES))))
+    watched = after_answer(watched, status(recent_losses=points(MAX_LOSSES)))
+    assert len(watched.losses) == MAX_LOSSES // 2 + 1
 
 
 @pytest.mark.parametrize(
-    ("view", "is_ended", "remark"),
+    ("watched", "is_ended", "expected"),
     [
-        pytest.param(View(), False, "", id="nothing seen"),
-        pytest.param(View(status=status()), False, "", id="training"),
-        pytest.param(View(status=status(phase="finished")), True, "", id="finished"),
+        pytest.param(WatchState(), False, "", id="no answer yet"),
+        pytest.param(WatchState(status=status()), False, "", id="training"),
+        pytest.param(WatchState(status=status(phase="finished")), True, "", id="finished"),
         pytest.param(
-            missed(View(status=status(step=10)), "refused", NOW),
+            after_no_answer(WatchState(status=status(step=10)), "refused", NOW),
             True,
             "",
-            id="gone after its last step",
+            id="no answer after its last step",
         ),
         pytest.param(
-            missed(View(status=status()), "refused", NOW - timedelta(seconds=90)),
+            after_no_answer(WatchState(status=status()), "refused", NOW - timedelta(seconds=90)),
             False,
             "no answer for 1 min 30 s (refused); waiting for the run to come back",
-            id="gone before its last step",
+            id="no answer before its last step",
         ),
         pytest.param(
-            View(status=status(phase="failed")),
+            WatchState(status=status(phase="failed")),
             False,
             "waiting for its restart; Ctrl-C ends the watch",
             id="failed",
         ),
         pytest.param(
-            missed(View(status=status(phase="stopped")), "refused", NOW),
+            after_no_answer(WatchState(status=status(phase="stopped")), "refused", NOW),
             False,
             "no answer for 0 s (refused); waiting for the run to come back",
-            id="stopped as asked, and gone",
+            id="stopped as asked, then no answer",
         ),
         pytest.param(
-            View(status=status(last_step_time=NOW - timedelta(minutes=5))),
+            WatchState(status=status(last_step_time=NOW - timedelta(minutes=5))),
             False,
             "no step for 5 min: it may hang or have been ended",
-            id="quiet",
+            id="no step",
         ),
         pytest.param(
-            View(status=status(last_step_time=NOW - timedelta(minutes=5), median_step_seconds=60)),
+            WatchState(
+                status=status(last_step_time=NOW - timedelta(minutes=5), median_step_seconds=60)
+            ),
             False,
             "",
-            id="quiet, but its steps are long",
+            id="no step, but its steps are long",
         ),
         pytest.param(
-            View(status=status(), restarts=2), False, "restarted 2 x while watched", id="restarted"
+            WatchState(status=status(), restarts=2),
+            False,
+            "restarted 2 x while watched",
+            id="restarted",
         ),
     ],
 )
-def test_end_and_remark(view: View, is_ended: bool, remark: str) -> None:
-    assert ended(view) is is_ended
-    assert note(view, NOW) == remark
+def test_end_and_remark(watched: WatchState, is_ended: bool, expected: str) -> None:
+    assert ended(watched) is is_ended
+    assert remark(watched, NOW) == expected
 
 
-def test_silence_is_counted_from_its_beginning() -> None:
-    view = missed(missed(View(), "refused", NOW), "refused", NOW + timedelta(seconds=5))
-    assert view.missing_since == NOW
-    assert seen(view, status()).missing_since is None
+def test_no_answer_is_timed_from_the_first_one_missing() -> None:
+    watched = after_no_answer(
+        after_no_answer(WatchState(), "refused", NOW), "refused", NOW + timedelta(seconds=5)
+    )
+    assert watched.missing_since == NOW
+    assert after_answer(watched, status()).missing_since is None
 
 
 def test_a_status_as_a_line() -> None:
     full = status(loss=0.25, images_per_second=48.0, eta_seconds=65.0, message="resumed")
-    assert line(full) == "training  step 5/10  loss 0.2500  48.0 images/s  ETA 1 min 5 s  resumed"
+    assert (
+        status_line(full)
+        == "training  step 5/10  loss 0.2500  48.0 images/s  ETA 1 min 5 s  resumed"
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,17 +160,17 @@ def test_targets(target: str, expected: bool) -> None:
 def test_a_process_answers(telemetry: Start, free_port: int) -> None:
     telemetry().step(make_report(7, readout=make_readout()))
     for target in (f"localhost:{free_port}", f"http://127.0.0.1:{free_port}/"):
-        assert endpoint(target)().step == 7
+        assert from_endpoint(target)().step == 7
 
 
 def test_no_answer_says_why(telemetry: Start, free_port: int) -> None:
     with pytest.raises(NoAnswer, match="Connection refused"):
-        endpoint(f"127.0.0.1:{free_port}")()
+        from_endpoint(f"127.0.0.1:{free_port}")()
     telemetry()
     with pytest.raises(NoAnswer, match="404 Not Found"):
-        endpoint(f"http://127.0.0.1:{free_port}/other")()
+        from_endpoint(f"http://127.0.0.1:{free_port}/other")()
     with pytest.raises(NoAnswer, match="does not hold the status of a run"):
-        endpoint(f"http://127.0.0.1:{free_port}/healthz")()
+        from_endpoint(f"http://127.0.0.1:{free_port}/healthz")()
 
 
 def test_another_object_is_no_status() -> None:
@@ -174,19 +196,19 @@ run = load_run("tiny", ["metadata.name=quick"])
 telemetry = Telemetry(run, 0, 1, TelemetryOptions(port=port))
 telemetry.phase("training", f"resumed from step {first - 1}" if first > 1 else "")
 for step in range(first, last + 1):
-    readout = Readout(loss=1 / step, learning_rate=1e-4, grad_norm=0.8)
+    readout = {"loss": 1 / step, "learning_rate": 1e-4, "grad_norm": 0.8}
     telemetry.step(StepReport(step, last, pause, 24, 8, 2000, 1e9, {"data": 0.1}, readout))
     time.sleep(pause)
 telemetry.checkpoint(CheckpointReport(last, f"runs/quick/checkpoint-{last}", 1.0, 100, 0.1))
 telemetry.phase("finished")
-time.sleep(2)
-telemetry.close()
+time.sleep(60)
 """
 
 
-def start_run(port: int, first: int, last: int) -> subprocess.Popen[bytes]:
+def start_run(port: int, first: int, last: int) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    """Starts a run that answers until it is killed."""
     arguments = [str(port), str(first), str(last), "0.05"]
-    return subprocess.Popen([sys.executable, "-c", RUN, *arguments], stdout=subprocess.DEVNULL)
+    return child_process([sys.executable, "-c", RUN, *arguments], stdout=subprocess.DEVNULL)
 
 
 class Output:
@@ -206,27 +228,28 @@ class Output:
 
     def all(self) -> str:
         self._thread.join(30)
+        assert not self._thread.is_alive(), f"no end within 30 s of: {self.text}"
         return self.text
 
     def _collect(self) -> None:
         while True:
             try:
                 chunk = os.read(self._descriptor, 65_536)
-            except OSError:  # what a terminal answers when the other side has gone
+            except OSError:  # a terminal's answer when the other side is closed
                 return
             if not chunk:
                 return
             self.text += chunk.decode(errors="replace")
 
 
-def test_watch_goes_on_over_a_kill_and_a_resume(free_port: int) -> None:
+def test_watch_continues_over_a_kill_and_a_resume(free_port: int) -> None:
     """One run, watched through a pipe and at a terminal."""
     command = [*WATCH, f"127.0.0.1:{free_port}"]
     reader, terminal = pty.openpty()
     at_terminal = {**os.environ, "TERM": "xterm", "COLUMNS": "110", "LINES": "30"}
     with (
-        subprocess.Popen(command, stdout=subprocess.PIPE) as piped,
-        subprocess.Popen(command, stdout=terminal, stderr=terminal, env=at_terminal) as shown,
+        child_process(command, stdout=subprocess.PIPE) as piped,
+        child_process(command, stdout=terminal, stderr=terminal, env=at_terminal) as shown,
     ):
         os.close(terminal)
         assert piped.stdout is not None
@@ -238,9 +261,10 @@ def test_watch_goes_on_over_a_kill_and_a_resume(free_port: int) -> None:
             process.send_signal(signal.SIGKILL)
         lines.wait_for("Connection refused")
         panel.wait_for("waiting for the run to come back")
-        with start_run(free_port, 10, 40):
+        with start_run(free_port, 10, 40) as process:
             lines.wait_for("finished  step")
             panel.wait_for("finished")
+            process.kill()
         assert lines.all().splitlines()[-1].startswith("finished  step 40/40  loss 0.0250")
         screen = panel.all()
     os.close(reader)
@@ -252,7 +276,7 @@ def test_watch_goes_on_over_a_kill_and_a_resume(free_port: int) -> None:
 
 @pytest.fixture
 def finished_run(telemetry: Start, tmp_path: Path) -> Path:
-    """The folder of checkpoints in which a finished run left its status and curve."""
+    """The folder of checkpoints in which a finished run left its status and history."""
     store = Store(str(tmp_path / "runs" / "quick"))
     started = telemetry(
         publish_status=lambda content: store.write_bytes(STATUS_FILE, content),
@@ -266,7 +290,7 @@ def finished_run(telemetry: Start, tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-def watched(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_watch(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*WATCH, *arguments], capture_output=True, text=True, timeout=30)
 
 
@@ -279,16 +303,16 @@ def test_a_finished_run_by_its_folder_and_by_its_manifest(
         f"spec:\n  training: {{preset: tiny}}\n  checkpoint: {{url: {finished_run}}}\n"
     )
     for target in (str(finished_run / "quick"), str(manifest)):
-        done = watched(target)
+        done = run_watch(target)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith("finished  step 100/100  loss 0.0100")
-    panel = watched(str(finished_run / "quick"), "--once").stdout
+    panel = run_watch(str(finished_run / "quick"), "--once").stdout
     assert "quick · finished" in panel
     assert "█" in panel
     assert "100 steps made" in panel
 
 
-def test_once_without_a_run_ends_in_words(tmp_path: Path) -> None:
-    done = watched(str(tmp_path), "--once")
+def test_once_without_a_run_is_a_store_error(tmp_path: Path) -> None:
+    done = run_watch(str(tmp_path), "--once")
     assert done.returncode == ExitCode.STORE
     assert "there is no such object" in done.stderr

@@ -17,7 +17,7 @@ def curves(
         "curves.png"
     ),
 ) -> None:
-    """Plot a run's loss, learning rate and throughput."""
+    """Plot a run's loss, learning rate, gradient norm and throughput."""
     from arlow_trainer.cli.files import check_suffix, write_file
     from arlow_trainer.report.curves import curves_png, read_curve
     from arlow_trainer.storage.store import Store

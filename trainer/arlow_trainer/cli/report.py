@@ -26,7 +26,7 @@ def report(
     from arlow_trainer.report.page import page
     from arlow_trainer.report.record import read_record
     from arlow_trainer.storage.store import Store
-    from arlow_trainer.telemetry.display import utc_now
+    from arlow_trainer.telemetry.times import utc_now
 
     check_suffix(out, ".html")
     content = page(read_record(Store(url), step), utc_now()).encode()

@@ -39,34 +39,34 @@ def watch(
     from rich.console import Console
 
     from arlow_trainer.config.errors import StoreError
-    from arlow_trainer.telemetry.display import utc_now
     from arlow_trainer.telemetry.status_source import (
         STATUS_FILE,
         NoAnswer,
-        endpoint,
+        from_endpoint,
+        from_store,
         is_endpoint,
-        published,
     )
-    from arlow_trainer.telemetry.watch import View, picture, seen, watch_run
+    from arlow_trainer.telemetry.times import utc_now
+    from arlow_trainer.telemetry.watch import WatchState, after_answer, panel, watch_run
 
     if is_endpoint(target):
-        fetch, interval, earlier = endpoint(target), ENDPOINT_INTERVAL_S, []
+        source, interval, earlier = from_endpoint(target), ENDPOINT_INTERVAL_S, []
     else:
         from arlow_trainer.storage.store import Store
 
         store = Store(_run_url(target, overrides))
-        fetch = published(lambda: store.read_bytes(STATUS_FILE), store.url_of(STATUS_FILE))
+        source = from_store(lambda: store.read_bytes(STATUS_FILE), store.url_of(STATUS_FILE))
         interval, earlier = STORE_INTERVAL_S, _earlier_losses(store)
     console = Console()
     if once:
         try:
-            view = seen(View(losses=tuple(earlier)), fetch())
+            watched = after_answer(WatchState(losses=tuple(earlier)), source())
         except NoAnswer as error:
             raise StoreError(f"{target}: no status: {error}") from None
-        console.print(picture(view, target, utc_now()))
+        console.print(panel(watched, target, utc_now()))
         return
     try:
-        watch_run(fetch, target, console, interval, earlier)
+        watch_run(source, target, console, interval, earlier)
     except KeyboardInterrupt:
         raise typer.Exit from None
 
@@ -99,4 +99,8 @@ def _earlier_losses(store: Store) -> list[LossPoint]:
     except StoreError:
         return []
     points = read_history(line.decode("utf-8", "replace") for line in lines)
-    return [LossPoint(step=p.step, loss=p.loss) for p in points if p.loss is not None]
+    return [
+        LossPoint(step=point.step, loss=point.scalars["loss"])
+        for point in points
+        if "loss" in point.scalars
+    ]

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 Phase = Literal["starting", "loading", "training", "saving", "finished", "stopped", "failed"]
-"""`stopped` is a run that ended as asked before its last step; the same command goes on."""
+"""`stopped` is a run that ended as asked before its last step; the same command resumes it."""
 ENDED: tuple[Phase, ...] = ("finished", "stopped", "failed")
 """Phases of a process that makes no more steps."""
 
@@ -34,10 +34,12 @@ class LossPoint(BaseModel):
 class RunStatus(BaseModel):
     """A run at a moment, as rank 0 sees it. Times are UTC, durations in seconds.
 
-    Rates, the median and the phases' seconds are those of the recent steps.
+    Rates, the median and the phases' seconds are those of the recent steps. The fields are the
+    contract; other scalars (`learningRate`, `gradNorm`) are extra values, read with `scalar`, so
+    that a new one needs no field here.
     """
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="allow")
 
     run: str
     phase: Phase = "starting"
@@ -45,17 +47,19 @@ class RunStatus(BaseModel):
     step: int = 0
     total_steps: int | None = None
     loss: float | None = None
-    image_loss: float | None = None
-    video_loss: float | None = None
     recent_losses: list[LossPoint] = []
-    learning_rate: float | None = None
-    gradient_norm: float | None = None
     images_per_second: float | None = None
-    clips_per_second: float | None = None
-    model_flops_utilization: float | None = None
     step_phase_seconds: dict[str, float] = {}
     eta_seconds: float | None = None
     last_step_time: datetime | None = None
     median_step_seconds: float | None = None
     last_checkpoint: LastCheckpoint | None = None
     message: str = ""
+
+    def scalar(self, name: str) -> float | None:
+        """Returns a scalar by its name (`grad_norm`); None where the status has no such number."""
+        extra = self.model_extra or {}
+        value = (
+            getattr(self, name) if name in type(self).model_fields else extra.get(to_camel(name))
+        )
+        return value if isinstance(value, int | float) else None

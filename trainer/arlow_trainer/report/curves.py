@@ -1,4 +1,4 @@
-"""A run's curves: loss, learning rate, throughput, gradient norm."""
+"""A run's curves, a plot for each title in the table of scalars."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ from arlow_trainer.report.plotting import (
 from arlow_trainer.storage.jsonl import read_lines
 from arlow_trainer.storage.store import Store
 from arlow_trainer.telemetry import HISTORY_FILE, HistoryPoint, read_history
+from arlow_trainer.telemetry.scalars import SCALARS, Scalar, rows_to_show
+
+_LABELS = {"image": "images", "video": "clips"}
 
 
 def read_curve(store: Store) -> list[HistoryPoint]:
@@ -28,70 +31,44 @@ def read_curve(store: Store) -> list[HistoryPoint]:
     return read_history(line.decode("utf-8", "replace") for line in lines)
 
 
-def values(points: Sequence[HistoryPoint], field: str) -> Curve:
-    """Returns a field over the points, NaN where it was not read."""
-    found = (getattr(point, field) for point in points)
-    return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
+def values(points: Sequence[HistoryPoint], name: str) -> Curve:
+    """Returns a scalar over the points, NaN where it was not read."""
+    return np.array([point.scalars.get(name, np.nan) for point in points], dtype=np.float64)
 
 
 def curves_png(points: Sequence[HistoryPoint], title: str) -> bytes:
-    """Returns loss, learning rate and throughput below each other, as a PNG file."""
-    return to_png([loss_plot(points), learning_rate_plot(points), throughput_plot(points)], title)
+    """Returns all plots below each other, as a PNG file."""
+    return to_png(scalar_plots(points), title)
 
 
-def loss_plot(points: Sequence[HistoryPoint]) -> Plot:
-    """The loss, of images and videos apart where there are both."""
-    steps, images, videos = (values(points, f) for f in ("step", "image_loss", "video_loss"))
+def scalar_plots(points: Sequence[HistoryPoint]) -> list[Plot]:
+    """Returns the plots that the table of scalars names, in its order."""
+    titles = dict.fromkeys(row.plot for row in SCALARS.values() if row.plot is not None)
+    return [_plot(title, points) for title in titles]
+
+
+def _plot(title: str, points: Sequence[HistoryPoint]) -> Plot:
+    """Returns the plot of a title: a line for each of its scalars that has values."""
+    rows = [row for row in SCALARS.values() if row.plot == title]
+    curves = {row.name: values(points, row.name) for row in rows}
+    known = [name for name, curve in curves.items() if (np.nan_to_num(curve) != 0).any()]
+    shown = rows_to_show(known)
+    steps = np.array([point.step for point in points], dtype=np.float64)
 
     def draw(axes: Axes, palette: Palette) -> None:
-        mixed = bool(np.isfinite(images).any() and np.isfinite(videos).any())
-        if mixed:
-            draw_line(axes, steps, images, palette.image, "images")
-            draw_line(axes, steps, videos, palette.video, "videos")
-        draw_line(axes, steps, values(points, "loss"), palette.main, "all samples")
-        if mixed:
+        # The line of all samples is drawn last, above those of a modality.
+        for row in sorted(shown, key=lambda row: row.modality is None):
+            alone = len(shown) == 1 or row.modality is None
+            colour = palette.main if alone else getattr(palette, str(row.modality))
+            draw_line(axes, steps, curves[row.name], colour, _label(row))
+        if len(shown) > 1:
             draw_legend(axes, palette)
-        log_scale(axes)
+        (log_scale if rows[0].log_scale else linear_scale)(axes)
 
-    return Plot("Loss, log scale", draw)
-
-
-def learning_rate_plot(points: Sequence[HistoryPoint]) -> Plot:
-    """The learning rate."""
-
-    def draw(axes: Axes, palette: Palette) -> None:
-        draw_line(
-            axes, values(points, "step"), values(points, "learning_rate"), palette.main, "rate"
-        )
-        linear_scale(axes)
-
-    return Plot("Learning rate", draw)
+    title = title.format(" and ".join(_label(row) for row in shown or rows[:1]))
+    title = title[:1].upper() + title[1:]
+    return Plot(f"{title}, log scale" if rows[0].log_scale else title, draw)
 
 
-def throughput_plot(points: Sequence[HistoryPoint]) -> Plot:
-    """Images and clips per second of the steps before each read-out; of each only where some were
-    seen."""
-    steps = values(points, "step")
-    rates = {kind: values(points, f"{kind}_per_second") for kind in ("images", "clips")}
-    seen = [kind for kind, rate in rates.items() if (np.nan_to_num(rate) > 0).any()]
-
-    def draw(axes: Axes, palette: Palette) -> None:
-        colours = {"images": palette.image, "clips": palette.video}
-        for kind in seen:
-            colour = colours[kind] if len(seen) > 1 else palette.main
-            draw_line(axes, steps, rates[kind], colour, kind)
-        if len(seen) > 1:
-            draw_legend(axes, palette)
-        linear_scale(axes)
-
-    return Plot(f"{' and '.join(seen or ['images']).capitalize()} per second", draw)
-
-
-def gradient_norm_plot(points: Sequence[HistoryPoint]) -> Plot:
-    """The global gradient norm."""
-
-    def draw(axes: Axes, palette: Palette) -> None:
-        draw_line(axes, values(points, "step"), values(points, "grad_norm"), palette.main, "norm")
-        log_scale(axes)
-
-    return Plot("Gradient norm before clipping, log scale", draw)
+def _label(row: Scalar) -> str:
+    return _LABELS[row.modality] if row.modality is not None else "all samples"

@@ -14,18 +14,13 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from arlow_trainer.config import to_yaml
-from arlow_trainer.report.curves import (
-    gradient_norm_plot,
-    learning_rate_plot,
-    loss_plot,
-    throughput_plot,
-)
+from arlow_trainer.report.curves import scalar_plots
 from arlow_trainer.report.event_text import describe_event
 from arlow_trainer.report.plotting import Plot, to_svg
 from arlow_trainer.report.probe_plots import probe_plots
 from arlow_trainer.report.record import Picture, Record
 from arlow_trainer.telemetry import HistoryPoint
-from arlow_trainer.telemetry.display import duration
+from arlow_trainer.telemetry.times import duration
 
 MAX_EVENTS = 200
 RECENT_POINTS = 20
@@ -46,7 +41,6 @@ def page(record: Record, now: datetime) -> str:
     )
     points = record.history
     facts = _facts(record)
-    plots = [loss_plot, learning_rate_plot, throughput_plot, gradient_norm_plot]
     return environment.get_template(_TEMPLATE).render(
         name=_name(record),
         url=record.url,
@@ -54,7 +48,7 @@ def page(record: Record, now: datetime) -> str:
         status=record.status,
         facts=facts,
         columns=columns(len(facts)),
-        curves=[_figure(make(points)) for make in plots] if points else [],
+        curves=[_figure(plot) for plot in scalar_plots(points)] if points else [],
         phases=[
             (name, *seconds_and_share(seconds, share), share)
             for name, seconds, share in phase_shares(points)
@@ -124,18 +118,20 @@ def _facts(record: Record) -> list[tuple[str, str]]:
     """Returns the run's figures as names and values, without those that are not known."""
     status, state, points = record.status, record.state, record.history
     last = points[-1] if points else None
+    scalars = last.scalars if last is not None else {}
     step = max(part.step for part in (status, state, last) if part is not None)
     total = next((p.total_steps for p in (status, state) if p is not None and p.total_steps), None)
     facts = [("Step", f"{step:,} of {total:,}" if total else f"{step:,}")]
-    if last is not None and last.loss is not None:
-        facts.append(("Loss", f"{last.loss:.4f}"))
-    # A run on images only has no clips, and the other way round.
-    if last is not None and last.images_per_second:
-        facts.append(("Images per second", f"{last.images_per_second:,.1f}"))
-    if last is not None and last.clips_per_second:
-        facts.append(("Clips per second", f"{last.clips_per_second:,.1f}"))
-    if status is not None and status.model_flops_utilization is not None:
-        facts.append(("Model FLOPs utilisation", f"{status.model_flops_utilization:.1%}"))
+    if "loss" in scalars:
+        facts.append(("Loss", f"{scalars['loss']:.4f}"))
+    # A run on one modality alone makes none of the other.
+    if rate := scalars.get("images_per_second"):
+        facts.append(("Images per second", f"{rate:,.1f}"))
+    if rate := scalars.get("clips_per_second"):
+        facts.append(("Clips per second", f"{rate:,.1f}"))
+    mfu = status.scalar("model_flops_utilization") if status is not None else None
+    if mfu is not None:
+        facts.append(("Model FLOPs utilisation", f"{mfu:.1%}"))
     if status is not None and status.median_step_seconds is not None:
         facts.append(("Median step", f"{status.median_step_seconds:.3g} s"))
     if status is not None and status.eta_seconds and status.phase != "finished":

@@ -1,4 +1,7 @@
-"""From the training loop's facts to telemetry's reports, and from telemetry to the store."""
+"""What the training loop reports to telemetry, and how telemetry is connected to the run.
+
+`StepReporter` supplies the value of every number in telemetry/scalars.py that is read at a step.
+"""
 
 from __future__ import annotations
 
@@ -36,107 +39,20 @@ from arlow_trainer.telemetry import (
     HISTORY_FILE,
     STATUS_FILE,
     CheckpointReport,
-    Readout,
-    Resumed,
+    ResumeReport,
+    ScalarValues,
     StepReport,
     Telemetry,
     TelemetryOptions,
 )
 
-# It costs a forward pass of one sample, which is a percent of a rank's step where that is small.
-_READOUTS_A_LOGIT = 10
-
-
-def telemetry_options(
-    run: ArlowPretrain, options: TrainOptions, ranks: Ranks, store: Store, events: EventLog | None
-) -> TelemetryOptions:
-    """Returns where a run's telemetry goes: the port, the terminal and the run's URL.
-
-    `events` is the run's event log, on rank 0 alone.
-    """
-    if events is None:
-        return TelemetryOptions(log_format=options.log_format)
-    precision = effective_precision(run.spec.training.precision, ranks.device)
-    peak = peak_flops(ranks.device, precision)
-    return TelemetryOptions(
-        port=options.port,
-        live=options.live,
-        log_format=options.log_format,
-        device=device_name(ranks.device),
-        precision=precision,
-        peak_flops=None if peak is None else peak * ranks.size,
-        publish_status=lambda status: store.write_bytes(STATUS_FILE, status),
-        append_history=StoredLines(store, HISTORY_FILE).append_json,
-        record_event=events.record,
-    )
-
-
-def resumed_from(newest: CheckpointInfo, saved: TrainingState) -> Resumed:
-    """Returns what to tell of the checkpoint that a run goes on from."""
-    assert newest.created is not None  # it is valid, so its manifest says so
-    return Resumed(
-        LastCheckpoint(uri=newest.uri, step=newest.step, time=newest.created),
-        saved.total_steps,
-        saved.loss,
-        saved.overflows,
-    )
-
-
-def on_saved(
-    telemetry: Telemetry, store: Store, run: ArlowPretrain, probe: BackgroundProbe | None
-) -> Callable[[SaveEvent, float], None]:
-    """Returns what the checkpoint writer calls at every save's end, on its own thread.
-
-    Rank 0, which has `probe`, tells of it, has it probed and deletes what retention lets go. A
-    failure to delete is a warning: the checkpoint is saved all the same.
-    """
-    checkpoint = run.spec.checkpoint
-
-    def tell(event: SaveEvent, stall_seconds: float) -> None:
-        if probe is None:
-            return
-        if event.error is not None:
-            telemetry.checkpoint_failed(event.step, event.error)
-            return
-        telemetry.checkpoint(
-            CheckpointReport(event.step, event.uri, event.duration_s, event.bytes, stall_seconds)
-        )
-        probe.start(event.step)
-        try:
-            pruned = prune(store, checkpoint.keep_last, checkpoint.keep_every, event.step)
-        except ArlowError as error:
-            telemetry.warning(f"superseded checkpoints are not deleted: {error}")
-            return
-        for step, problems in pruned.damaged.items():
-            telemetry.warning(
-                f"{store.url}/checkpoint-{step} does not read back as it was written: "
-                f"{problems[0]}. The last intact checkpoint is kept; check the store"
-            )
-
-    return tell
-
-
-@contextmanager
-def report_end(telemetry: Telemetry) -> Iterator[None]:
-    """Tells of a failure before the status is closed."""
-    try:
-        yield
-    except Interrupted as error:
-        telemetry.phase("stopped", str(error))
-        raise
-    except ArlowError as error:
-        telemetry.phase("failed", str(error))
-        raise
-    except Exception as error:
-        # What gloo says where another rank was killed; the launcher tells which, and how.
-        lost = isinstance(error, RuntimeError) and "by peer" in str(error)
-        words = "another rank ended" if lost else f"{type(error).__name__}: {error}"
-        telemetry.phase("failed", words)
-        raise
+# An attention logit costs a forward pass of one sample: a percent of a rank's step where that is
+# small.
+_READOUTS_PER_LOGIT = 10
 
 
 class StepReporter:
-    """Tells telemetry of every step, and reads the device out at the logging interval."""
+    """Reports every step, with a read-out of the device at the logging interval."""
 
     def __init__(
         self,
@@ -165,7 +81,7 @@ class StepReporter:
         self._last = time.perf_counter()
 
     def skip(self, skipped: Sequence[Skipped]) -> None:
-        """Counts and names the broken files that any rank met; call on every rank.
+        """Counts and reports the broken files of all ranks; call on every rank.
 
         Raises DataError on every rank when there are more than `data.maxSkipped` since the run's
         first step, over all its resumes.
@@ -181,7 +97,7 @@ class StepReporter:
             raise too_many_broken(known, allowed)
 
     def after_step(self, batch: StepBatch) -> None:
-        """Reports the step that a batch was; call on every rank, after every step."""
+        """Reports the step on a batch; call on every rank, after every step."""
         step = batch.step + 1
         reading = step % self._run.spec.training.log_every_steps == 0 or step == self._total_steps
         phases = self._runner.clock.collect(wait=reading)
@@ -213,26 +129,115 @@ class StepReporter:
         )
         return size - clips, clips
 
-    def _read_out(self, batch: StepBatch, computed: float) -> Readout:
+    def _read_out(self, batch: StepBatch, computed: float) -> ScalarValues:
+        """Returns the values of the scalars, which the table in telemetry/scalars.py describes."""
         device = self._ranks.device
         loss, image_loss, video_loss = self._runner.take_losses().means()
         self._progress.loss = loss
         memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
         logit = None
-        if self._ranks.first and self._readouts % _READOUTS_A_LOGIT == 0:
+        if self._ranks.first and self._readouts % _READOUTS_PER_LOGIT == 0:
             logit = self._runner.max_attention_logit(batch.micro_batches[0])
         self._readouts += 1
-        return Readout(
-            loss=loss,
-            image_loss=image_loss,
-            video_loss=video_loss,
-            learning_rate=self._runner.rate,
-            grad_norm=self._runner.grad_norm(),
-            grad_norm_max=self._runner.take_largest_grad_norm(),
-            loss_scale=self._runner.loss_scale(),
-            overflows=self._progress.overflows,
-            max_attention_logit=logit,
-            rank_skew_seconds=self._ranks.spread(computed),
-            gpu_memory_bytes=memory,
-            skipped_samples=len(self._progress.skipped_files) - self._skipped_before,
+        return {
+            "loss": loss,
+            "image_loss": image_loss,
+            "video_loss": video_loss,
+            "learning_rate": self._runner.rate,
+            "grad_norm": self._runner.grad_norm(),
+            "grad_norm_max": self._runner.take_largest_grad_norm(),
+            "loss_scale": self._runner.loss_scale(),
+            "overflows": self._progress.overflows,
+            "max_attention_logit": logit,
+            "rank_skew_seconds": self._ranks.spread(computed),
+            "gpu_memory_bytes": memory,
+            "skipped_samples": len(self._progress.skipped_files) - self._skipped_before,
+        }
+
+
+def telemetry_options(
+    run: ArlowPretrain, options: TrainOptions, ranks: Ranks, store: Store, events: EventLog | None
+) -> TelemetryOptions:
+    """Returns where a run's telemetry goes: to the port, the terminal and the run's URL.
+
+    `events` is the run's event log, on rank 0 alone.
+    """
+    if events is None:
+        return TelemetryOptions(log_format=options.log_format)
+    precision = effective_precision(run.spec.training.precision, ranks.device)
+    peak = peak_flops(ranks.device, precision)
+    return TelemetryOptions(
+        port=options.port,
+        live=options.live,
+        log_format=options.log_format,
+        device=device_name(ranks.device),
+        precision=precision,
+        peak_flops=None if peak is None else peak * ranks.size,
+        publish_status=lambda status: store.write_bytes(STATUS_FILE, status),
+        append_history=StoredLines(store, HISTORY_FILE).append_json,
+        record_event=events.record,
+    )
+
+
+def resumed_from(newest: CheckpointInfo, saved: TrainingState) -> ResumeReport:
+    """Returns the report of the checkpoint that a run resumes from."""
+    assert newest.created is not None  # A valid checkpoint has its manifest's time.
+    return ResumeReport(
+        LastCheckpoint(uri=newest.uri, step=newest.step, time=newest.created),
+        saved.total_steps,
+        saved.loss,
+        saved.overflows,
+    )
+
+
+def on_saved(
+    telemetry: Telemetry, store: Store, run: ArlowPretrain, probe: BackgroundProbe | None
+) -> Callable[[SaveEvent, float], None]:
+    """Returns what the checkpoint writer calls at the end of every save, on its own thread.
+
+    Rank 0, which has `probe`, reports the checkpoint, starts its probe and deletes the checkpoints
+    that retention does not keep. A failure to delete is a warning: the checkpoint is saved.
+    """
+    checkpoint = run.spec.checkpoint
+
+    def report(event: SaveEvent, stall_seconds: float) -> None:
+        if probe is None:
+            return
+        if event.error is not None:
+            telemetry.checkpoint_failed(event.step, event.error)
+            return
+        telemetry.checkpoint(
+            CheckpointReport(event.step, event.uri, event.duration_s, event.bytes, stall_seconds)
         )
+        probe.start(event.step)
+        try:
+            pruned = prune(store, checkpoint.keep_last, checkpoint.keep_every, event.step)
+        except ArlowError as error:
+            telemetry.warning(f"superseded checkpoints are not deleted: {error}")
+            return
+        for step, problems in pruned.damaged.items():
+            telemetry.warning(
+                f"{store.url}/checkpoint-{step} does not read back as it was written: "
+                f"{problems[0]}. The last intact checkpoint is kept; check the store"
+            )
+
+    return report
+
+
+@contextmanager
+def report_end(telemetry: Telemetry) -> Iterator[None]:
+    """Reports how a run ended early, stopped or failed, before telemetry is closed."""
+    try:
+        yield
+    except Interrupted as error:
+        telemetry.phase("stopped", str(error))
+        raise
+    except ArlowError as error:
+        telemetry.phase("failed", str(error))
+        raise
+    except Exception as error:
+        # gloo's message when another rank was killed; the launcher reports which one, and why.
+        lost = isinstance(error, RuntimeError) and "by peer" in str(error)
+        message = "another rank ended" if lost else f"{type(error).__name__}: {error}"
+        telemetry.phase("failed", message)
+        raise

@@ -1,15 +1,14 @@
-"""What a run tells while it runs: metrics, status, logs, live display, history."""
+"""What a run reports while it runs: metrics, status, logs, live display, history."""
 
 from arlow_trainer.telemetry.history import HISTORY_FILE, HistoryPoint, read_history
 from arlow_trainer.telemetry.reports import (
-    STEP_PHASES,
     CheckpointReport,
     LogFormat,
-    Readout,
-    Resumed,
+    ResumeReport,
     StepReport,
     TelemetryOptions,
 )
+from arlow_trainer.telemetry.scalars import STEP_PHASES, ScalarValues
 from arlow_trainer.telemetry.status_source import STATUS_FILE
 from arlow_trainer.telemetry.telemetry import Telemetry
 
@@ -20,8 +19,8 @@ __all__ = [
     "CheckpointReport",
     "HistoryPoint",
     "LogFormat",
-    "Readout",
-    "Resumed",
+    "ResumeReport",
+    "ScalarValues",
     "StepReport",
     "Telemetry",
     "TelemetryOptions",

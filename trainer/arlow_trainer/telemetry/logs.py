@@ -8,14 +8,13 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable
 from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from arlow_trainer.telemetry.display import duration
 from arlow_trainer.telemetry.reports import LogFormat
+from arlow_trainer.telemetry.scalars import SCALARS, texts
 
 LOGGER = "arlow"
 
@@ -23,14 +22,14 @@ LOGGER = "arlow"
 def configure_logging(run: str, rank: int, log_format: LogFormat = "auto") -> None:
     """Sends every log line of the process, ours and the libraries', to stdout in one format.
 
-    `auto` is JSON in a pod without a terminal, and text elsewhere. Libraries are heard from
-    WARNING on. Calling it again replaces the former setting.
+    `auto` is JSON in a pod without a terminal, and text elsewhere. Libraries log from WARNING on.
+    Calling it again replaces the former setting.
     """
     as_json = log_format == "json" or (log_format == "auto" and _in_pod_without_terminal())
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json),
-        _Bind(run, rank, as_json),
+        _AddRunAndRank(run, rank, as_json),
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -82,7 +81,7 @@ def _in_pod_without_terminal() -> bool:
 
 
 class _StandardOutput(logging.StreamHandler[TextIO]):
-    """Writes to the stdout of the moment: a live display stands in for it while it is shown."""
+    """Writes to the current `sys.stdout`, which a live display replaces while it is shown."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -92,13 +91,13 @@ class _StandardOutput(logging.StreamHandler[TextIO]):
         return sys.stdout
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """A reader that has gone (`arlow train ... | head`) is no fault of the run."""
+        """Ignores a reader that has ended (`arlow train ... | head`)."""
         if not isinstance(sys.exc_info()[1], BrokenPipeError):
             super().handleError(record)
 
 
-class _Bind:
-    """Adds run and rank to every line; at a terminal only what is not plain: another rank."""
+class _AddRunAndRank:
+    """Adds run and rank to every JSON line; to a line of text only a rank that is not 0."""
 
     def __init__(self, run: str, rank: int, as_json: bool) -> None:
         self._fields: dict[str, Any] = {}
@@ -115,7 +114,7 @@ _JSON_FIRST = ("timestamp", "level", "run", "rank", "event")
 
 
 def _for_json(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """Puts what every line has in front, and writes NaN and Inf, which JSON lacks, as words."""
+    """Puts what every line has in front, and writes NaN and Inf, which JSON lacks, as strings."""
     ordered = {key: event.pop(key) for key in _JSON_FIRST if key in event} | dict(event)
     return {
         key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
@@ -136,23 +135,5 @@ def _for_people(logger: WrappedLogger, method: str, event: EventDict) -> EventDi
 
 def _step_sentence(event: EventDict) -> EventDict:
     parts = [f"step {event.pop('step'):,}/{event.pop('total_steps'):,}"]
-    values = {key: event.pop(key, None) for key in _STEP_WORDS}
-    if values["video_loss"] is None or values["image_loss"] is None:
-        values["image_loss"] = values["video_loss"] = None  # the loss says it all
-    if not values["clips_per_second"]:
-        values["clips_per_second"] = None
-    parts += [_STEP_WORDS[key](value) for key, value in values.items() if value is not None]
+    parts += [text for _, text in texts({name: event.pop(name, None) for name in SCALARS})]
     return {**event, "event": "  ".join(parts)}
-
-
-_STEP_WORDS: dict[str, Callable[[float], str]] = {
-    "loss": lambda value: f"loss {value:.4f}",
-    "image_loss": lambda value: f"images {value:.4f}",
-    "video_loss": lambda value: f"clips {value:.4f}",
-    "images_per_second": lambda value: f"{value:,.1f} images/s",
-    "clips_per_second": lambda value: f"{value:,.1f} clips/s",
-    "learning_rate": lambda value: f"lr {value:.3g}",
-    "grad_norm": lambda value: f"grad norm {value:.3g}",
-    "loss_scale": lambda value: f"loss scale {value:g}",
-    "eta_seconds": lambda value: f"ETA {duration(value)}",
-}

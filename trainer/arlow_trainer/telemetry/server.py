@@ -18,7 +18,7 @@ from prometheus_client.exposition import choose_encoder
 from arlow_trainer.config.status import RunStatus
 
 MAX_INTERVAL_S = {"/metrics": 60.0, "/status": 15.0}
-"""How often a Prometheus and a watcher ask: who asked longer ago does not come again."""
+"""The longest interval between requests of a Prometheus, of a watcher; then it counts as ended."""
 
 
 class TelemetryServer:
@@ -30,7 +30,7 @@ class TelemetryServer:
     def __init__(
         self, port: int, registry: CollectorRegistry, status: Callable[[], RunStatus]
     ) -> None:
-        self._asked: dict[str, float] = {}
+        self._last_request: dict[str, float] = {}
         self._answered = Condition()
         self._server = _DualStackServer(("", port), _handler(registry, status, self._on_answer))
         self._thread = Thread(
@@ -40,25 +40,27 @@ class TelemetryServer:
 
     @property
     def port(self) -> int:
-        """The port that is served; the one asked for, unless that was 0."""
+        """The port that is served; the one requested, unless that was 0."""
         return int(self._server.server_address[1])
 
-    def _on_answer(self, path: str, asked: float) -> None:
+    def _on_answer(self, path: str, requested_at: float) -> None:
         with self._answered:
-            self._asked[path] = asked
+            self._last_request[path] = requested_at
             self._answered.notify_all()
 
-    def await_readers(self, timeout_s: float) -> None:
-        """Returns when all who have been asking of late were answered once more, or do not ask."""
-        begun = time.monotonic()
+    def wait_for_readers(self, timeout_s: float) -> None:
+        """Waits until each recent reader was answered once more, for `timeout_s` at most."""
+        start = time.monotonic()
         with self._answered:
             for path, interval in MAX_INTERVAL_S.items():
-                if begun - self._asked.get(path, -math.inf) < interval:
-                    left = begun + min(timeout_s, interval) - time.monotonic()
-                    self._answered.wait_for(partial(self._asked_since, path, begun), max(0.0, left))
+                if start - self._last_request.get(path, -math.inf) < interval:
+                    left = start + min(timeout_s, interval) - time.monotonic()
+                    self._answered.wait_for(
+                        partial(self._requested_since, path, start), max(0.0, left)
+                    )
 
-    def _asked_since(self, path: str, begun: float) -> bool:
-        return self._asked[path] >= begun
+    def _requested_since(self, path: str, start: float) -> bool:
+        return self._last_request[path] >= start
 
     def close(self) -> None:
         """Stops serving and frees the port."""
@@ -90,19 +92,19 @@ def _handler(
 ) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        timeout = 10  # a client that stops talking does not hold its thread for ever
+        timeout = 10  # a client that sends no more does not block its thread forever
 
         def do_GET(self) -> None:
-            asked = time.monotonic()
+            requested_at = time.monotonic()
             match path := self.path.partition("?")[0]:
                 case "/metrics":
                     encode, content_type = choose_encoder(self.headers.get("Accept") or "")
                     self._answer(HTTPStatus.OK, encode(registry), content_type)
-                    on_answer(path, asked)
+                    on_answer(path, requested_at)
                 case "/status":
                     body = status().model_dump_json(by_alias=True).encode()
                     self._answer(HTTPStatus.OK, body, "application/json")
-                    on_answer(path, asked)
+                    on_answer(path, requested_at)
                 case "/healthz":
                     self._answer(HTTPStatus.OK, b"ok\n")
                 case _:
@@ -122,6 +124,6 @@ def _handler(
                 self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Stays silent: a scrape is no news."""
+            """Logs nothing: a scrape is not worth a line."""
 
     return Handler

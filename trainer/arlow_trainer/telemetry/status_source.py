@@ -1,4 +1,4 @@
-"""Where a run's status can be had from outside: its process, or the store it leaves it in."""
+"""Where a run's status is read from outside: its process, or its store."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}")
 
 
 class NoAnswer(Exception):
-    """The run's status cannot be had now; the message says why."""
+    """The run's status cannot be read now; the message says why."""
 
 
-Fetch = Callable[[], RunStatus]
+StatusSource = Callable[[], RunStatus]
+"""Reads the run's status. Raises NoAnswer."""
 
 
 def is_endpoint(target: str) -> bool:
@@ -32,36 +33,36 @@ def is_endpoint(target: str) -> bool:
     return target.startswith(("http://", "https://")) or bool(_HOST_PORT.fullmatch(target))
 
 
-def endpoint(target: str) -> Fetch:
-    """Returns what asks a process's `/status`."""
+def from_endpoint(target: str) -> StatusSource:
+    """Returns the source that requests a process's `/status`."""
     url = target if "://" in target else f"http://{target}"
     if urlsplit(url).path in ("", "/"):
         url = url.rstrip("/") + "/status"
 
-    def fetch() -> RunStatus:
+    def read_status() -> RunStatus:
         try:
             with urllib.request.urlopen(url, timeout=ANSWER_TIMEOUT_S) as answer:
                 return parse_status(answer.read(), url)
         except urllib.error.HTTPError as error:
             raise NoAnswer(f"{url} answers {error.code} {error.reason}") from None
         except urllib.error.URLError as error:
-            raise NoAnswer(f"{url}: {_words(error.reason)}") from None
+            raise NoAnswer(f"{url}: {_text(error.reason)}") from None
         except (OSError, http.client.HTTPException) as error:
-            raise NoAnswer(f"{url}: {_words(error)}") from None
+            raise NoAnswer(f"{url}: {_text(error)}") from None
 
-    return fetch
+    return read_status
 
 
-def published(read: Callable[[], bytes], url: str) -> Fetch:
-    """Returns what reads the status that a run leaves in its store, at `url`."""
+def from_store(read: Callable[[], bytes], url: str) -> StatusSource:
+    """Returns the source that reads the status in a run's store, at `url`, with `read`."""
 
-    def fetch() -> RunStatus:
+    def read_status() -> RunStatus:
         try:
             return parse_status(read(), url)
         except StoreError as error:
             raise NoAnswer(str(error)) from None
 
-    return fetch
+    return read_status
 
 
 def parse_status(content: bytes, url: str) -> RunStatus:
@@ -72,5 +73,5 @@ def parse_status(content: bytes, url: str) -> RunStatus:
         raise NoAnswer(f"{url} does not hold the status of a run") from None
 
 
-def _words(reason: object) -> str:
+def _text(reason: object) -> str:
     return reason.strerror or str(reason) if isinstance(reason, OSError) else str(reason)

@@ -1,4 +1,4 @@
-"""The one door through which the trainer tells what happens, on every rank."""
+"""The one interface through which the trainer reports what happens, on every rank."""
 
 from __future__ import annotations
 
@@ -9,34 +9,40 @@ from typing import Any
 
 from arlow_trainer.config.models import ArlowPretrain
 from arlow_trainer.config.status import Phase, RunStatus
-from arlow_trainer.telemetry.display import utc_now
+from arlow_trainer.telemetry.display import LiveDisplay
 from arlow_trainer.telemetry.history import history_line
-from arlow_trainer.telemetry.live import LiveDisplay
 from arlow_trainer.telemetry.logs import configure_logging, logger, register_stack_dump
 from arlow_trainer.telemetry.metrics import RunMetrics
 from arlow_trainer.telemetry.publish import Publisher
-from arlow_trainer.telemetry.reports import CheckpointReport, Resumed, StepReport, TelemetryOptions
-from arlow_trainer.telemetry.server import TelemetryServer
-from arlow_trainer.telemetry.status import (
-    Event,
+from arlow_trainer.telemetry.reports import (
+    CheckpointReport,
     Message,
     PhaseChanged,
-    Progress,
-    advance,
+    ResumeReport,
+    StatusState,
+    StatusUpdate,
+    StepReport,
+    TelemetryOptions,
+    mean_phase_seconds,
+    scalars_of,
     status_of,
+    updated,
 )
+from arlow_trainer.telemetry.scalars import SCALARS
+from arlow_trainer.telemetry.server import TelemetryServer
+from arlow_trainer.telemetry.times import utc_now
 
-LINGER_S: dict[Phase, float] = {"finished": 60.0, "stopped": 15.0, "failed": 20.0}
-"""How long the end of a run waits for those who read it. A rank that fails has 30 s before the
-launcher kills it."""
+READERS_TIMEOUT_S: dict[Phase, float] = {"finished": 60.0, "stopped": 15.0, "failed": 20.0}
+"""How long the end of a run waits until its readers have read it. A rank that fails has 30 s before
+the launcher kills it."""
 
 
 class Telemetry:
     """Metrics, status, logs and live display of one process of a run.
 
-    Rank 0 speaks for the run: it serves `/metrics` and `/status`, shows the live display and
+    Rank 0 reports for the run: it serves `/metrics` and `/status`, shows the live display and
     writes history and events. The other ranks only log. Nothing here touches a device, waits for
-    a network or ends the run: a port that is taken, a store that refuses, become warnings.
+    a network or ends the run: a port in use or a store that refuses is a warning.
     """
 
     def __init__(
@@ -51,7 +57,7 @@ class Telemetry:
         self._record_event = options.record_event
         self._skipped = 0
         now = utc_now()
-        self._progress = Progress(run=name, started_at=now, peak_flops=options.peak_flops)
+        self._state = StatusState(run=name, started_at=now, peak_flops=options.peak_flops)
         self._metrics = RunMetrics(run, ranks, now, options)
         self._server: TelemetryServer | None = None
         self._live: LiveDisplay | None = None
@@ -70,13 +76,13 @@ class Telemetry:
         except OSError as error:
             self.warning(
                 f"port {port}: /metrics and /status are not served: {error.strerror or error}; "
-                "end what listens there or choose another port"
+                "stop the process that listens there or choose another port"
             )
             return None
 
     def status(self) -> RunStatus:
         """Returns the run's status now."""
-        return status_of(self._progress)
+        return status_of(self._state)
 
     def phase(self, phase: Phase, message: str = "") -> None:
         """The run entered a phase; with `failed`, the message says cause and remedy."""
@@ -84,9 +90,9 @@ class Telemetry:
             if self._publisher is None and (
                 self._options.publish_status or self._options.append_history
             ):
-                # Not before: the status in the store is the last one's until this one says more.
+                # Not before: until then the store keeps the status of the process before.
                 self._publisher = Publisher(self._options, self.status, self.warning)
-            self._advance(PhaseChanged(phase, message))
+            self._update(PhaseChanged(phase, message))
             self._metrics.phase(phase)
             self._event("phase", phase=phase, message=message)
         elif phase != "failed":
@@ -94,16 +100,16 @@ class Telemetry:
         fields = {"reason": message} if message else {}
         (self._log.error if phase == "failed" else self._log.info)(phase, **fields)
 
-    def resumed(self, start: Resumed) -> None:
-        """The run goes on from a checkpoint; call it before the first phase."""
+    def resumed(self, report: ResumeReport) -> None:
+        """The run resumes from a checkpoint; call it before the first phase."""
         if self._rank != 0:
             return
-        self._advance(start)
-        self._metrics.resumed(start)
-        self._event("resume", step=start.checkpoint.step, uri=start.checkpoint.uri)
+        self._update(report)
+        self._metrics.resumed(report)
+        self._event("resume", step=report.checkpoint.step, uri=report.checkpoint.uri)
 
     def lost_step(self, text: str) -> None:
-        """A step was lost to numbers that were not finite; the text names their place."""
+        """A step was lost to numbers that were not finite; the text says where they occurred."""
         if self._rank == 0:
             self._metrics.lost_step()
             self.warning(text)
@@ -112,34 +118,30 @@ class Telemetry:
         """A step was made. Cheap; call it for every step."""
         if self._rank != 0:
             return
-        now = self._advance(report)
+        now = self._update(report)
         self._metrics.step(report, now)
         if report.readout is not None:
-            self._read_out(report, now)
-        elif len(self._progress.recent) == 1:
-            self._metrics.outlook(report.seconds, None)  # so that a stall is seen from step 1 on
+            self._log_scalars(report, now)
+        elif len(self._state.recent) == 1:
+            # So that a stall is noticed from step 1 on.
+            self._metrics.scalars({"median_step_seconds": report.seconds})
 
-    def _read_out(self, report: StepReport, now: datetime) -> None:
-        status = self.status()
-        self._metrics.outlook(status.median_step_seconds, status.eta_seconds)
+    def _log_scalars(self, report: StepReport, now: datetime) -> None:
+        values = scalars_of(self._state)
+        self._metrics.scalars(values)
         if self._publisher is not None:
-            self._publisher.history(
-                history_line(
-                    report,
-                    now,
-                    status.images_per_second,
-                    status.clips_per_second,
-                    status.step_phase_seconds,
-                )
-            )
+            phase_seconds = mean_phase_seconds(self._state.recent)
+            self._publisher.history(history_line(report.step, now, values, phase_seconds))
         if self._live is None:
-            self._log.info("step", **_step_fields(status, report))
+            logged = {row.name: values.get(row.name) for row in SCALARS.values() if row.log}
+            known = {name: value for name, value in logged.items() if value is not None}
+            self._log.info("step", step=report.step, total_steps=report.total_steps, **known)
 
     def checkpoint(self, report: CheckpointReport) -> None:
         """A checkpoint was committed. May be called from any thread."""
         if self._rank != 0:
             return
-        now = self._advance(report)
+        now = self._update(report)
         self._metrics.checkpoint(report, now)
         self._event("checkpoint", step=report.step, uri=report.uri)
         self._log.info(
@@ -166,59 +168,40 @@ class Telemetry:
         """A broken sample was left out."""
         with self._lock:
             self._skipped += 1
-            self._metrics.skipped(self._skipped)
-        self._advance(Message(f"skipped {name}: {reason}"))
+            self._metrics.count_up("skipped_samples", self._skipped)
+        self._update(Message(f"skipped {name}: {reason}"))
         self._event("skip", name=name, reason=reason)
         self._log.warning("skipped", name=name, reason=reason)
 
     def warning(self, text: str) -> None:
         """Something that a reader should act on. May be called from any thread."""
-        self._advance(Message(text))
+        self._update(Message(text))
         self._event("warning", message=text)
         self._log.warning(text)
 
     def close(self) -> None:
-        """Hands the last status and lines to the store, ends display and server.
+        """Writes the last status and lines to the store, ends display and server.
 
-        A Prometheus and a watcher that have been asking are given the time to see how it ended.
+        Waits until a Prometheus and a watcher that read the run until now have read how it ended.
         """
         if self._live is not None:
             self._live.close()
             self._live = None
-        self._event("end", phase=self._progress.phase)
+        self._event("end", phase=self._state.phase)
         if self._publisher is not None:
             self._publisher.close()
             self._publisher = None
         if self._server is not None:
-            self._server.await_readers(LINGER_S.get(self._progress.phase, 0.0))
+            self._server.wait_for_readers(READERS_TIMEOUT_S.get(self._state.phase, 0.0))
             self._server.close()
             self._server = None
 
-    def _advance(self, event: Event) -> datetime:
+    def _update(self, update: StatusUpdate) -> datetime:
         now = utc_now()
         with self._lock:
-            self._progress = advance(self._progress, event, now)
+            self._state = updated(self._state, update, now)
         return now
 
     def _event(self, kind: str, **fields: Any) -> None:
         if self._rank == 0 and self._record_event is not None:
             self._record_event(kind, **fields)
-
-
-def _step_fields(status: RunStatus, report: StepReport) -> dict[str, Any]:
-    readout = report.readout
-    assert readout is not None
-    fields: dict[str, Any] = {
-        "step": report.step,
-        "total_steps": report.total_steps,
-        "loss": readout.loss,
-        "image_loss": readout.image_loss,
-        "video_loss": readout.video_loss,
-        "images_per_second": status.images_per_second,
-        "clips_per_second": status.clips_per_second,
-        "learning_rate": readout.learning_rate,
-        "grad_norm": readout.grad_norm,
-        "loss_scale": readout.loss_scale,
-        "eta_seconds": status.eta_seconds,
-    }
-    return {key: value for key, value in fields.items() if value is not None}

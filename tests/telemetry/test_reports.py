@@ -1,4 +1,4 @@
-"""The status as a function of what happened."""
+"""The status as a function of the reports."""
 
 from __future__ import annotations
 
@@ -10,35 +10,38 @@ from telemetry_reports import make_readout, make_report
 
 from arlow_trainer.config import RunStatus
 from arlow_trainer.telemetry import CheckpointReport
-from arlow_trainer.telemetry.status import (
+from arlow_trainer.telemetry.reports import (
     RECENT_LOSSES,
     RECENT_STEPS,
-    Event,
     Message,
     PhaseChanged,
-    Progress,
-    advance,
+    StatusState,
+    StatusUpdate,
     status_of,
+    updated,
 )
+from arlow_trainer.telemetry.scalars import SCALARS
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def after(*events: Event, peak_flops: float | None = None) -> RunStatus:
-    """The status after events a second apart."""
-    progress = Progress(run="quick", started_at=START, peak_flops=peak_flops)
-    for index, event in enumerate(events):
-        progress = advance(progress, event, START + timedelta(seconds=index))
-    return status_of(progress)
+def after(*updates: StatusUpdate, peak_flops: float | None = None) -> RunStatus:
+    """The status after updates a second apart."""
+    state = StatusState(run="quick", started_at=START, peak_flops=peak_flops)
+    for index, update in enumerate(updates):
+        state = updated(state, update, START + timedelta(seconds=index))
+    return status_of(state)
 
 
 def test_run_that_has_not_begun() -> None:
     status = after()
-    assert status == RunStatus(run="quick", phase="starting", started_at=START)
+    assert set((status.model_extra or {}).values()) == {None}
+    plain = RunStatus(run="quick", phase="starting", started_at=START)
+    assert status.model_dump(include=set(RunStatus.model_fields)) == plain.model_dump()
 
 
 @pytest.mark.parametrize(
-    ("events", "expected"),
+    ("updates", "expected"),
     [
         pytest.param(
             [PhaseChanged("loading", "reading the data set")],
@@ -57,7 +60,7 @@ def test_run_that_has_not_begun() -> None:
         ),
         pytest.param(
             [make_report(10, readout=make_readout())],
-            {"loss": 0.5, "image_loss": 0.45, "learning_rate": 1e-4, "gradient_norm": 0.8},
+            {"loss": 0.5, "image_loss": 0.45, "learning_rate": 1e-4, "grad_norm": 0.8},
             id="read-out",
         ),
         pytest.param(
@@ -97,9 +100,12 @@ def test_run_that_has_not_begun() -> None:
         ),
     ],
 )
-def test_status_after_events(events: list[Event], expected: dict[str, object]) -> None:
-    status = after(*events)
-    assert {key: getattr(status, key) for key in expected} == expected
+def test_status_after_updates(updates: list[StatusUpdate], expected: dict[str, object]) -> None:
+    status = after(*updates)
+    found = {
+        key: status.scalar(key) if key in SCALARS else getattr(status, key) for key in expected
+    }
+    assert found == expected
 
 
 def test_only_recent_steps_count() -> None:
@@ -126,8 +132,8 @@ def test_phases_are_means_over_the_recent_steps() -> None:
 
 def test_utilization_is_of_all_devices_peak() -> None:
     report = make_report(1, flops=1e12, seconds=0.5)
-    assert after(report, peak_flops=8e12).model_flops_utilization == 0.25
-    assert after(report).model_flops_utilization is None
+    assert after(report, peak_flops=8e12).scalar("model_flops_utilization") == 0.25
+    assert after(report).scalar("model_flops_utilization") is None
 
 
 def test_recent_losses_are_finite_and_few() -> None:
@@ -141,8 +147,22 @@ def test_recent_losses_are_finite_and_few() -> None:
     assert all(math.isfinite(point.loss) for point in losses)
 
 
-def test_nan_loss_is_null_in_json_and_reads_back() -> None:
-    status = after(make_report(1, readout=make_readout(loss=math.nan)))
+def test_nan_is_null_in_json_and_reads_back() -> None:
+    status = after(make_report(1, readout=make_readout(loss=math.nan, grad_norm=math.inf)))
     text = status.model_dump_json(by_alias=True)
     assert '"loss":null' in text
-    assert RunStatus.model_validate_json(text).loss is None
+    assert '"gradNorm":null' in text
+    back = RunStatus.model_validate_json(text)
+    assert (back.loss, back.scalar("grad_norm")) == (None, None)
+
+
+def test_scalars_read_back_from_json() -> None:
+    status = after(make_report(10, readout=make_readout()))
+    back = RunStatus.model_validate_json(status.model_dump_json(by_alias=True))
+    assert back == status
+    assert (back.scalar("loss"), back.scalar("grad_norm"), back.scalar("other")) == (0.5, 0.8, None)
+
+
+def test_a_number_without_a_row_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no row in telemetry/scalars\.py: gradient_norm"):
+        make_report(1, readout={"loss": 0.5, "gradient_norm": 0.8})
