@@ -46,8 +46,8 @@ def open_in_turn(
     """
     with stop.at_once():
         if not ranks.first:
-            while not ranks.told(_PREPARED):
-                if ranks.told(_NOT_PREPARED):
+            while not ranks.has(_PREPARED):
+                if ranks.has(_NOT_PREPARED):
                     return None
                 time.sleep(_GLANCE_S)
             return open_sources(data)
@@ -57,7 +57,7 @@ def open_in_turn(
             note = _PREPARED
             return sources
         finally:
-            ranks.tell(note)
+            ranks.post(note)
 
 
 def check_same_sets(sizes: Sequence[dict[str, int]]) -> None:
@@ -86,7 +86,7 @@ def acquire_run(store: Store, run: ArlowPretrain) -> Lease:
     Raises StoreError, CredentialsError, or LeaseError where another live run holds it.
     """
     store.check_writable()
-    # A killed pod's lease runs out by itself; its replacement is no rival and waits for that.
+    # A killed pod's lease expires by itself; its replacement waits for that.
     in_pod = "KUBERNETES_SERVICE_HOST" in os.environ
     wait_s = 1.25 * TTL_S if in_pod else 0.0
     # What is under way (a save, pictures, status) must not overwrite its successor's.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from contextlib import ExitStack
 
-from arlow_trainer.checkpoint.prune import remove_unfinished
+from arlow_trainer.checkpoint.retention import remove_unfinished
 from arlow_trainer.checkpoint.saver import CheckpointSaver, read_state, restore
 from arlow_trainer.checkpoint.training_state import check_same_run
 from arlow_trainer.config import ArlowPretrain, advise, total_steps
@@ -24,7 +24,7 @@ from arlow_trainer.engine import (
     explain_out_of_memory,
     initialize_engine,
 )
-from arlow_trainer.pictures.painter import Painter
+from arlow_trainer.pictures.writer import PictureWriter
 from arlow_trainer.plan.memory import largest_micro_batch
 from arlow_trainer.probe import BackgroundProbe
 from arlow_trainer.run.options import TrainOptions
@@ -158,9 +158,9 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
                 on_saved(telemetry, store, run, probe),
             )
         )
-        painter = None
+        pictures = None
         if ranks.first and training.pictures_every_steps is not None:
-            painter = stack.enter_context(Painter(run, store, sources))
+            pictures = stack.enter_context(PictureWriter(run, store, sources))
 
         def save() -> None:
             with runner.clock.phase("checkpoint"):
@@ -183,8 +183,8 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
             guard.after_step(done, applied, batch.micro_batches)
             done += 1
             reporter.after_step(batch)
-            if painter is not None and painter.due(done, steps):
-                painter.paint(engine.module, done)
+            if pictures is not None and pictures.due(done, steps):
+                pictures.submit(engine.module, done)
             if done % run.spec.checkpoint.every_steps == 0 and done < steps:
                 save()
 
