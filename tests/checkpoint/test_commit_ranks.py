@@ -246,11 +246,12 @@ def test_what_becomes_of_the_files_where_the_manifest_cannot_be_written(
         assert verify(local, 5) == []
 
 
-def test_files_that_may_be_committed_stay(local: Store) -> None:
+@pytest.mark.parametrize("answered", [True, False])
+def test_files_that_may_be_committed_stay(local: Store, answered: bool) -> None:
     """Rank 1 loses the channel, and rank 0 commits all the same: the checkpoint is whole."""
 
     class Lost(SharedValues):
-        """Rank 1's connection, which breaks when its files are posted."""
+        """Rank 1's connection, which breaks after its files are posted, or before it knows that."""
 
         broken = False
 
@@ -258,6 +259,8 @@ def test_files_that_may_be_committed_stay(local: Store) -> None:
             self._check()
             values.post(key, value)
             self.broken = key.endswith("files/1")
+            if not answered:
+                self._check()
 
         def has(self, key: str) -> bool:
             self._check()
@@ -265,7 +268,7 @@ def test_files_that_may_be_committed_stay(local: Store) -> None:
 
         def _check(self) -> None:
             if self.broken:
-                raise RuntimeError("Connection reset by peer")
+                raise ConnectionError("Connection reset by peer")
 
     values, attempt = SharedValues(), new_attempt()
     writers = [

@@ -122,7 +122,7 @@ def test_where_nothing_is_intact_no_run_begins_anew(store: Store) -> None:
     save(store, 1, 2)
     flip_byte(store, f"checkpoint-1/{WEIGHTS}")
     flip_byte(store, "checkpoint-2/manifest.json", 40)
-    with pytest.raises(StoreError) as told:
+    with pytest.raises(StoreError) as caught:
         newest_valid(store)
     for part in (
         store.url,
@@ -131,8 +131,8 @@ def test_where_nothing_is_intact_no_run_begins_anew(store: Store) -> None:
         "remove",
         "metadata.name",
     ):
-        assert part in str(told.value)
-    assert "checkpoint-5" not in str(told.value)
+        assert part in str(caught.value)
+    assert "checkpoint-5" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -159,9 +159,9 @@ def test_only_a_failing_disk_is_damage(
         assert newest.step == 1
         assert [problem.file for problem in verify(store, 2)] == [name]
     else:
-        with pytest.raises(StoreError, match=os.strerror(number)) as told:
+        with pytest.raises(StoreError, match=os.strerror(number)) as caught:
             newest_valid(store)
-        assert not isinstance(told.value, Damaged)
+        assert not isinstance(caught.value, Damaged)
 
 
 def test_a_folder_in_the_place_of_a_file_is_a_problem(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Saving beside training, in every kind of store."""
+"""Saving in the background, in every kind of store."""
 
 from __future__ import annotations
 

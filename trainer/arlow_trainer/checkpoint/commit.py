@@ -201,7 +201,10 @@ class Committer:
         # channel), so they may be deleted only when rank 0 has said that it will not.
         save.may_be_committed = True
         records = _FileRecords.dump_json(dict(own)).decode()
-        self._channel.post(self._key(save.number, f"files/{self._rank}"), records)
+        try:
+            self._channel.post(self._key(save.number, f"files/{self._rank}"), records)
+        except Exception as error:
+            raise self._channel_lost(save, error) from error
         deadline = time.monotonic() + self._commit_timeout_s
         posted = self._await(save, "outcome", "the commit by rank 0", deadline)
         outcome = Outcome.model_validate_json(posted)
@@ -339,11 +342,14 @@ class Committer:
         try:
             return self._channel.get(key) if self._channel.has(key) else None
         except Exception as error:
-            raise StoreError(
-                f"{self._store.url_of(checkpoint_name(save.step))} was not completed: the ranks' "
-                f"key-value store does not answer ({describe(error)}). Another rank has probably "
-                "ended: look at their logs. The checkpoints before it are intact."
-            ) from error
+            raise self._channel_lost(save, error) from error
+
+    def _channel_lost(self, save: Save, error: Exception) -> StoreError:
+        return StoreError(
+            f"{self._store.url_of(checkpoint_name(save.step))} was not completed: the ranks' "
+            f"key-value store does not answer ({describe(error)}). Another rank has probably "
+            "ended: look at their logs. The checkpoints before it are intact."
+        )
 
     def _announce_outcome(self, save: Save, outcome: Outcome) -> None:
         self._announce(save, "outcome", outcome.model_dump_json())

@@ -1,4 +1,4 @@
-"""What a run's folder in the store is called and what its manifest says. Pure: no I/O.
+"""Names in a run's folder, and the manifest of a checkpoint. Pure: no I/O.
 
 A run URL `<checkpoint url>/<run name>/` holds `checkpoint-<step>/`, `pictures/`, `events.jsonl` and
 `lease.json`. A checkpoint exists when its `manifest.json`, written last, is valid.

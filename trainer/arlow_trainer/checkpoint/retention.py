@@ -20,7 +20,7 @@ def plan_retention(
 
     Kept are the `keep_last` newest, every one whose step is a multiple of `keep_every`, and the
     newest one up to and including `verified`, the step whose content was last known to be intact:
-    the ones above it may yet prove damaged. At least one is always kept.
+    newer ones may turn out to be damaged. At least one is always kept.
     """
     if keep_last < 1:
         raise ValueError(f"keep_last is 1 or more, not {keep_last}")
@@ -59,7 +59,7 @@ def prune(store: Store, keep_last: int, keep_every: int | None, committed: int) 
     Called by rank 0, which holds the run's lease, after the commit of step `committed`. Before any
     checkpoint goes, every byte of the committed one is read back, and of the ones before it until
     one is intact: that one stays. Damaged checkpoints are neither counted nor deleted: they may
-    hold what somebody wants to rescue. Raises StoreError.
+    hold what somebody wants to recover. Raises StoreError.
     """
     found = list_checkpoints(store)
     valid = [info.step for info in found if info.valid]

@@ -192,4 +192,4 @@ class BackgroundWriter(Closeable):
         try:
             self._on_event(event)
         except Exception:
-            log.exception("the handler of a checkpoint's end failed")
+            log.exception("on_event failed for a save's end")
