@@ -22,7 +22,7 @@ from arlow_trainer.config.load import load_run
 from arlow_trainer.data import open_sources
 from arlow_trainer.data.demo import write_demo_set
 from arlow_trainer.engine import Ranks, StepRunner, build_autoencoder, initialize_engine
-from arlow_trainer.pictures.painter import Painter
+from arlow_trainer.pictures.writer import PictureWriter
 from arlow_trainer.storage.store import Store
 
 from .ranks import on_ranks
@@ -58,7 +58,7 @@ TOY = Size(("model.patchSize=12",), rounds=1, limits=(20, 40), command_rounds=1)
 
 
 def measure(size: Size, progress: Callable[[str], None]) -> Result:
-    """Measures painting beside steps, then the commands in turn on a short run."""
+    """Measures reconstructing between steps, then the commands in turn on a short run."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_demo_set(folder / "data")
@@ -70,8 +70,8 @@ def measure(size: Size, progress: Callable[[str], None]) -> Result:
         )
         run = load_run(str(DEMO), overrides)
         share = run.spec.global_batch_size // DEMO_RANKS
-        progress(f"{size.rounds} rounds of {BLOCK} steps and of painting")
-        cpu, thread = on_ranks(1, _paint_quietly, run, share, size.rounds)
+        progress(f"{size.rounds} rounds of {BLOCK} steps and of reconstructing")
+        cpu, thread = on_ranks(1, _measure_quietly, run, share, size.rounds)
         progress(f"training a {SHORTER}th of the demo")
         _arlow("train", DEMO, "--plain", "--ranks", DEMO_RANKS, *_set(*overrides, *_shorter(run)))
         labelled, data = _labelled_set(folder / "labelled")
@@ -127,22 +127,22 @@ def _row(name: str, seconds: list[float], wall: list[float] | None = None) -> tu
     )
 
 
-def _paint_quietly(
+def _measure_quietly(
     ranks: Ranks, run: ArlowPretrain, share: int, rounds: int
 ) -> tuple[Times, Times]:
-    """Returns the times of blocks and of painting: of all threads, and of the training thread."""
+    """Returns the times of blocks and of reconstructing: of all threads, of the training thread."""
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        return _paint(ranks, run, share, rounds)
+        return _measure(ranks, run, share, rounds)
 
 
-def _paint(ranks: Ranks, run: ArlowPretrain, share: int, rounds: int) -> tuple[Times, Times]:
+def _measure(ranks: Ranks, run: ArlowPretrain, share: int, rounds: int) -> tuple[Times, Times]:
     training = run.spec.training
     engine = initialize_engine(build_autoencoder(training), training, "fp32", ranks.device)
     runner = StepRunner(engine, training, share, total_steps=10_000)
     samples = micro_batch(run, share)
     store, sources = Store(run.run_url), open_sources(training.data)
     # One a round, as closing it is how to wait for its thread; the first is for the warm-up.
-    painters = [Painter(run, store, sources) for _ in range(rounds + 1)]
+    writers = [PictureWriter(run, store, sources) for _ in range(rounds + 1)]
     step = 0
 
     def make_steps() -> None:
@@ -151,13 +151,13 @@ def _paint(ranks: Ranks, run: ArlowPretrain, share: int, rounds: int) -> tuple[T
             runner.step(step, [samples])
             step += 1
 
-    def paint() -> None:
-        painter = painters.pop()
-        painter.paint(engine.module, step)
-        painter.close()
+    def reconstruct() -> None:
+        writer = writers.pop()
+        writer.submit(engine.module, step)
+        writer.close()
 
     cpu, thread = side_by_side(
-        {STEPS: make_steps, PICTURES: paint}, rounds, (CPU, time.thread_time)
+        {STEPS: make_steps, PICTURES: reconstruct}, rounds, (CPU, time.thread_time)
     )
     return cpu, thread
 

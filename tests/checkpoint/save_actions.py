@@ -1,4 +1,4 @@
-"""What the ranks of a real process group do for `test_writer_ranks`; one process each."""
+"""What the ranks of a real process group do for `test_commit_ranks`; one process each."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ def play(ranks: Ranks, folder: str) -> dict[str, str]:
     found: dict[str, str] = {}
 
     def on_event(event: SaveEvent) -> None:
-        found[f"told {event.step}"] = str(event.error)
+        found[f"reported {event.step}"] = str(event.error)
 
-    with BackgroundWriter(Store(folder), ranks.rank, 2, "a" * 32, on_event, board=ranks) as writer:
+    store, attempt = Store(folder), "a" * 32
+    with BackgroundWriter(store, ranks.rank, 2, attempt, on_event, channel=ranks) as writer:
         for step, failing in ((10, 1), (20, 0)):
             files = {f"optimizer/rank-{ranks.rank}": _full if ranks.rank == failing else _fine}
             writer.submit(step, files)

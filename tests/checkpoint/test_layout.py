@@ -11,14 +11,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from arlow_trainer.checkpoint.layout import (
-    FileRecord,
     Manifest,
-    PartRecord,
     check_file_name,
     checkpoint_name,
     checkpoint_step,
     manifest_key,
-    part_key,
 )
 
 ATTEMPT = "0123456789abcdef" * 2
@@ -40,7 +37,6 @@ def manifest(**changes: object) -> Manifest:
 def test_names_and_steps_agree(step: int) -> None:
     assert checkpoint_step(checkpoint_name(step)) == step
     assert manifest_key(step) == f"checkpoint-{step}/manifest.json"
-    assert part_key(step, 3) == f"checkpoint-{step}/parts/rank-3.json"
 
 
 @pytest.mark.parametrize(
@@ -57,7 +53,7 @@ def test_a_negative_step_has_no_name() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "/a", "a/", "a//b", ".", "..", "a/../b", "a\\b", "manifest.json", "parts/x", "parts"],
+    ["", "/a", "a/", "a//b", ".", "..", "a/../b", "a\\b", "manifest.json"],
 )
 def test_file_names_stay_inside(name: str) -> None:
     with pytest.raises(ValueError, match="checkpoint"):
@@ -74,11 +70,6 @@ def test_a_manifest_comes_back() -> None:
     assert content["format_version"] == 1
     assert content["created"] == "2026-11-23T21:00:00.123456Z"
     assert content["files"]["a/b"] == {"size": 3, "sha256": HASH}
-
-
-def test_a_part_comes_back() -> None:
-    part = PartRecord(attempt=ATTEMPT, save=3, files={"x": FileRecord(size=0, sha256=HASH)})
-    assert PartRecord.from_bytes(part.to_bytes()) == part
 
 
 @pytest.mark.parametrize(

@@ -47,17 +47,17 @@ def test_an_unfinished_newest_checkpoint_is_skipped(store: Store) -> None:
     assert load_autoencoder(store)[2].step == 10
 
 
-def test_a_run_without_checkpoints_is_reported(tmp_path: Path) -> None:
+def test_a_url_without_checkpoints_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"holds no complete checkpoint.*arlow checkpoints ls"):
         load_autoencoder(Store(str(tmp_path)))
 
 
-def test_a_missing_step_is_reported(store: Store) -> None:
+def test_a_missing_step_is_refused(store: Store) -> None:
     with pytest.raises(StoreError, match="checkpoint-7 is no checkpoint"):
         load_autoencoder(store, 7)
 
 
-def test_a_changed_byte_is_reported(store: Store) -> None:
+def test_a_changed_byte_is_detected(store: Store) -> None:
     key = f"checkpoint-10/{DECODER}/{WEIGHTS}"
     data = bytearray(store.read_bytes(key))
     data[-1] ^= 0xFF
@@ -84,7 +84,7 @@ def run_of_the_future() -> bytes:
         ({TRAINING_STATE: run_of_the_future()}, "hovering"),
     ],
 )
-def test_a_checkpoint_of_another_version_is_reported(tmp_path: Path, instead, reason: str) -> None:
+def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path, instead, reason: str) -> None:
     store = Store(str(tmp_path))
     save_checkpoint(store, tiny_run(), 10, instead=instead)
     with pytest.raises(StoreError, match="does not fit this version of Arlow") as raised:

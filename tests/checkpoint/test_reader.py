@@ -1,4 +1,4 @@
-"""Listing, verifying, falling back, downloading, pruning, in every kind of store."""
+"""Listing, verifying, falling back, downloading, in every kind of store."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from arlow_trainer.checkpoint.prune import Pruned, delete_checkpoint, prune, remove_unfinished
 from arlow_trainer.checkpoint.reader import (
-    CheckpointInfo,
     Damaged,
     download,
     list_checkpoints,
@@ -20,7 +18,6 @@ from arlow_trainer.checkpoint.reader import (
     read_manifest,
     verify,
 )
-from arlow_trainer.checkpoint.writer import BackgroundWriter, SaveEvent
 from arlow_trainer.config.errors import StoreError
 from arlow_trainer.storage.store import Store
 from support.checkpoints import files_of, flip_byte, new_attempt, save
@@ -119,106 +116,13 @@ def test_downloads_are_verified(store: Store, tmp_path: Path) -> None:
     assert not (tmp_path / "other" / WEIGHTS).exists()
 
 
-def test_pruning_keeps_what_it_must(store: Store) -> None:
-    save(store, 10, 20, 30, 40)
-    store.write_bytes("checkpoint-35/half", b"left by a kill")
-    store.write_bytes("checkpoint-45/half", b"perhaps being written")
-    flip_size = store.read_bytes(f"checkpoint-10/{WEIGHTS}") + b"x"
-    store.write_bytes(f"checkpoint-10/{WEIGHTS}", flip_size)
-    pruned = prune(store, keep_last=1, keep_every=20, committed=40)
-    assert (pruned.deleted, pruned.damaged) == ([30, 35], {})
-    left = {info.step: info.valid for info in list_checkpoints(store)}
-    assert left == {10: False, 20: True, 40: True, 45: False}
-
-
-class Rotting(Store):
-    """A store that changes one byte of every file from some moment on, as a bad cache does."""
-
-    rotten = False
-
-    def put_file(self, local_path: Path, key: str, *, move: bool = False) -> None:
-        if self.rotten:
-            data = bytearray(local_path.read_bytes())
-            data[0] ^= 1
-            local_path.write_bytes(data)
-        super().put_file(local_path, key, move=move)
-
-
-@pytest.mark.parametrize("keep_last", [1, 3])
-def test_the_last_good_checkpoint_outlives_saves_that_do_not_read_back(
-    tmp_path: Path, keep_last: int
-) -> None:
-    store = Rotting(str(tmp_path))
-    pruned: list[Pruned] = []
-
-    def on_event(event: SaveEvent) -> None:
-        pruned.append(prune(store, keep_last, None, event.step))
-
-    with BackgroundWriter(store, 0, 1, new_attempt(), on_event) as writer:
-        for step in (10, 20, 30, 40, 50):
-            store.rotten = step > 10
-            writer.submit(step, files_of(step))
-            writer.wait()
-        newest = newest_valid(store)
-        assert newest is not None
-        assert newest.step == 10
-        assert all(each.deleted == [] for each in pruned)
-        assert set(pruned[-1].damaged) == {20, 30, 40, 50}
-        [problem] = pruned[-1].damaged[50]
-        assert problem.file == WEIGHTS
-
-        store.rotten = False
-        writer.submit(60, files_of(60))
-        writer.wait()
-    assert 10 in pruned[-1].deleted
-    newest = newest_valid(store)
-    assert newest is not None
-    assert newest.step == 60
-
-
-def test_where_nothing_reads_back_nothing_is_deleted(store: Store) -> None:
-    save(store, 1, 2, 3)
-    for step in (1, 2, 3):
-        flip_byte(store, f"checkpoint-{step}/{WEIGHTS}")
-    pruned = prune(store, keep_last=1, keep_every=None, committed=3)
-    assert (pruned.deleted, set(pruned.damaged)) == ([], {1, 2, 3})
-
-
-def test_what_was_never_finished_is_removed_at_the_start(store: Store) -> None:
-    save(store, 1, 2)
-    flip_byte(store, "checkpoint-2/manifest.json", 40)
-    for step in (0, 3):
-        store.write_bytes(f"checkpoint-{step}/half", b"left by a kill")
-    assert remove_unfinished(store) == [0, 3]
-    assert [info.step for info in list_checkpoints(store)] == [1, 2]
-
-
-def test_a_checkpoint_half_deleted_does_not_exist(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = Store(str(tmp_path))
-    save(store, 1, 2)
-
-    def dies(prefix: str) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(store, "delete_tree", dies)
-    with pytest.raises(KeyboardInterrupt):
-        delete_checkpoint(store, 1)
-    infos: list[CheckpointInfo] = list_checkpoints(store)
-    assert [(info.step, info.unfinished) for info in infos] == [(1, True), (2, False)]
-    monkeypatch.undo()
-    assert prune(store, keep_last=1, keep_every=None, committed=2).deleted == [1]
-    assert store.list_dirs() == ["checkpoint-2"]
-
-
 def test_where_nothing_is_intact_no_run_begins_anew(store: Store) -> None:
     store.write_bytes("checkpoint-5/half", b"left by a kill")
     assert newest_valid(store) is None
     save(store, 1, 2)
     flip_byte(store, f"checkpoint-1/{WEIGHTS}")
     flip_byte(store, "checkpoint-2/manifest.json", 40)
-    with pytest.raises(StoreError) as told:
+    with pytest.raises(StoreError) as caught:
         newest_valid(store)
     for part in (
         store.url,
@@ -227,8 +131,8 @@ def test_where_nothing_is_intact_no_run_begins_anew(store: Store) -> None:
         "remove",
         "metadata.name",
     ):
-        assert part in str(told.value)
-    assert "checkpoint-5" not in str(told.value)
+        assert part in str(caught.value)
+    assert "checkpoint-5" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -255,9 +159,9 @@ def test_only_a_failing_disk_is_damage(
         assert newest.step == 1
         assert [problem.file for problem in verify(store, 2)] == [name]
     else:
-        with pytest.raises(StoreError, match=os.strerror(number)) as told:
+        with pytest.raises(StoreError, match=os.strerror(number)) as caught:
             newest_valid(store)
-        assert not isinstance(told.value, Damaged)
+        assert not isinstance(caught.value, Damaged)
 
 
 def test_a_folder_in_the_place_of_a_file_is_a_problem(tmp_path: Path) -> None:

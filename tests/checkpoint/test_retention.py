@@ -1,12 +1,27 @@
-"""Which checkpoints retention lets go: the rules as properties, and a table of examples."""
+"""Which checkpoints may go: the rules, and their deletion in every kind of store."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arlow_trainer.checkpoint.retention import plan_leftovers, plan_retention
+from arlow_trainer.checkpoint.reader import CheckpointInfo, list_checkpoints, newest_valid
+from arlow_trainer.checkpoint.retention import (
+    Pruned,
+    delete_checkpoint,
+    plan_leftovers,
+    plan_retention,
+    prune,
+    remove_unfinished,
+)
+from arlow_trainer.checkpoint.writer import SaveEvent
+from arlow_trainer.storage.store import Store
+from support.checkpoints import files_of, flip_byte, only_rank, save
+
+WEIGHTS = "vision_encoder/model.safetensors"
 
 steps = st.lists(st.integers(0, 1000), max_size=30)
 keep_last = st.integers(1, 10)
@@ -79,3 +94,99 @@ def test_leftovers_lie_below_what_was_committed(unfinished: list[int], committed
     gone = plan_leftovers(unfinished, committed)
     assert gone == sorted(set(gone))
     assert set(gone) == {step for step in unfinished if step < committed}
+
+
+def test_pruning_keeps_what_it_must(store: Store) -> None:
+    save(store, 10, 20, 30, 40)
+    store.write_bytes("checkpoint-35/half", b"left by a kill")
+    store.write_bytes("checkpoint-45/half", b"perhaps being written")
+    flip_size = store.read_bytes(f"checkpoint-10/{WEIGHTS}") + b"x"
+    store.write_bytes(f"checkpoint-10/{WEIGHTS}", flip_size)
+    pruned = prune(store, keep_last=1, keep_every=20, committed=40)
+    assert (pruned.deleted, pruned.damaged) == ([30, 35], {})
+    left = {info.step: info.valid for info in list_checkpoints(store)}
+    assert left == {10: False, 20: True, 40: True, 45: False}
+
+
+class Rotting(Store):
+    """A store that changes one byte of every file from some moment on, as a bad cache does."""
+
+    rotten = False
+
+    def put_file(self, local_path: Path, key: str, *, move: bool = False) -> None:
+        if self.rotten:
+            data = bytearray(local_path.read_bytes())
+            data[0] ^= 1
+            local_path.write_bytes(data)
+        super().put_file(local_path, key, move=move)
+
+
+@pytest.mark.parametrize("keep_last", [1, 3])
+def test_the_last_good_checkpoint_outlives_saves_that_do_not_read_back(
+    tmp_path: Path, keep_last: int
+) -> None:
+    store = Rotting(str(tmp_path))
+    pruned: list[Pruned] = []
+
+    def on_event(event: SaveEvent) -> None:
+        pruned.append(prune(store, keep_last, None, event.step))
+
+    with only_rank(store, on_event) as writer:
+        for step in (10, 20, 30, 40, 50):
+            store.rotten = step > 10
+            writer.submit(step, files_of(step))
+            writer.wait()
+        newest = newest_valid(store)
+        assert newest is not None
+        assert newest.step == 10
+        assert all(each.deleted == [] for each in pruned)
+        assert set(pruned[-1].damaged) == {20, 30, 40, 50}
+        [problem] = pruned[-1].damaged[50]
+        assert problem.file == WEIGHTS
+
+        store.rotten = False
+        writer.submit(60, files_of(60))
+        writer.wait()
+    assert 10 in pruned[-1].deleted
+    newest = newest_valid(store)
+    assert newest is not None
+    assert newest.step == 60
+
+
+def test_where_nothing_reads_back_nothing_is_deleted(store: Store) -> None:
+    save(store, 1, 2, 3)
+    for step in (1, 2, 3):
+        flip_byte(store, f"checkpoint-{step}/{WEIGHTS}")
+    pruned = prune(store, keep_last=1, keep_every=None, committed=3)
+    assert (pruned.deleted, set(pruned.damaged)) == ([], {1, 2, 3})
+
+
+def test_what_was_never_finished_is_removed_at_the_start(store: Store) -> None:
+    save(store, 1, 2)
+    flip_byte(store, "checkpoint-2/manifest.json", 40)
+    for step in (0, 3):
+        store.write_bytes(f"checkpoint-{step}/half", b"left by a kill")
+    # Earlier versions wrote records of a save into this folder.
+    for step in (1, 4):
+        store.write_bytes(f"checkpoint-{step}/parts/rank-1.json", b"{}")
+    assert remove_unfinished(store) == [0, 3, 4]
+    assert [(info.step, info.valid) for info in list_checkpoints(store)] == [(1, True), (2, False)]
+
+
+def test_a_checkpoint_half_deleted_does_not_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(str(tmp_path))
+    save(store, 1, 2)
+
+    def dies(prefix: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "delete_tree", dies)
+    with pytest.raises(KeyboardInterrupt):
+        delete_checkpoint(store, 1)
+    infos: list[CheckpointInfo] = list_checkpoints(store)
+    assert [(info.step, info.unfinished) for info in infos] == [(1, True), (2, False)]
+    monkeypatch.undo()
+    assert prune(store, keep_last=1, keep_every=None, committed=2).deleted == [1]
+    assert store.list_dirs() == ["checkpoint-2"]

@@ -1,4 +1,4 @@
-"""Which files continue a run, and which are told apart."""
+"""Which manifests continue a run, and which are refused."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def test_what_changes_neither_tensors_nor_order_is_allowed(harmless: str) -> Non
     ],
 )
 def test_what_changes_them_is_refused_by_field(change: str, field: str) -> None:
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as caught:
         check_same_run(saved_by(load_run("tiny")), load_run("tiny", [change]), SIZES, "there")
-    assert field in str(told.value)
-    assert "metadata.name" in str(told.value)
+    assert field in str(caught.value)
+    assert "metadata.name" in str(caught.value)
 
 
 def test_a_run_of_another_version_is_named() -> None:

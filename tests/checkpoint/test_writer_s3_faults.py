@@ -9,44 +9,62 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from arlow_trainer.checkpoint.reader import list_checkpoints, newest_valid, read_manifest, verify
-from arlow_trainer.checkpoint.writer import BackgroundWriter
 from arlow_trainer.config.errors import StoreError
 from arlow_trainer.storage.store import Store
-from support.checkpoints import files_of, flip_byte, new_attempt, save
+from support.checkpoints import (
+    files_of,
+    flip_byte,
+    new_attempt,
+    only_rank,
+    save,
+    serve_values,
+    served_values,
+)
 from support.s3_server import S3, S3Unavailable, running_s3
+from support.waiting import wait_until
 
+TIMEOUT_S = 60.0
 RANK = """
 import sys
 from support.checkpoints import *
-url, rank, attempt = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+url, rank, attempt, port = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 shard = bytes([rank]) * 200_000
-with BackgroundWriter(Store(url), rank, 2, attempt, print) as writer:
+channel = served_values(port)
+with BackgroundWriter(Store(url), rank, 2, attempt, print, channel=channel) as writer:
     for step in (1, 2, 3):
         writer.submit(step, {f"optimizer/shard-{rank}": lambda path: path.write_bytes(shard)})
-        print("submitted", step, flush=True)
     writer.wait()
 """
 
 
-def start_rank(s3: S3, url: str, rank: int, attempt: str) -> subprocess.Popen[str]:
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Where the ranks' key-value store is served."""
+    with serve_values() as port:
+        yield port
+
+
+def start_rank(s3: S3, url: str, rank: int, attempt: str, port: int) -> subprocess.Popen[str]:
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        [sys.executable, "-c", RANK, url, str(rank), attempt],
-        env={**os.environ, **s3.environment, "PYTHONPATH": str(Path(__file__).parents[1])},
+        [sys.executable, "-c", RANK, url, str(rank), attempt, str(port)],
+        env={**os.environ, **s3.environment, "PYTHONPATH": path},
         stdout=subprocess.PIPE,
         text=True,
     )
 
 
-def test_two_processes_commit_together(s3: S3, s3_store: Store) -> None:
+def test_two_processes_commit_together(s3: S3, s3_store: Store, port: int) -> None:
     attempt = new_attempt()
-    ranks = [start_rank(s3, s3_store.url, rank, attempt) for rank in (0, 1)]
+    ranks = [start_rank(s3, s3_store.url, rank, attempt, port) for rank in (0, 1)]
     for process in ranks:
-        process.communicate(timeout=60)
+        process.communicate(timeout=TIMEOUT_S)
         assert process.returncode == 0
     assert [(info.step, info.valid) for info in list_checkpoints(s3_store)] == [
         (1, True),
@@ -61,21 +79,19 @@ def test_two_processes_commit_together(s3: S3, s3_store: Store) -> None:
         ]
 
 
-def test_a_rank_that_was_killed_leaves_no_manifest(s3: S3, s3_store: Store) -> None:
+def test_a_rank_that_was_killed_leaves_no_manifest(s3: S3, s3_store: Store, port: int) -> None:
     attempt = new_attempt()
-    lonely = start_rank(s3, s3_store.url, 1, attempt)
-    assert lonely.stdout is not None
-    lonely.stdout.readline()
-    deadline = time.monotonic() + 30
-    while not s3_store.exists("checkpoint-1/parts/rank-1.json") and time.monotonic() < deadline:
-        time.sleep(0.05)
+    lonely = start_rank(s3, s3_store.url, 1, attempt, port)
+    values = served_values(port)
+    wait_until(lambda: values.has(f"checkpoint/{attempt}/1/files/1"), TIMEOUT_S)
     lonely.kill()
-    lonely.communicate()
+    lonely.communicate(timeout=TIMEOUT_S)
+    assert s3_store.exists("checkpoint-1/optimizer/shard-1")
     assert newest_valid(s3_store) is None
-    # The next attempt is killed no more, and takes nothing of the first one's for its own.
+    # The next attempt is not killed, and takes nothing of the first one's for its own.
     attempt = new_attempt()
-    for process in [start_rank(s3, s3_store.url, rank, attempt) for rank in (0, 1)]:
-        process.communicate(timeout=60)
+    for process in [start_rank(s3, s3_store.url, rank, attempt, port) for rank in (0, 1)]:
+        process.communicate(timeout=TIMEOUT_S)
         assert process.returncode == 0
     assert read_manifest(s3_store, 1).attempt == attempt
     assert verify(s3_store, 1) == []
@@ -95,21 +111,21 @@ def test_a_server_that_dies_in_mid_upload_costs_only_that_checkpoint(tmp_path: P
                 dies.start()
 
             def die() -> None:
-                before = _bytes_in(directory)
-                while _bytes_in(directory) < before + 8 * 2**20:
+                before, deadline = _bytes_in(directory), time.monotonic() + TIMEOUT_S
+                while _bytes_in(directory) < before + 8 * 2**20 and time.monotonic() < deadline:
                     time.sleep(0.005)
                 s3.kill()
 
             # The server dies when it has got a part of the file, however fast that comes.
             dies = threading.Thread(target=die, daemon=True)
-            with BackgroundWriter(store, 0, 1, new_attempt(), print) as writer:
+            with only_rank(store) as writer:
                 writer.submit(2, {"a": b"uploaded before", "large": large})
                 with pytest.raises(
                     StoreError, match=rf"s3://runs/{run}/checkpoint-2/large"
-                ) as told:
+                ) as caught:
                     writer.wait()
-            assert s3.endpoint.removeprefix("http://") in str(told.value)
-            assert "Check that the server runs" in str(told.value)
+            assert s3.endpoint.removeprefix("http://") in str(caught.value)
+            assert "Check that the server runs" in str(caught.value)
     except S3Unavailable as error:
         pytest.skip(str(error))
     with running_s3(directory) as again:

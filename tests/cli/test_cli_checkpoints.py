@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from arlow_trainer.checkpoint.writer import BackgroundWriter
 from arlow_trainer.cli.app import app
 from arlow_trainer.storage.store import Store
+from support.checkpoints import only_rank
 
 
 def save(folder: Path, step: int) -> None:
-    with BackgroundWriter(Store(str(folder)), 0, 1, "0" * 32, lambda event: None) as writer:
+    with only_rank(Store(str(folder))) as writer:
         writer.submit(step, {"file": b"content"})
         writer.wait()
 

@@ -11,16 +11,16 @@ from arlow_trainer.engine import Ranks
 
 
 def play(ranks: Ranks) -> dict[str, Any]:
-    """Acts every scene, and returns what came of each."""
+    """Plays every scene, and returns the outcome of each."""
     scenes: dict[str, Callable[[Ranks], object]] = {
         "who": lambda ranks: (ranks.rank, ranks.size, ranks.first),
         "gather": lambda ranks: ranks.gather(f"rank {ranks.rank}"),
         "agree": lambda ranks: ranks.agree(lambda: 10 * ranks.rank),
         "one fails": lambda ranks: ranks.agree(lambda: _refuse(ranks, 1)),
         "both fail": lambda ranks: ranks.agree(lambda: _refuse(ranks, 0, 1)),
-        "one heard of another": lambda ranks: ranks.agree(lambda: _hear(ranks, 1)),
-        "words": lambda ranks: _exchange(ranks),
-        "a defect": lambda ranks: ranks.agree(lambda: _divide(ranks, 1)),
+        "one reports another": lambda ranks: ranks.agree(lambda: _report(ranks, 1)),
+        "key-value store": lambda ranks: _exchange(ranks),
+        "a bug": lambda ranks: ranks.agree(lambda: _divide(ranks, 1)),
         "from first": lambda ranks: ranks.from_first(lambda: ("value", ranks.rank)),
         "first fails": lambda ranks: ranks.from_first(lambda: _refuse(ranks, 0)),
         "any": lambda ranks: ranks.any(ranks.rank == 1, False, True),
@@ -45,26 +45,32 @@ def _refuse(ranks: Ranks, *failing: int) -> str:
     return "fine"
 
 
-class Heard(StoreError):
+class SecondHand(StoreError):
     second_hand = True
 
 
-def _hear(ranks: Ranks, failing: int) -> str:
+def _report(ranks: Ranks, failing: int) -> str:
     if ranks.rank != failing:
-        raise Heard("another rank failed")
+        raise SecondHand("another rank failed")
     return _refuse(ranks, failing)
 
 
-def _exchange(ranks: Ranks) -> tuple[bool, str, str]:
-    before = ranks.told("from 1")
+def _exchange(ranks: Ranks) -> tuple[bool, str, str, bool]:
+    before = ranks.has("from 1")
     ranks.wait()
     if ranks.rank == 1:
-        ranks.tell("from 1", "the disk is full")
-        ranks.tell("mark")
+        ranks.post("from 1", "the disk is full")
+        ranks.post("mark")
     ranks.wait()
-    assert ranks.told("from 1")
-    assert ranks.told("mark")
-    return before, ranks.words("from 1"), ranks.words("mark")
+    assert ranks.has("from 1")
+    assert ranks.has("mark")
+    found = ranks.get("from 1"), ranks.get("mark")
+    ranks.wait()
+    if ranks.first:
+        ranks.delete("mark")
+        ranks.delete("never posted")
+    ranks.wait()
+    return before, *found, ranks.has("mark")
 
 
 def _divide(ranks: Ranks, failing: int) -> float:

@@ -25,8 +25,8 @@ def answers() -> Answers:
         ("agree", [0, 10]),
         ("one fails", [("StoreError", "rank 1: the store is away")] * 2),
         ("both fail", [("StoreError", "rank 0: the store is away")] * 2),
-        ("one heard of another", [("StoreError", "rank 1: the store is away")] * 2),
-        ("words", [(False, "the disk is full", "")] * 2),
+        ("one reports another", [("StoreError", "rank 1: the store is away")] * 2),
+        ("key-value store", [(False, "the disk is full", "", False)] * 2),
         ("from first", [("value", 0)] * 2),
         ("first fails", [("StoreError", "rank 0: the store is away")] * 2),
         ("any", [[True, False, True]] * 2),
@@ -38,10 +38,10 @@ def test_scene(answers: Answers, scene: str, expected: list[object]) -> None:
     assert [answer[scene] for answer in answers] == expected
 
 
-def test_a_defect_is_told_everywhere_and_keeps_its_traceback_where_it_happened(
+def test_a_bug_is_raised_everywhere_and_keeps_its_traceback_where_it_happened(
     answers: Answers,
 ) -> None:
-    other, own = (answer["a defect"] for answer in answers)
+    other, own = (answer["a bug"] for answer in answers)
     assert other[:2] == own[:2] == ("RuntimeError", "ZeroDivisionError: division by zero")
     assert "in _divide" in own[2]
     assert "in _divide" not in other[2]

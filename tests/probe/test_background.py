@@ -1,4 +1,4 @@
-"""Checkpoints are probed beside training, in a process that nobody waits for."""
+"""Checkpoints are probed during training, in a process that no step waits for."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from arlow_trainer.probe.background import probe_command
 from arlow_trainer.storage.store import Store
 from support.class_folders import write_folders
 from support.stored_run import save_checkpoint, tiny_run
+from support.waiting import wait_until
 
 
-class Told:
-    """What a probe tells, and on which threads."""
+class Reports:
+    """What a probe reports, and on which threads."""
 
     def __init__(self) -> None:
         self.results: list[tuple[int, str, float]] = []
         self.warnings: list[str] = []
         self.threads: set[str] = set()
 
-    def tell(self, step: int, method: str, accuracy: float) -> None:
+    def report(self, step: int, method: str, accuracy: float) -> None:
         self.results.append((step, method, accuracy))
         self.threads.add(threading.current_thread().name)
 
@@ -52,41 +53,39 @@ def children() -> list[psutil.Process]:
 
 def test_due_checkpoints_are_probed_one_after_another(tmp_path: Path) -> None:
     write_folders(tmp_path / "set")
-    run, told = probed_run(tmp_path, everySteps=10), Told()
+    run, reports = probed_run(tmp_path, everySteps=10), Reports()
     store = saved(run, 10, 15, 20)
-    with BackgroundProbe(run, told.tell, told.warnings.append) as probe:
+    with BackgroundProbe(run, reports.report, reports.warnings.append) as probe:
         begun = time.monotonic()
         for step in (10, 15, 20):
             probe.start(step)
         assert time.monotonic() - begun < 1
-        while not children():
-            time.sleep(0.01)
+        wait_until(children)
         [process] = children()
-        while process.nice() != 19:
-            time.sleep(0.01)
+        wait_until(lambda: process.nice() == 19)
         environment = process.environ()
         assert environment["OMP_NUM_THREADS"] == "1"
         assert environment["CUDA_VISIBLE_DEVICES"] == ""
         assert len(children()) == 1
         probe.finish()
-    assert told.warnings == []
-    assert told.threads == {"probe"}
+    assert reports.warnings == []
+    assert reports.threads == {"probe"}
     lines = [json.loads(line) for line in store.read_bytes("probe.jsonl").splitlines()]
-    assert [(line["step"], line["method"], line["accuracy"]) for line in lines] == told.results
-    steps = [step for step, _, _ in told.results]
+    assert [(line["step"], line["method"], line["accuracy"]) for line in lines] == reports.results
+    steps = [step for step, _, _ in reports.results]
     # Step 15 was not due; step 10 may have given way to step 20 before it began.
     assert steps in ([10, 10, 20, 20], [20, 20])
     assert children() == []
 
 
 def test_what_fails_is_a_warning(tmp_path: Path) -> None:
-    run, told = probed_run(tmp_path), Told()
+    run, reports = probed_run(tmp_path), Reports()
     saved(run, 10)
-    with BackgroundProbe(run, told.tell, told.warnings.append) as probe:
+    with BackgroundProbe(run, reports.report, reports.warnings.append) as probe:
         probe.start(10)
         probe.finish()
-    assert told.results == []
-    [warning] = told.warnings
+    assert reports.results == []
+    [warning] = reports.warnings
     assert warning.startswith("checkpoint of step 10 is not probed: ")
     assert "no such folder" in warning
     assert "Traceback" not in warning
@@ -94,36 +93,35 @@ def test_what_fails_is_a_warning(tmp_path: Path) -> None:
 
 def test_a_run_that_ends_does_not_wait(tmp_path: Path) -> None:
     write_folders(tmp_path / "set")
-    run, told = probed_run(tmp_path), Told()
+    run, reports = probed_run(tmp_path), Reports()
     saved(run, 10)
-    probe = BackgroundProbe(run, told.tell, told.warnings.append)
+    probe = BackgroundProbe(run, reports.report, reports.warnings.append)
     probe.start(10)
-    while not children():
-        time.sleep(0.01)
+    wait_until(children)
     begun = time.monotonic()
     probe.finish(timeout_s=0.1)
     probe.finish(stopped=lambda: True)
     probe.close()
     assert time.monotonic() - begun < 6
     assert children() == []
-    assert told.results == []
-    assert f"`arlow probe {run.run_url} --data={tmp_path}/set" in told.warnings[0]
-    assert "--step=10` does it" in told.warnings[0]
+    assert reports.results == []
+    assert f"`arlow probe {run.run_url} --data={tmp_path}/set" in reports.warnings[0]
+    assert "--step=10` does it" in reports.warnings[0]
     probe.start(20)
     assert children() == []
 
 
 def test_nothing_is_done_unless_asked(tmp_path: Path) -> None:
-    run, told = tiny_run(str(tmp_path / "runs")), Told()
-    with BackgroundProbe(run, told.tell, told.warnings.append) as probe:
+    run, reports = tiny_run(str(tmp_path / "runs")), Reports()
+    with BackgroundProbe(run, reports.report, reports.warnings.append) as probe:
         probe.start(10)
         probe.finish()
         assert not any(thread.name == "probe" for thread in threading.enumerate())
-    assert (told.results, told.warnings) == ([], [])
+    assert (reports.results, reports.warnings) == ([], [])
 
 
 @pytest.mark.parametrize(
-    ("section", "words"),
+    ("section", "options"),
     [
         (
             ProbeSection(data=SourceSection(path="cifar")),
@@ -143,6 +141,6 @@ def test_nothing_is_done_unless_asked(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_the_command_says_what_the_section_says(section: ProbeSection, words: list[str]) -> None:
+def test_the_command_says_what_the_section_says(section: ProbeSection, options: list[str]) -> None:
     found = probe_command("s3://bucket/run", 30, section)
-    assert found == ["probe", "s3://bucket/run", *words, "--step=30"]
+    assert found == ["probe", "s3://bucket/run", *options, "--step=30"]

@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 
 from arlow_trainer.checkpoint.reader import list_checkpoints, verify
-from arlow_trainer.checkpoint.writer import BackgroundWriter
 from arlow_trainer.config.errors import StoreError
 from arlow_trainer.storage.store import Store
-from support.checkpoints import files_of, local_file, new_attempt, save
+from support.checkpoints import files_of, local_file, only_rank, save
 from support.processes import become_nobody, in_fork
 
 
@@ -47,7 +46,7 @@ def test_a_full_disk_is_named_and_loses_nothing(small_disk: Path) -> None:
 
 def test_a_full_disk_under_the_staging_folder_is_named(small_disk: Path) -> None:
     store = Store("memory://full-staging/run")
-    with BackgroundWriter(store, 0, 1, new_attempt(), print, staging=small_disk) as writer:
+    with only_rank(store, staging=small_disk) as writer:
         writer.submit(1, files_of(1, size=2 * 2**20))
         with pytest.raises(StoreError, match=rf"{small_disk}.*No space left"):
             writer.wait()
@@ -127,7 +126,7 @@ def test_kill_in_mid_save_leaves_only_whole_checkpoints(tmp_path: Path) -> None:
         "import sys\n"
         "from support.checkpoints import *\n"
         "store = Store(sys.argv[1])\n"
-        "writer = BackgroundWriter(store, 0, 1, new_attempt(), print)\n"
+        "writer = only_rank(store, print)\n"
         "for step in range(1000):\n"
         "    writer.submit(step, files_of(step, size=100_000))\n"
         "    print(step, flush=True)\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,12 @@ import torch
 
 from arlow_trainer.checkpoint.export import DECODER, TOWER, WEIGHTS, card_file, weights_file
 from arlow_trainer.checkpoint.training_state import TRAINING_STATE, TrainingState
-from arlow_trainer.checkpoint.writer import BackgroundWriter, FileWriter
+from arlow_trainer.checkpoint.writer import FileWriter
 from arlow_trainer.config import ArlowPretrain, validate
 from arlow_trainer.engine import build_autoencoder
 from arlow_trainer.mae import MaskedAutoencoder
 from arlow_trainer.storage.store import Store
+from support.checkpoints import only_rank
 
 MANIFEST: dict[str, Any] = {
     "apiVersion": "arlow.dev/v1alpha1",
@@ -84,7 +84,7 @@ def save_checkpoint(
         "README.md": card_file(run, state, 1000),
         **(instead or {}),
     }
-    with BackgroundWriter(store, 0, 1, uuid.uuid4().hex, lambda event: None) as writer:
+    with only_rank(store) as writer:
         writer.submit(step, files)
         writer.wait()
     return module

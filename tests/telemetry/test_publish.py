@@ -1,4 +1,4 @@
-"""Handing status and history to a store that may be slow or refuse."""
+"""Writing status and history to a store that may be slow or refuse."""
 
 from __future__ import annotations
 
@@ -15,15 +15,9 @@ from arlow_trainer.config import RunStatus
 from arlow_trainer.config.errors import StoreError
 from arlow_trainer.telemetry import Telemetry, TelemetryOptions
 from arlow_trainer.telemetry.publish import Publisher
+from support.waiting import wait_until
 
 Start = Callable[..., Telemetry]
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not true within {seconds} s"
-        time.sleep(0.01)
 
 
 def test_status_and_history_reach_the_store(telemetry: Start) -> None:
@@ -33,7 +27,7 @@ def test_status_and_history_reach_the_store(telemetry: Start) -> None:
     time.sleep(0.1)
     assert statuses == [], "the store keeps the last process's status until this one says more"
     started.phase("loading")
-    wait_for(lambda: statuses)
+    wait_until(lambda: statuses)
     for step in range(1, 31):
         started.step(make_report(step, readout=make_readout() if step % 10 == 0 else None))
     started.phase("finished")
@@ -67,7 +61,7 @@ def test_a_step_does_not_wait_for_a_store_that_hangs(telemetry: Start) -> None:
     release.set()
 
 
-def test_refused_lines_are_kept_for_the_next_try_and_reported_once() -> None:
+def test_refused_lines_are_tried_again_and_warned_about_once() -> None:
     taken: list[dict[str, Any]] = []
     warnings: list[str] = []
     refusals = iter([True, True, True])
@@ -85,7 +79,31 @@ def test_refused_lines_are_kept_for_the_next_try_and_reported_once() -> None:
     )
     for step in range(3):
         publisher.history({"step": step})
-    wait_for(lambda: taken)
+    wait_until(lambda: taken)
     publisher.close()
     assert [line["step"] for line in taken] == [0, 1, 2]
     assert warnings == ["status and history cannot be written to the store: the bucket is gone"]
+
+
+def test_lines_are_written_once_though_the_status_is_refused() -> None:
+    taken: list[dict[str, Any]] = []
+    statuses: list[bytes] = []
+    refusals = iter([True, True])
+
+    def publish(status: bytes) -> None:
+        if next(refusals, False):
+            raise StoreError("the server is busy")
+        statuses.append(status)
+
+    publisher = Publisher(
+        TelemetryOptions(publish_status=publish, append_history=taken.extend),
+        lambda: RunStatus(run="quick"),
+        lambda text: None,
+        interval=0.02,
+    )
+    publisher.history({"step": 0})
+    wait_until(lambda: taken)
+    publisher.history({"step": 1})
+    publisher.close()
+    assert [line["step"] for line in taken] == [0, 1]
+    assert len(statuses) == 1, "the same status is not written again"

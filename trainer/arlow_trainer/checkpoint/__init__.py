@@ -1,4 +1,4 @@
-"""The run's life in a store: its lease, its events and its checkpoints.
+"""Checkpoints of a run in a store: saving, finding, verifying, exporting and deleting them.
 
 Import from the modules: only `saver` and `export` need torch, and listing needs neither.
 """

@@ -86,8 +86,8 @@ seen = tower(inputs["pixel_values"], inputs["image_grid_thw"])
 ```
 
 `seen` is the visual tokens, or a pair of them and a list of DeepStack features where the tower has
-any. Films, each a list of frames, go in as `processor(videos=[frames], return_tensors="pt")` and
-come out as `pixel_values_videos` and `video_grid_thw`. The tower was trained on pictures of
+any. Videos, each a list of frames, go in as `processor(videos=[frames], return_tensors="pt")` and
+come out as `pixel_values_videos` and `video_grid_thw`. The tower was trained on images of
 {data.image_size} x {data.image_size} pixels.
 
 ## Training

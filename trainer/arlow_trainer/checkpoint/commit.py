@@ -1,80 +1,100 @@
-"""One save among ranks: all upload, and rank 0 commits, the manifest last.
+"""One save among all ranks: every rank uploads its files, and rank 0 commits the checkpoint.
 
-Every rank uploads its own files and then a part record that names them. Rank 0 waits for the parts
-of all ranks and commits the checkpoint by writing its manifest. A save that fails at any point
-leaves no manifest, hence no checkpoint, and the ones before it untouched.
+The ranks coordinate through one channel, a key-value store (c10d's, through `Ranks`). It does not
+depend on the object store, which may be what failed.
+
+1. Every rank uploads its files and posts their sizes and SHA-256 to the channel.
+2. Rank 0 waits for the posts of all ranks, compares the sizes with a listing of the object store
+   and writes the manifest, last: only then does the checkpoint exist.
+3. Rank 0 posts the outcome, for which the other ranks wait.
+
+A rank that fails posts that, too, and the save ends on all ranks. A save that fails at any point
+leaves no manifest, hence no checkpoint, and does not touch the checkpoints before it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol
+
+from pydantic import BaseModel, TypeAdapter
 
 from arlow_trainer.checkpoint.layout import (
     MANIFEST,
-    PARTS,
     FileRecord,
     Manifest,
-    PartRecord,
     checkpoint_name,
     manifest_key,
-    part_key,
 )
-from arlow_trainer.checkpoint.staging import Staging
 from arlow_trainer.config.errors import ArlowError, StoreError
-from arlow_trainer.storage.errors import MissingObject, local_error
+from arlow_trainer.storage.errors import local_error
 from arlow_trainer.storage.failures import Failure, classify, describe
 from arlow_trainer.storage.store import Store
 
 POLL_FIRST_S = 0.05
-MAX_POLL_S = 2.0
-
-# What becomes of a save that fails on some rank: rank 0's last word on it.
-_COMMITTED, _VOID, _UNKNOWN = "committed", "void", "unknown"
+MAX_POLL_S = 1.0
+BUG = "This is an internal error (a bug in Arlow): please report it."
 
 FileWriter = Callable[[Path], None]
 """Writes one file of a checkpoint to the local path given; runs in the worker thread."""
 
-T = TypeVar("T")
+_FileRecords = TypeAdapter(dict[str, FileRecord])
 
 log = logging.getLogger(__name__)
 
 
 class KeyValueStore(Protocol):
-    """Where ranks leave each other words; independent of the store, which may be what failed.
+    """Strings under keys that all ranks share. Called from the worker thread; never waits long."""
 
-    The methods are called from the worker thread and must not block for long.
-    """
+    def post(self, key: str, value: str) -> None:
+        """Sets a key's value for every rank to see; the last one posted counts."""
 
-    def tell(self, key: str, words: str) -> None:
-        """Leaves words for every rank; the last ones told count."""
+    def has(self, key: str) -> bool:
+        """Whether any rank has posted a value under this key."""
 
-    def told(self, key: str) -> bool:
-        """Whether any rank left words there."""
+    def get(self, key: str) -> str:
+        """Returns the value of a key that `has` found."""
 
-    def words(self, key: str) -> str:
-        """The words, where `told` says that there are some."""
+    def delete(self, key: str) -> None:
+        """Removes a key; one that is not there is no error."""
 
 
 class OtherRankFailed(StoreError):
-    """A save that ends because it failed on another rank, which has the failure first-hand."""
+    """A save that ends because it failed on another rank, which raises the failure itself."""
 
     second_hand = True
 
 
+class Outcome(BaseModel):
+    """How a save ended, as rank 0 posts it.
+
+    committed: the checkpoint exists and has `bytes` bytes. void: it does not exist and never will.
+    unknown: rank 0 tried to write the manifest, and whether it is there cannot be said.
+    """
+
+    state: Literal["committed", "void", "unknown"]
+    bytes: int = 0
+
+
 @dataclass
 class Save:
-    """One checkpoint on its way.
+    """One checkpoint being saved.
 
-    `begun` names the files whose upload was begun. `handed_over` is when this rank's part record,
-    or on rank 0 the manifest, was about to be written: from then on the files may be committed.
+    Attributes:
+        number: counts the saves of this attempt, alike on all ranks.
+        submitted: when, by `time.monotonic`.
+        begun: the files whose upload was begun.
+        may_be_committed: whether the uploaded files belong to a checkpoint, or may do so later.
     """
 
     step: int
@@ -82,11 +102,11 @@ class Save:
     files: Mapping[str, FileWriter | bytes]
     submitted: float
     begun: list[str] = field(default_factory=list)
-    handed_over: float | None = None
+    may_be_committed: bool = False
 
 
 class Committer:
-    """One rank's side of the saves of a process group; `BackgroundWriter` says what it is given."""
+    """One rank's part in the saves of a process group; see `BackgroundWriter` for the arguments."""
 
     def __init__(
         self,
@@ -94,21 +114,19 @@ class Committer:
         rank: int,
         ranks: int,
         attempt: str,
-        board: KeyValueStore | None,
+        channel: KeyValueStore,
         staging: Path | None,
         commit_timeout_s: float,
     ) -> None:
-        self._store = store
-        self._rank = rank
-        self._ranks = ranks
-        self._attempt = attempt
-        self._board = board
-        self._staging = Staging(store, attempt, rank, staging)
+        self._store, self._channel = store, channel
+        self._rank, self._ranks, self._attempt = rank, ranks, attempt
+        self._staging = _Staging(store, attempt, rank, staging)
         self._commit_timeout_s = commit_timeout_s
         self._abandoned = threading.Event()
+        self._first_posted = 1
 
     def abandon(self) -> None:
-        """Gives up the save under way in another thread: it waits for no rank any more."""
+        """Gives up the save under way in another thread: it stops waiting for other ranks."""
         self._abandoned.set()
 
     def close(self) -> None:
@@ -116,30 +134,37 @@ class Committer:
         self._staging.remove()
 
     def save(self, save: Save) -> int:
-        """Uploads, commits or waits for the commit; returns the checkpoint's size in bytes."""
+        """Uploads, and commits or waits for the commit; returns the checkpoint's size in bytes.
+
+        Raises the ArlowError that ended the save: OtherRankFailed where it was another rank's.
+        """
         try:
             records = self._upload_all(save)
             if self._rank > 0:
-                return self._await_commit(save, records)
+                return self._follow(save, records)
             size = self._commit(save, records)
         except Exception as error:
             failure = as_arlow_error(error, self._store.url_of(checkpoint_name(save.step)))
             if failure is not error:
                 failure.__cause__ = error
         else:
-            self._tell(self._verdict_key(save), _COMMITTED)
+            self._announce_outcome(save, Outcome(state="committed", bytes=size))
             return size
-        # Outside the handler: inside, the store would take the failure for the reason of its own.
+        # Outside the handler: inside, the store's errors below would have `failure` as context.
         if not isinstance(failure, OtherRankFailed):
-            self._tell(self._failure_key(save), f"Rank {self._rank}: {failure}")
-        if self._can_be_deleted(save):
-            # A full disk has to get its space back.
+            # Before the outcome: a rank that reads "void" then looks here for the cause.
+            self._announce(save, "failure", f"Rank {self._rank}: {failure}")
+        if self._rank == 0:
+            self._take_manifest_back(save)
+        if not save.may_be_committed:
+            # At once, not at the next start: a full disk needs its space back for the next save.
             self._delete_uploaded(save)
         raise failure
 
     def _upload_all(self, save: Save) -> dict[str, FileRecord]:
         if self._rank == 0:
-            # While files are replaced, a manifest of an earlier attempt would describe a mixture.
+            # An earlier attempt may have committed this step. While its files are replaced one by
+            # one its manifest would describe a mixture, so the manifest goes first.
             self._store.delete(manifest_key(save.step))
         self._staging.prepare()
         records: dict[str, FileRecord] = {}
@@ -158,6 +183,7 @@ class Committer:
         staged = self._staging.path(name)
         try:
             content(staged)
+            # Of the local file, before the upload: what the upload damages must not match.
             with staged.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
                 size = file.tell()
@@ -170,35 +196,25 @@ class Committer:
             staged.unlink(missing_ok=True)
         return FileRecord(size=size, sha256=sha256)
 
-    def _await_commit(self, save: Save, own: Mapping[str, FileRecord]) -> int:
-        part = PartRecord(attempt=self._attempt, save=save.number, files=dict(own))
-        save.handed_over = time.monotonic()
-        self._store.write_bytes(part_key(save.step, self._rank), part.to_bytes())
-
-        def read() -> Manifest | None:
-            data = self._read_if_there(manifest_key(save.step))
-            manifest = None if data is None else Manifest.from_bytes(data)
-            # The hashes tell this save's manifest from one of an earlier try of the same attempt.
-            ours = (
-                manifest is not None
-                and manifest.attempt == self._attempt
-                and own.items() <= manifest.files.items()
-            )
-            return manifest if ours else None
-
-        return self._await(save, "the commit by rank 0", read).total_bytes
+    def _follow(self, save: Save, own: Mapping[str, FileRecord]) -> int:
+        # From the post on rank 0 may commit these files whatever happens here (a timeout, a lost
+        # channel), so they may be deleted only when rank 0 has said that it will not.
+        save.may_be_committed = True
+        records = _FileRecords.dump_json(dict(own)).decode()
+        try:
+            self._channel.post(self._key(save.number, f"files/{self._rank}"), records)
+        except Exception as error:
+            raise self._channel_lost(save, error) from error
+        deadline = time.monotonic() + self._commit_timeout_s
+        posted = self._await(save, "outcome", "the commit by rank 0", deadline)
+        outcome = Outcome.model_validate_json(posted)
+        if outcome.state == "committed":
+            return outcome.bytes
+        save.may_be_committed = outcome.state == "unknown"
+        raise self._other_rank_failed(save)
 
     def _commit(self, save: Save, own: Mapping[str, FileRecord]) -> int:
-        files = dict(own)
-        for rank in range(1, self._ranks):
-            part = self._await_part(save, rank)
-            twice = sorted(files.keys() & part.files.keys())
-            if twice:
-                raise ArlowError(
-                    f"Two ranks wrote {twice[0]} of {checkpoint_name(save.step)}. "
-                    "This is a defect of the trainer: please report it."
-                )
-            files.update(part.files)
+        files = self._collect(save, own)
         folder = checkpoint_name(save.step)
         self._check_sizes(folder, files)
         manifest = Manifest(
@@ -208,20 +224,27 @@ class Committer:
             ranks=self._ranks,
             files=files,
         )
+        # Another rank may have given up waiting: do not commit what it has reported as failed.
         self._check_others(save)
-        save.handed_over = time.monotonic()
+        # Before the write: one that fails may have reached the store all the same.
+        save.may_be_committed = True
         self._store.write_bytes(manifest_key(save.step), manifest.to_bytes())
-        self._tidy(folder, manifest)
+        self._remove_leftovers(folder, manifest)
+        self._forget_earlier(save)
         return manifest.total_bytes
 
-    def _await_part(self, save: Save, rank: int) -> PartRecord:
-        def read() -> PartRecord | None:
-            data = self._read_if_there(part_key(save.step, rank))
-            part = None if data is None else PartRecord.from_bytes(data)
-            ours = part is not None and (part.attempt, part.save) == (self._attempt, save.number)
-            return part if ours else None
-
-        return self._await(save, f"the files of rank {rank}", read)
+    def _collect(self, save: Save, own: Mapping[str, FileRecord]) -> dict[str, FileRecord]:
+        files, deadline = dict(own), time.monotonic() + self._commit_timeout_s
+        for rank in range(1, self._ranks):
+            posted = self._await(save, f"files/{rank}", f"the files of rank {rank}", deadline)
+            records = _FileRecords.validate_json(posted)
+            twice = sorted(files.keys() & records.keys())
+            if twice:
+                raise ArlowError(
+                    f"Two ranks wrote {twice[0]} of {checkpoint_name(save.step)}. {BUG}"
+                )
+            files.update(records)
+        return files
 
     def _check_sizes(self, folder: str, files: Mapping[str, FileRecord]) -> None:
         stored = self._store.list(folder)
@@ -234,34 +257,59 @@ class Committer:
                     f"{record.size} bytes. Check the store, and that no other run writes there."
                 )
 
-    def _tidy(self, folder: str, manifest: Manifest) -> None:
-        """Removes the part records and what an earlier attempt at this step left behind."""
-        kept = {f"{folder}/{name}" for name in (*manifest.files, MANIFEST)}
+    def _remove_leftovers(self, folder: str, manifest: Manifest) -> None:
+        """Deletes the files that an earlier attempt at this step left in the folder."""
+        known = {f"{folder}/{name}" for name in (*manifest.files, MANIFEST)}
         try:
             for key in self._store.list(folder):
-                if key not in kept:
+                if key not in known:
                     self._store.delete(key)
-            self._store.delete_tree(f"{folder}/{PARTS}")
         except ArlowError as error:
-            log.warning("leftovers stay in %s: %s", folder, error)
+            log.warning("leftover files stay in %s: %s", folder, error)
 
-    def _read_if_there(self, key: str) -> bytes | None:
+    def _forget_earlier(self, save: Save) -> None:
+        """Removes earlier saves from the channel, so that it does not grow with the run."""
+        names = ["failure", "outcome", *(f"files/{rank}" for rank in range(1, self._ranks))]
         try:
-            return self._store.read_bytes(key)
-        except MissingObject:
-            return None
+            # All ranks have posted their files of this save, so none still reads an earlier one.
+            for number in range(self._first_posted, save.number):
+                for name in names:
+                    self._channel.delete(self._key(number, name))
+        except Exception:
+            log.warning("earlier saves stay in the ranks' key-value store", exc_info=True)
+        self._first_posted = save.number
 
-    def _await(self, save: Save, what: str, read: Callable[[], T | None]) -> T:
-        deadline = time.monotonic() + self._commit_timeout_s
-        pause = POLL_FIRST_S
-        while True:
-            self._check_others(save)
+    def _take_manifest_back(self, save: Save) -> None:
+        """Rank 0, after its failure: makes the save void if it can, and posts the outcome."""
+        if save.may_be_committed:
+            # The write failed, but a server that timed out may have stored the manifest.
             try:
-                found = read()
-            except ValueError:
-                found = None  # damaged: what an earlier attempt left, to be replaced by its rank
-            if found is not None:
-                return found
+                self._store.delete(manifest_key(save.step))
+            except ArlowError as error:
+                log.warning("%s may exist or not: %s", checkpoint_name(save.step), error)
+            else:
+                save.may_be_committed = False
+        # The other ranks keep or delete their files by this: they cannot know it themselves.
+        outcome = Outcome(state="unknown" if save.may_be_committed else "void")
+        self._announce_outcome(save, outcome)
+
+    def _delete_uploaded(self, save: Save) -> None:
+        folder = checkpoint_name(save.step)
+        try:
+            for name in save.begun:
+                self._store.delete(f"{folder}/{name}")
+        except ArlowError as error:
+            log.warning("leftover files stay in %s: %s", folder, error)
+
+    def _await(self, save: Save, name: str, what: str, deadline: float) -> str:
+        """Returns what another rank posts of a save; raises StoreError where it does not."""
+        pause = POLL_FIRST_S
+        while (value := self._look(save, name)) is None:
+            if self._rank == 0:
+                self._check_others(save)
+            else:
+                # Another rank's failure ends the save when rank 0 has seen it: see `_follow`.
+                self._check_abandoned(save)
             if time.monotonic() >= deadline:
                 raise StoreError(
                     f"{self._store.url_of(checkpoint_name(save.step))} was not completed: "
@@ -270,80 +318,100 @@ class Committer:
                 )
             self._abandoned.wait(pause)
             pause = min(2 * pause, MAX_POLL_S)
+        return value
 
     def _check_others(self, save: Save) -> None:
-        folder = self._store.url_of(checkpoint_name(save.step))
+        self._check_abandoned(save)
+        if self._look(save, "failure") is not None:
+            raise self._other_rank_failed(save)
+
+    def _check_abandoned(self, save: Save) -> None:
         if self._abandoned.is_set():
-            raise StoreError(f"{folder} was given up: the run is ending on a failure.")
-        if self._board is not None and self._board.told(self._failure_key(save)):
-            cause = self._board.words(self._failure_key(save))
-            raise OtherRankFailed(
-                f"{folder} was not completed: another rank's save failed. {cause} "
-                "The checkpoints before it are intact."
-            )
+            folder = self._store.url_of(checkpoint_name(save.step))
+            raise StoreError(f"{folder} was given up: the run is ending because of a failure.")
 
-    def _can_be_deleted(self, save: Save) -> bool:
-        """Whether the files of a save that failed here belong to no checkpoint, now and later.
+    def _other_rank_failed(self, save: Save) -> OtherRankFailed:
+        cause = self._look(save, "failure") or "Look at the other ranks' logs."
+        return OtherRankFailed(
+            f"{self._store.url_of(checkpoint_name(save.step))} was not completed: another rank's "
+            f"save failed. {cause} The checkpoints before it are intact."
+        )
 
-        Once a rank has handed its files over, rank 0 alone knows, and only if it has not tried to
-        write the manifest, or has taken it back.
-        """
-        if self._rank > 0:
-            return save.handed_over is None or self._await_verdict(save) == _VOID
-        void = save.handed_over is None or self._take_manifest_back(save)
-        self._tell(self._verdict_key(save), _VOID if void else _UNKNOWN)
-        return void
-
-    def _take_manifest_back(self, save: Save) -> bool:
+    def _look(self, save: Save, name: str) -> str | None:
+        key = self._key(save.number, name)
         try:
-            self._store.delete(manifest_key(save.step))
-        except ArlowError:
-            return False
-        return True
+            return self._channel.get(key) if self._channel.has(key) else None
+        except Exception as error:
+            raise self._channel_lost(save, error) from error
 
-    def _await_verdict(self, save: Save) -> str:
-        assert save.handed_over is not None
-        deadline = save.handed_over + self._commit_timeout_s
-        key = self._verdict_key(save)
-        while self._board is not None:
-            if self._board.told(key):
-                return self._board.words(key)
-            if time.monotonic() >= deadline or self._abandoned.wait(POLL_FIRST_S):
-                break
-        return _UNKNOWN
+    def _channel_lost(self, save: Save, error: Exception) -> StoreError:
+        return StoreError(
+            f"{self._store.url_of(checkpoint_name(save.step))} was not completed: the ranks' "
+            f"key-value store does not answer ({describe(error)}). Another rank has probably "
+            "ended: look at their logs. The checkpoints before it are intact."
+        )
 
-    def _delete_uploaded(self, save: Save) -> None:
-        folder = checkpoint_name(save.step)
-        keys = [f"{folder}/{name}" for name in save.begun]
+    def _announce_outcome(self, save: Save, outcome: Outcome) -> None:
+        self._announce(save, "outcome", outcome.model_dump_json())
+
+    def _announce(self, save: Save, name: str, value: str) -> None:
         try:
-            for key in (part_key(save.step, self._rank), *keys):
-                self._store.delete(key)
-        except ArlowError as error:
-            log.warning("leftovers stay in %s: %s", folder, error)
-
-    def _failure_key(self, save: Save) -> str:
-        return f"save-failed/{self._attempt}/{save.number}"
-
-    def _verdict_key(self, save: Save) -> str:
-        return f"save-verdict/{self._attempt}/{save.number}"
-
-    def _tell(self, key: str, words: str) -> None:
-        if self._board is None:
-            return
-        try:
-            self._board.tell(key, words)
+            self._channel.post(self._key(save.number, name), value)
         except Exception:
-            # The other ranks' end: whoever waits for the words is gone, too.
-            log.warning("other ranks are not told %r", words, exc_info=True)
+            # The save has ended here either way; the other ranks have ended, or time out.
+            log.warning("the other ranks do not learn of %r", value, exc_info=True)
+
+    def _key(self, number: int, name: str) -> str:
+        # With the attempt and the number, a post of an earlier save is never taken for this one's.
+        return f"checkpoint/{self._attempt}/{number}/{name}"
+
+
+class _Staging:
+    """Where a rank writes a checkpoint's files before they are uploaded, one at a time.
+
+    A folder of one rank of one attempt, beside those of the run's other ranks. By default it lies
+    inside a local store, so that files are moved there and not copied, and otherwise in the
+    temporary directory.
+    """
+
+    def __init__(self, store: Store, attempt: str, rank: int, configured: Path | None) -> None:
+        self._attempt = attempt
+        if configured is None and store.local_path is not None:
+            self._run = store.local_path / ".staging"
+        else:
+            run = hashlib.sha256(store.url.encode()).hexdigest()[:16]
+            self._run = (configured or Path(tempfile.gettempdir())) / f"arlow-staging-{run}"
+        self._own = self._run / f"{attempt}-{rank}"
+
+    def prepare(self) -> None:
+        """Makes the folder and removes those of dead attempts; raises StoreError."""
+        try:
+            self._own.mkdir(parents=True, exist_ok=True)
+            for left in self._run.iterdir():
+                # This run holds the lease: the process that wrote another attempt's files is dead.
+                if not left.name.startswith(f"{self._attempt}-"):
+                    shutil.rmtree(left, ignore_errors=True)
+        except OSError as error:
+            raise local_error(self._own, error) from error
+
+    def path(self, name: str) -> Path:
+        """Where to write the file that will be `name` in the checkpoint."""
+        return self._own / Path(name).name
+
+    def remove(self) -> None:
+        """Removes the folder and its content."""
+        shutil.rmtree(self._own, ignore_errors=True)
+        with contextlib.suppress(OSError):  # the other ranks' folders are still in it
+            self._run.rmdir()
 
 
 def as_arlow_error(error: Exception, what: Path | str) -> ArlowError:
-    """An ArlowError as it is; another one as a failure of the disk under `what`, or a defect."""
+    """An ArlowError as it is; another one as a failure of the disk under `what`, or as a bug."""
     if isinstance(error, ArlowError):
         return error
     if isinstance(error, OSError) or classify(error, local=True) is Failure.FULL:
         return local_error(Path(what), error)
     return ArlowError(
-        f"Saving {what} failed: {type(error).__name__}: {describe(error)}. "
-        "This is a defect of the trainer: please report it. The checkpoints before it are intact."
+        f"Saving {what} failed: {type(error).__name__}: {describe(error)}. {BUG} "
+        "The checkpoints before it are intact."
     )

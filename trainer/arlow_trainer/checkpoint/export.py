@@ -39,7 +39,7 @@ def weights_file(tensors: dict[str, Tensor]) -> Callable[[Path], None]:
 
 
 def fixed_files(tower: ArlowVLVisionModel, model: ModelSection) -> dict[str, bytes]:
-    """Returns every exported file that does not change while training, by its path.
+    """Returns every exported file that does not change during training, by its path.
 
     That is the tower's config.json and code, so that `AutoModel.from_pretrained(folder,
     trust_remote_code=True)` needs nothing of this project, and the processors.
@@ -50,7 +50,7 @@ def fixed_files(tower: ArlowVLVisionModel, model: ModelSection) -> dict[str, byt
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tower.save_pretrained(folder / TOWER, state_dict={})
-        # The folders first: a processor saved beside them writes one nested file alone.
+        # In folders of their own: `ArlowProcessor` alone would nest both in one file.
         image.save_pretrained(folder / IMAGE_PROCESSOR)
         video.save_pretrained(folder / VIDEO_PROCESSOR)
         ArlowProcessor(image, video).save_pretrained(folder)
@@ -59,9 +59,9 @@ def fixed_files(tower: ArlowVLVisionModel, model: ModelSection) -> dict[str, byt
 
 
 def _fitting(kind: Any, model: ModelSection) -> Any:
-    """Returns a processor that makes as many tokens of a picture as its own default patches give.
+    """Returns a processor that makes as many tokens of an image as with its default patches.
 
-    Its bounds are areas in pixels, made for those: smaller patches would make many more of them.
+    Its bounds are areas in pixels for those patches: smaller patches would make many more tokens.
     """
     side = model.patch_size * model.spatial_merge_size
     scale = (side / (kind.patch_size * kind.merge_size)) ** 2
@@ -86,8 +86,9 @@ def card_file(run: ArlowPretrain, state: TrainingState, parameters: int) -> byte
 def export(store: Store, step: int, out: Store) -> list[str]:
     """Copies what users keep of a checkpoint to a folder or URL; returns the files' names.
 
-    They lie there as in the checkpoint: `vision_encoder/`, `image_processor/`, `video_processor/`,
-    `processor_config.json` and the model card. Every file is checked against the manifest.
+    Their paths are those in the checkpoint: `vision_encoder/`, `image_processor/`,
+    `video_processor/`, `processor_config.json` and the model card. Every file is checked against
+    the manifest.
 
     Raises StoreError when the checkpoint is missing or damaged, or the target cannot be written.
     """

@@ -1,4 +1,4 @@
-"""What a run's folder in the store is called and what its manifest says. Pure: no I/O.
+"""Names in a run's folder, and the manifest of a checkpoint. Pure: no I/O.
 
 A run URL `<checkpoint url>/<run name>/` holds `checkpoint-<step>/`, `pictures/`, `events.jsonl` and
 `lease.json`. A checkpoint exists when its `manifest.json`, written last, is valid.
@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-PARTS = "parts"
 
 _CHECKPOINT = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
 
@@ -41,19 +40,13 @@ def manifest_key(step: int) -> str:
     return f"{checkpoint_name(step)}/{MANIFEST}"
 
 
-def part_key(step: int, rank: int) -> str:
-    """Key of the record in which a rank names the files it has uploaded."""
-    return f"{checkpoint_name(step)}/{PARTS}/rank-{rank}.json"
-
-
 def check_file_name(name: str) -> str:
     """Returns `name` if it may name a file of a checkpoint: relative, forward slashes, no dots-only
-    part, not one of the names the layout keeps for itself. Raises ValueError otherwise."""
-    parts = name.split("/")
-    if "\\" in name or any(part in ("", ".", "..") for part in parts):
+    part, not the manifest. Raises ValueError otherwise."""
+    if "\\" in name or any(part in ("", ".", "..") for part in name.split("/")):
         raise ValueError(f"{name!r} is not a relative path inside a checkpoint")
-    if name == MANIFEST or parts[0] == PARTS:
-        raise ValueError(f"{name!r} is kept for the checkpoint's own records")
+    if name == MANIFEST:
+        raise ValueError(f"{name!r} is reserved for the checkpoint's manifest")
     return name
 
 
@@ -66,14 +59,27 @@ class FileRecord(BaseModel):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Record(BaseModel):
-    """A record of files, kept in the store as JSON with a digest of itself.
+class Manifest(BaseModel):
+    """What a committed checkpoint holds. Written last; without a valid one there is no checkpoint.
 
-    The digest makes a changed byte of the record as visible as one of the files it names.
+    Stored as JSON with a digest of itself, so that a changed byte of the manifest is detected like
+    one of the files it names.
+
+    Attributes:
+        step: optimiser steps done.
+        created: UTC.
+        attempt: identifies the process group that wrote it.
+        ranks: the number of ranks of that group.
+        files: every file's path, relative to the checkpoint, with its size and hash.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    format_version: Literal[1] = 1
+    step: Annotated[int, Field(ge=0)]
+    created: datetime
+    attempt: Attempt
+    ranks: Annotated[int, Field(ge=1)]
     files: dict[str, FileRecord]
 
     @model_validator(mode="after")
@@ -82,8 +88,19 @@ class _Record(BaseModel):
             check_file_name(name)
         return self
 
+    @model_validator(mode="after")
+    def _created_in_utc(self) -> Self:
+        if self.created.utcoffset() != UTC.utcoffset(None):
+            raise ValueError("created must be a UTC time")
+        return self
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of all files together."""
+        return sum(record.size for record in self.files.values())
+
     def to_bytes(self) -> bytes:
-        """The record as it is stored."""
+        """The manifest as it is stored."""
         content = self.model_dump(mode="json")
         content["digest"] = _digest(content)
         return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
@@ -106,41 +123,6 @@ class _Record(BaseModel):
             first = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"])
             raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
-
-
-class Manifest(_Record):
-    """What a committed checkpoint holds. Written last; without a valid one there is no checkpoint.
-
-    `created` is UTC; `attempt` names the process group that wrote it; `ranks` is its world size;
-    `files` maps every file's path, relative to the checkpoint, to its size and hash.
-    """
-
-    format_version: Literal[1] = 1
-    step: Annotated[int, Field(ge=0)]
-    created: datetime
-    attempt: Attempt
-    ranks: Annotated[int, Field(ge=1)]
-
-    @model_validator(mode="after")
-    def _created_in_utc(self) -> Self:
-        if self.created.utcoffset() != UTC.utcoffset(None):
-            raise ValueError("created must be a UTC time")
-        return self
-
-    @property
-    def total_bytes(self) -> int:
-        """Size of all files together."""
-        return sum(record.size for record in self.files.values())
-
-
-class PartRecord(_Record):
-    """What one rank has uploaded: in save number `save` of its `attempt`.
-
-    Attempt and number together tell it from a leftover of an earlier process or an earlier try.
-    """
-
-    attempt: Attempt
-    save: Annotated[int, Field(ge=0)]
 
 
 def _digest(content: dict[str, object]) -> str:

@@ -153,11 +153,11 @@ def newest_valid(
 ) -> CheckpointInfo | None:
     """The newest checkpoint that is intact, or None where there is none.
 
-    With `deep` its files are read and hashed, otherwise only their sizes are looked at. Every newer
-    one that is passed over is told to `on_skip` with the reason, and logged.
+    With `deep` its files are read and hashed, otherwise only their sizes are compared. `on_skip` is
+    called with every newer one that is passed over and the reason, which is also logged.
 
     Raises StoreError when the store cannot be read, and when checkpoints were committed but none is
-    intact: a run that began anew would write over what may still be rescued.
+    intact: a run that started again from step 0 would overwrite what may still be rescued.
     """
     damaged: list[str] = []
     for step in reversed(steps_in(store)):
@@ -181,6 +181,21 @@ def newest_valid(
             "metadata.name."
         )
     return None
+
+
+def require_newest(store: Store, deep: bool = True) -> CheckpointInfo:
+    """The newest checkpoint that is intact, as `newest_valid` finds it.
+
+    Raises StoreError where there is none, too.
+    """
+    newest = newest_valid(store, deep)
+    if newest is None:
+        raise StoreError(
+            f"{store.url} holds no complete checkpoint; "
+            f"`arlow checkpoints ls {store.url}` says why. "
+            "Give the run's URL: <checkpoint url>/<run name>."
+        )
+    return newest
 
 
 def download(store: Store, step: int, keys: Iterable[str], directory: Path) -> list[Path]:
@@ -234,9 +249,10 @@ def _content_problem(store: Store, folder: str, name: str, record: FileRecord) -
 def _device_failed(store: Store, error: StoreError) -> bool:
     """Whether a disk of this machine does not give back what is on it.
 
-    A network's folder that is away, or a missing right, is no damage of what lies there.
+    A network folder that cannot be reached, or a missing permission, does not mean that the files
+    are damaged.
     """
-    # s3fs puts whatever it does not know under this number, too.
+    # Only of a local folder: s3fs uses this number for every error that it does not know, too.
     cause = error.__cause__ if store.local_path is not None else None
     return isinstance(cause, OSError) and cause.errno == errno.EIO
 

@@ -75,7 +75,7 @@ class CheckpointSaver:
             ranks.size,
             attempt,
             lambda event: on_event(event, self._stall),
-            board=ranks,
+            channel=ranks,
         )
         module = engine.module
         self._failed = 0

@@ -1,4 +1,4 @@
-"""What a checkpoint says of the run beside its tensors: enough to go on exactly."""
+"""The state of a run that a checkpoint holds in addition to the tensors, for an exact resume."""
 
 from __future__ import annotations
 
@@ -117,16 +117,16 @@ class TrainingState(BaseModel):
         return (self.model_dump_json(indent=1) + "\n").encode()
 
     @classmethod
-    def from_bytes(cls, data: bytes, place: str) -> TrainingState:
-        """Reads what `to_bytes` wrote; `place` names it in messages. Raises StoreError."""
+    def from_bytes(cls, data: bytes, uri: str) -> TrainingState:
+        """Reads what `to_bytes` wrote; `uri` names it in messages. Raises StoreError."""
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
-            raise _of_another_version(error, place) from None
+            raise _of_another_version(error, uri) from None
 
 
 def check_same_run(
-    state: TrainingState, run: ArlowPretrain, set_sizes: Mapping[str, int], place: str
+    state: TrainingState, run: ArlowPretrain, set_sizes: Mapping[str, int], uri: str
 ) -> None:
     """Refuses to continue a run whose saved tensors or data order are no longer described.
 
@@ -136,23 +136,23 @@ def check_same_run(
     try:
         saved = ArlowPretrain.model_validate(state.run)
     except ValidationError as error:
-        raise _of_another_version(error, place) from None
+        raise _of_another_version(error, uri) from None
     lines = []
     for path in _IDENTITY:
         before = _dump(_at(saved.spec.training, path))
         now = _dump(_at(run.spec.training, path))
         lines += [
-            f"spec.training.{_camel(path)}{key}: {old} in {place}, {new} in this file"
+            f"spec.training.{_camel(path)}{key}: {old} in {uri}, {new} in this file"
             for key, old, new in _differences(before, now)
         ]
     if saved.spec.global_batch_size != run.spec.global_batch_size:
         lines.append(
-            f"spec.training.batch.globalSize: {saved.spec.global_batch_size} in {place}, "
+            f"spec.training.batch.globalSize: {saved.spec.global_batch_size} in {uri}, "
             f"{run.spec.global_batch_size} in this file"
         )
     lines += [
-        f"spec.training.data.{modality}s: {state.set_sizes.get(modality, 0):,} samples in {place}, "
-        f"{size:,} now, so their order is another"
+        f"spec.training.data.{modality}s: {state.set_sizes.get(modality, 0):,} samples in {uri}, "
+        f"{size:,} now, so their order is different"
         for modality, size in set_sizes.items()
         if state.set_sizes.get(modality) != size
     ]
@@ -161,11 +161,11 @@ def check_same_run(
         raise ConfigError("\n".join(lines))
 
 
-def _of_another_version(error: ValidationError, place: str) -> StoreError:
+def _of_another_version(error: ValidationError, uri: str) -> StoreError:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     return StoreError(
-        f"{place}: {where}: {first['msg']}; it was written by another version of Arlow: "
+        f"{uri}: {where}: {first['msg']}; it was written by another version of Arlow: "
         "resume with that version"
     )
 

@@ -1,6 +1,6 @@
-"""Writes checkpoints beside training: one worker thread, one save at a time.
+"""Writes checkpoints while training continues: one worker thread, one save at a time.
 
-What a save does, and how its ranks agree on it, is in `commit`.
+What a save does, and how the ranks coordinate it, is in `commit`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from arlow_trainer.checkpoint.commit import (
 )
 from arlow_trainer.checkpoint.layout import check_file_name, checkpoint_name
 from arlow_trainer.config.errors import ArlowError
+from arlow_trainer.storage.outbox import Closeable
 from arlow_trainer.storage.store import Store
 
 __all__ = ["BackgroundWriter", "FileWriter", "SaveEvent"]
@@ -47,14 +48,8 @@ class SaveEvent:
     error: str | None = None
 
 
-class BackgroundWriter:
-    """Saves checkpoints of one process group; every rank has one and submits the same steps.
-
-    `attempt` (32 hex digits) is the same on all ranks and new for every start of the process group.
-    `staging` is where files are written before they are uploaded; see `Staging` for the default.
-    `on_event` is called from the worker thread with every save's end. Through `board` a failure on
-    one rank ends the save on all of them; without it they wait until `commit_timeout_s`.
-    """
+class BackgroundWriter(Closeable):
+    """Saves checkpoints of one process group; every rank has one and submits the same steps."""
 
     def __init__(
         self,
@@ -64,14 +59,26 @@ class BackgroundWriter:
         attempt: str,
         on_event: Callable[[SaveEvent], None],
         *,
-        board: KeyValueStore | None = None,
+        channel: KeyValueStore,
         staging: Path | None = None,
         commit_timeout_s: float = COMMIT_TIMEOUT_S,
     ) -> None:
+        """Starts nothing yet.
+
+        Args:
+            store: where the run's checkpoints are written.
+            rank, ranks: this rank and how many there are.
+            attempt: 32 hex digits, the same on all ranks and new at every start of the group.
+            on_event: called on the worker thread at the end of every save.
+            channel: what the ranks coordinate a save through.
+            staging: the folder for files that wait for their upload; by default inside a local
+                store, and otherwise in the temporary directory.
+            commit_timeout_s: how long a rank that has uploaded its files waits for the others.
+        """
         if not 0 <= rank < ranks:
             raise ValueError(f"rank {rank} is not in a group of {ranks}")
         self._store = store
-        self._committer = Committer(store, rank, ranks, attempt, board, staging, commit_timeout_s)
+        self._committer = Committer(store, rank, ranks, attempt, channel, staging, commit_timeout_s)
         self._on_event = on_event
         self._changed = threading.Condition()
         self._pending: Save | None = None
@@ -80,9 +87,6 @@ class BackgroundWriter:
         self._submitted = 0
         self._closing = False
         self._thread: threading.Thread | None = None
-
-    def __enter__(self) -> BackgroundWriter:
-        return self
 
     def __exit__(
         self,
@@ -93,7 +97,7 @@ class BackgroundWriter:
         self.close(abandon=error is not None)
 
     def submit(self, step: int, files: Mapping[str, FileWriter | bytes]) -> float:
-        """Hands over a checkpoint to save; returns the seconds waited for the save before it.
+        """Submits a checkpoint to be saved; returns the seconds waited for the save before it.
 
         `files` maps paths inside the checkpoint to their bytes, or to a callable that writes them
         to a local path; nothing of it may change afterwards. A step that this attempt has already
@@ -188,4 +192,4 @@ class BackgroundWriter:
         try:
             self._on_event(event)
         except Exception:
-            log.exception("the handler of a checkpoint's end failed")
+            log.exception("on_event failed for a save's end")

@@ -97,17 +97,21 @@ class Ranks:
         dist.all_reduce(bounds, op=dist.ReduceOp.MAX, group=self._host)
         return float(bounds.sum())
 
-    def tell(self, key: str, words: str = "") -> None:
-        """Leaves words where every rank can see them, from any thread and without a collective."""
-        self._store.set(key, words)
+    def post(self, key: str, value: str = "") -> None:
+        """Sets a key's value for every rank to see, from any thread and without a collective."""
+        self._store.set(key, value)
 
-    def told(self, key: str) -> bool:
-        """Whether any rank left words under `key`."""
+    def has(self, key: str) -> bool:
+        """Whether any rank has posted a value under `key`."""
         return bool(self._store.check([key]))
 
-    def words(self, key: str) -> str:
-        """Returns the words last left under `key`, where `told` says that there are some."""
+    def get(self, key: str) -> str:
+        """Returns the value last posted under `key`, where `has` says that there is one."""
         return bytes(self._store.get(key)).decode()
+
+    def delete(self, key: str) -> None:
+        """Removes a key; one that is not there is no error."""
+        self._store.delete_key(key)
 
     def wait(self) -> None:
         """Waits for every rank."""

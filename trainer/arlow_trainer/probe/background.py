@@ -1,4 +1,4 @@
-"""Probing checkpoints while a run trains, in a process of its own that holds nobody up."""
+"""Probing checkpoints during training, in a process of its own that no step waits for."""
 
 from __future__ import annotations
 
@@ -10,56 +10,45 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 import psutil
 
 from arlow_trainer.config import ArlowPretrain, ProbeSection
 from arlow_trainer.config.errors import ExitCode
+from arlow_trainer.storage.outbox import Closeable
 
 # One core, and no GPU: the ranks need theirs.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 LOWEST_PRIORITY = 19
 _START = "from arlow_trainer.cli import main; main()"
 FINISH_TIMEOUT_S = 600.0
-_KILLED_AFTER_S = 5.0
-_GLANCE_S = 0.2
+TERMINATE_TIMEOUT_S = 5.0
+_POLL_S = 0.2
 
 
-class BackgroundProbe:
+class BackgroundProbe(Closeable):
     """Probes committed checkpoints with `arlow probe`, one after another, at the lowest priority.
 
-    For rank 0. The command writes its results to the run's `probe.jsonl`; `tell(step, method,
+    For rank 0. The command writes its results to the run's `probe.jsonl`; `report(step, method,
     accuracy)` and `warn(text)` are called on a thread. A checkpoint that comes while another is
-    being probed waits, and gives way to a newer one. A probe that fails is warned about and never
+    being probed waits, and is replaced by a newer one. A probe that fails is a warning and never
     ends the run. Without `training.probe` nothing is done.
     """
 
     def __init__(
         self,
         run: ArlowPretrain,
-        tell: Callable[[int, str, float], None],
+        report: Callable[[int, str, float], None],
         warn: Callable[[str], None],
     ) -> None:
         self._url, self._section = run.run_url, run.spec.training.probe
-        self._tell, self._warn = tell, warn
+        self._report, self._warn = report, warn
         self._changed = threading.Condition()
         self._last: int | None = None
         self._waiting: int | None = None
         self._process: subprocess.Popen[str] | None = None
         self._busy = self._closing = False
         self._thread: threading.Thread | None = None
-
-    def __enter__(self) -> BackgroundProbe:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def start(self, step: int) -> None:
         """Has a committed checkpoint probed, if one is due. From any thread; returns at once."""
@@ -89,10 +78,10 @@ class BackgroundProbe:
             while (self._busy or self._waiting is not None) and time.monotonic() < deadline:
                 if stopped():
                     return
-                self._changed.wait(_GLANCE_S)
+                self._changed.wait(_POLL_S)
 
     def close(self) -> None:
-        """Ends a probe that is still at work; its checkpoint can be probed by hand."""
+        """Ends a probe that is still running; its checkpoint can be probed later by the command."""
         with self._changed:
             self._closing = True
             process = self._process
@@ -100,11 +89,11 @@ class BackgroundProbe:
         if process is not None:
             process.terminate()
             try:
-                process.wait(_KILLED_AFTER_S)
+                process.wait(TERMINATE_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 process.kill()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(TERMINATE_TIMEOUT_S)
 
     def _work(self, section: ProbeSection) -> None:
         while True:
@@ -122,12 +111,12 @@ class BackgroundProbe:
                 self._changed.notify_all()
 
     def _probe(self, section: ProbeSection, step: int) -> None:
-        words = probe_command(self._url, step, section)
+        arguments = probe_command(self._url, step, section)
         with self._changed:
             if self._closing:
                 return
             self._process = process = subprocess.Popen(
-                [sys.executable, "-c", _START, *words, "--json"],
+                [sys.executable, "-c", _START, *arguments, "--json"],
                 env=os.environ | ENVIRONMENT,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -135,24 +124,25 @@ class BackgroundProbe:
                 text=True,
             )
         psutil.Process(process.pid).nice(LOWEST_PRIORITY)
-        results, said = process.communicate()
+        results, errors = process.communicate()
         if process.returncode == ExitCode.FINISHED:
             for line in results.splitlines():
                 record = json.loads(line)
-                self._tell(step, record["method"], record["accuracy"])
+                self._report(step, record["method"], record["accuracy"])
         elif self._closing:
             self._warn(
                 f"the run ends before the checkpoint of step {step} is probed; "
-                f"`{shlex.join(['arlow', *words])}` does it"
+                f"`{shlex.join(['arlow', *arguments])}` does it"
             )
         else:
-            mark = "error: "
-            told = [line.removeprefix(mark) for line in said.splitlines() if line.startswith(mark)]
-            raise RuntimeError(" ".join(told) or f"exit code {process.returncode}: {said}")
+            prefix = "error: "
+            lines = [line for line in errors.splitlines() if line.startswith(prefix)]
+            message = " ".join(line.removeprefix(prefix) for line in lines)
+            raise RuntimeError(message or f"exit code {process.returncode}: {errors}")
 
 
 def probe_command(url: str, step: int, section: ProbeSection) -> list[str]:
-    """Returns what to call `arlow` with to probe a checkpoint as the section says."""
+    """Returns the arguments of `arlow` that probe a checkpoint as the section says."""
     data = section.data
     options = {
         "--data": data.path,
@@ -165,5 +155,5 @@ def probe_command(url: str, step: int, section: ProbeSection) -> list[str]:
         "--step": step,
     }
     # `=`, so that a value may begin with a dash.
-    words = [f"{option}={value}" for option, value in options.items() if value is not None]
-    return ["probe", url, *words]
+    values = [f"{option}={value}" for option, value in options.items() if value is not None]
+    return ["probe", url, *values]

@@ -1,7 +1,7 @@
-"""One live run a URL: a lease object that its holder renews and that a second run respects.
+"""At most one live run per URL: a lease object that its holder renews and a second run respects.
 
-Object stores offer no compare-and-swap through fsspec, so a lease is written and, after a pause in
-which a rival's write would have landed, read back. Should two holders still meet, the one whose
+fsspec offers no compare-and-swap on object stores, so a lease is written and, after a pause in
+which another run's write would have arrived, read back. If two runs still hold it, the one whose
 token was replaced finds out at its next renewal and stops.
 """
 
@@ -14,10 +14,10 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
-from types import TracebackType
 
 import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -30,7 +30,7 @@ LEASE_FILE = "lease.json"
 TTL_S = 60.0
 SETTLE_S = 1.0
 SETTLE_LOCAL_S = 0.1
-LONGEST_RELEASE_FILE_S = 30.0
+RELEASE_TIMEOUT_S = 30.0
 STARTED_TOLERANCE_S = 5.0
 
 Clock = Callable[[], float]
@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 class LeaseRecord(BaseModel):
     """What `lease.json` holds. Times are seconds since 1970.
 
-    `machine` tells one boot of one process namespace from another, so that `pid` and
-    `process_started` are only judged where they mean something.
+    `machine` identifies one boot of one process namespace: only there do `pid` and
+    `process_started` identify the holder.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -73,12 +73,12 @@ def judge(
     unchanged_s: float,
     ttl_s: float,
 ) -> Verdict:
-    """Decides on the lease that is in the store, `held`, for a run on `machine`.
+    """Decides about the lease in the store, `held`, for a run on `machine`.
 
-    `holder_alive` is asked only about a holder on this very machine: there a dead process gives up
-    its lease at once and a living one keeps it, even while it is suspended. Elsewhere the lease
-    ends when this run has seen it unchanged for more than `ttl_s` seconds: `unchanged_s` is of this
-    run's own clock, for the clocks of two machines need not agree.
+    `holder_alive` is called only for a holder on this machine: there a dead process loses its lease
+    at once and a living one keeps it, even while it is suspended. On another machine the lease ends
+    when this run has seen it unchanged for more than `ttl_s` seconds: `unchanged_s` is measured by
+    this run's own clock, because the clocks of two machines may differ.
     """
     if held is None:
         return Verdict.FREE
@@ -87,7 +87,7 @@ def judge(
     return Verdict.TAKE_OVER if unchanged_s > ttl_s else Verdict.REFUSED
 
 
-class Lease:
+class Lease(AbstractContextManager["Lease"]):
     """The right to write to a run URL, renewed by a thread until `release`.
 
     `lost` is set, and `on_lost` called once from the renewing thread, when another holder's token
@@ -123,12 +123,12 @@ class Lease:
         wait_s: float = 0.0,
         on_lost: Callable[[LeaseError], None] | None = None,
     ) -> Lease:
-        """Takes the lease of `store` in the name of `owner`, waiting up to `wait_s` for a holder.
+        """Acquires the lease of `store` for `owner`, waiting up to `wait_s` for its holder to end.
 
-        A wait of more than `ttl_s` outlasts a holder that died on another machine. A lease of
-        another machine that looks ended by its clock is watched for `ttl_s` whatever `wait_s`, for
-        that clock may be slow. Raises LeaseError when another live run holds the lease, StoreError
-        when the store fails.
+        A wait of more than `ttl_s` is longer than the lease of a holder that died on another
+        machine. Where a lease of another machine has expired by its own clock, this run watches it
+        for `ttl_s` whatever `wait_s` is, because that clock may be slow. Raises LeaseError when
+        another live run holds the lease, StoreError when the store fails.
         """
         begun = since = time.monotonic()
         seen = _read(store)
@@ -153,15 +153,7 @@ class Lease:
                 raise LeaseError(_refusal(store, held, ttl_s))
             time.sleep(min(1.0, ttl_s / 4))
 
-    def __enter__(self) -> Lease:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.release()
 
     @property
@@ -174,9 +166,9 @@ class Lease:
         if self._loss is not None:
             raise self._loss
 
-    def release(self, timeout_s: float = LONGEST_RELEASE_FILE_S) -> None:
-        """Stops renewing and removes the lease, if it is still this run's; a store that hangs holds
-        the end up for at most `timeout_s` seconds."""
+    def release(self, timeout_s: float = RELEASE_TIMEOUT_S) -> None:
+        """Stops renewing and removes the lease, if it is still this run's; waits at most
+        `timeout_s` seconds for a store that does not answer."""
         self._stopping.set()
         self._thread.join(timeout_s)
         if self._thread.is_alive():
@@ -196,7 +188,8 @@ class Lease:
                 renewed = self._record.model_copy(update={"renewed": self._clock()})
                 self._store.write_bytes(LEASE_FILE, _to_bytes(renewed))
             except ArlowError as error:
-                # A store out of reach is no rival: whoever takes over is seen when it is back.
+                # A store that is out of reach does not mean the lease is lost: if another run takes
+                # it over, the next successful read shows that.
                 log.warning("the lease could not be renewed: %s", error)
         try:
             held = _read(self._store)
@@ -218,8 +211,7 @@ class Lease:
 def process_alive(holder: LeaseRecord) -> bool:
     """Whether the process that wrote the lease still runs on this machine.
 
-    A process that has ended but was not waited for is dead; another one that was given the same
-    number is told by its start time.
+    A zombie counts as dead; the start time distinguishes another process with the same number.
     """
     try:
         process = psutil.Process(holder.pid)
@@ -233,7 +225,7 @@ def process_alive(holder: LeaseRecord) -> bool:
 
 
 def this_machine() -> str:
-    """Names this boot of this machine and this process namespace (a container has its own)."""
+    """Identifies this boot of this machine and this process namespace (a container has its own)."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
@@ -257,16 +249,16 @@ def _new_record(owner: str, now: float) -> LeaseRecord:
 def _looks_ended(held: LeaseRecord | None, now: float, ttl_s: float) -> bool:
     if held is None or held.machine == this_machine() or now - held.renewed <= ttl_s:
         return False
-    log.warning("watching for %.0f s whether %s is gone, as it seems", ttl_s, _who(held))
+    log.warning("watching for %.0f s whether %s has ended, as it seems", ttl_s, _who(held))
     return True
 
 
 def _write_confirmed(store: Store, record: LeaseRecord, held: LeaseRecord | None) -> bool:
-    """Writes the lease and reads it back; False when a rival was faster."""
+    """Writes the lease and reads it back; False when another run was faster."""
     data = _to_bytes(record)
     if held is None:
-        # Where the store can create exclusively, this alone decides between two newcomers. A
-        # damaged lease, which reads as none, is in the way of it.
+        # Where the store can create exclusively, this alone decides between two new runs. A damaged
+        # lease reads as none but still exists, so it is overwritten.
         if not store.create_bytes(LEASE_FILE, data) and _read(store) is None:
             store.write_bytes(LEASE_FILE, data)
     else:
@@ -282,7 +274,7 @@ def _read(store: Store) -> LeaseRecord | None:
     except MissingObject:
         return None
     except ValidationError:
-        log.warning("%s is not readable and counts as none", store.url_of(LEASE_FILE))
+        log.warning("%s cannot be read and is ignored", store.url_of(LEASE_FILE))
         return None
 
 

@@ -12,8 +12,8 @@ from itertools import chain
 
 import torch
 
-from arlow_trainer.checkpoint.prune import prune
 from arlow_trainer.checkpoint.reader import CheckpointInfo
+from arlow_trainer.checkpoint.retention import prune
 from arlow_trainer.checkpoint.training_state import Progress, TrainingState
 from arlow_trainer.checkpoint.writer import SaveEvent
 from arlow_trainer.config import ArlowPretrain

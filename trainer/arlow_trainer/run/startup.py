@@ -43,8 +43,8 @@ def open_data(data: DataSection, ranks: Ranks, stop: StopSignal) -> dict[Modalit
     """
     with stop.interruptible():
         if not ranks.first:
-            while not ranks.told(_PREPARED):
-                if ranks.told(_NOT_PREPARED):
+            while not ranks.has(_PREPARED):
+                if ranks.has(_NOT_PREPARED):
                     return None
                 time.sleep(_POLL_S)
             return open_sources(data)
@@ -54,7 +54,7 @@ def open_data(data: DataSection, ranks: Ranks, stop: StopSignal) -> dict[Modalit
             note = _PREPARED
             return sources
         finally:
-            ranks.tell(note)
+            ranks.post(note)
 
 
 def check_same_sets(sizes: Sequence[dict[str, int]]) -> None:

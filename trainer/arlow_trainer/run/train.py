@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from arlow_trainer.checkpoint.prune import remove_unfinished
+from arlow_trainer.checkpoint.retention import remove_unfinished
 from arlow_trainer.checkpoint.saver import CheckpointSaver, read_state, restore
 from arlow_trainer.checkpoint.training_state import Progress, TrainingState, check_same_run
 from arlow_trainer.config import ArlowPretrain, advise, total_steps
@@ -22,7 +22,7 @@ from arlow_trainer.engine import (
     explain_out_of_memory,
     initialize_engine,
 )
-from arlow_trainer.pictures.painter import Painter
+from arlow_trainer.pictures.writer import PictureWriter
 from arlow_trainer.plan.memory import largest_micro_batch
 from arlow_trainer.probe import BackgroundProbe
 from arlow_trainer.run.lease import Lease
@@ -138,11 +138,11 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         guard = FiniteGuard(runner, ranks, telemetry.lost_step)
         reporter = StepReporter(run, telemetry, runner, ranks, progress, steps)
         attempt = ranks.from_first(lambda: uuid.uuid4().hex)
-        probe = painter = None
+        probe = pictures = None
         if ranks.first:
             probe = stack.enter_context(BackgroundProbe(run, telemetry.probe, telemetry.warning))
             if training.pictures_every_steps is not None:
-                painter = stack.enter_context(Painter(run, store, sources))
+                pictures = stack.enter_context(PictureWriter(run, store, sources))
         saver = stack.enter_context(
             CheckpointSaver(
                 store,
@@ -174,8 +174,8 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
             progress.step += 1
             progress.overflows += not applied
             reporter.after_step(batch)
-            if painter is not None and painter.due(progress.step, steps):
-                painter.paint(engine.module, progress.step)
+            if pictures is not None and pictures.due(progress.step, steps):
+                pictures.submit(engine.module, progress.step)
             if progress.step % run.spec.checkpoint.every_steps == 0 and progress.step < steps:
                 with runner.clock.phase("checkpoint"):
                     saver.save(progress)

@@ -1,7 +1,7 @@
-"""Lines that grow in a store: an object of JSON lines that is rewritten, and set aside when large.
+"""Files of JSON lines in a store that are appended to, and rotated when they are large.
 
-Object stores cannot append. What has grown beyond a limit is set aside under a numbered name, so
-that a write stays small however long the run.
+Object stores cannot append: every append rewrites the object. One that has grown beyond a limit is
+stored under a numbered name and begun anew, so that a write stays small in a long run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROTATE_BYTES = 2**20
 
 
 class StoredLines:
-    """Appends to an object of lines, such as `events.jsonl`, over all resumes of a run.
+    """Appends to a file of lines, such as `events.jsonl`, over all resumes of a run.
 
     Written by one process (rank 0, which holds the lease) and one thread.
     """
@@ -33,7 +33,7 @@ class StoredLines:
             # Read before the first write: what an earlier attempt wrote must not be lost.
             self._written = _terminated(_read(self._store, self._name))
         if len(self._written) > ROTATE_BYTES:
-            number = max(_set_aside(self._store, self._name), default=0) + 1
+            number = max(_rotated(self._store, self._name), default=0) + 1
             stem, _, suffix = self._name.rpartition(".")
             self._store.write_bytes(f"{stem}-{number}.{suffix}", self._written)
             self._written = b""
@@ -47,17 +47,18 @@ class StoredLines:
 
 
 def read_lines(store: Store, name: str) -> list[bytes]:
-    """Returns all lines in order, what was set aside first; none where there is no such object.
+    """Returns all lines in order, rotated files first; none where there is no such file.
 
     Raises StoreError when the store cannot be read.
     """
-    names = [*_set_aside(store, name).values(), name]
+    names = [*_rotated(store, name).values(), name]
     lines = b"".join(_terminated(_read(store, part)) for part in names).splitlines()
-    # A process that died between setting a part aside and starting anew left those lines twice.
+    # A process that died between storing a rotated file and emptying the current one left its lines
+    # in both.
     return list(dict.fromkeys(lines))
 
 
-def _set_aside(store: Store, name: str) -> dict[int, str]:
+def _rotated(store: Store, name: str) -> dict[int, str]:
     stem, _, suffix = name.rpartition(".")
     pattern = re.compile(rf"{re.escape(stem)}-(\d+)\.{re.escape(suffix)}")
     matches = (pattern.fullmatch(found) for found in store.list_files())
