@@ -65,10 +65,8 @@ def measure(size: Size, progress: Callable[[str], None]) -> Result:
             assert training.data.images is not None
             batches = iter(
                 StepLoader(
-                    training.data,
-                    training.model,
+                    training,
                     {"image": open_source(training.data.images, "image")},
-                    seed=0,
                     global_batch_size=size.micro_batch,
                     rank=0,
                     ranks=1,

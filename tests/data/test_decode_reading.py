@@ -14,18 +14,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from arlow_trainer.config import DataSection, ModelSection, SourceSection
+from arlow_trainer.config import DataSection, SourceSection
 from arlow_trainer.config.errors import ArlowError, CredentialsError, DataError, StoreError
 from arlow_trainer.data import (
     BrokenSample,
     RawSample,
-    StepLoader,
     decode_clip,
     decode_image,
     open_source,
 )
 from arlow_trainer.data.decode import read_sample
 from arlow_trainer.storage import retries
+from support.loaders import one_rank_loader
 from support.quick_retries import ATTEMPTS, quick_retries
 
 # The one file whose reading fails as a bad disk's does: there is nothing at address 0.
@@ -168,7 +168,7 @@ def test_a_failing_disk_stops_a_run_rather_than_change_its_samples(
     (tmp_path / "5.jpg").unlink()
     (tmp_path / "5.jpg").symlink_to(UNREADABLE)
     data = DataSection(image_size=56, video_probability=0)
-    steps = StepLoader(data, ModelSection(), source, 0, 4, 0, 1, 4, 0, 0)
+    steps = one_rank_loader(data, source, batch=4, workers=0)
     with pytest.raises(ArlowError, match=r"5\.jpg: cannot be read") as raised:
         list(islice(steps, 2))
     assert raised.value.exit_code == 74

@@ -12,12 +12,12 @@ import datasets
 import fsspec
 import pytest
 
-from arlow_trainer.config import DataSection, ModelSection, SourceSection
+from arlow_trainer.config import DataSection, SourceSection
 from arlow_trainer.config.errors import CredentialsError, DataError, StoreError
-from arlow_trainer.data import BrokenSample, Source, StepLoader, open_source
-from arlow_trainer.data.folder import MediaSource, open_folder
-from arlow_trainer.data.names import store_names
+from arlow_trainer.data import BrokenSample, Source, open_source
+from arlow_trainer.data.folder import MediaSource, open_folder, store_names
 from arlow_trainer.storage import remote_files
+from support.loaders import one_rank_loader
 from support.quick_retries import ATTEMPTS, quick_retries
 from support.s3_server import S3, running_s3
 from support.silent_server import silent_server
@@ -70,7 +70,7 @@ def test_images_reach_the_decoding_processes(stored_images: str, image_folder: P
     steps = []
     for path in (stored_images, str(image_folder)):
         source = open_source(SourceSection(path=path), "image")
-        loader = StepLoader(data, ModelSection(), {"image": source}, 0, 6, 0, 1, 6, 1, 0)
+        loader = one_rank_loader(data, {"image": source}, batch=6, workers=1)
         steps.append(next(islice(loader, 1)).micro_batches[0].frames)
     assert steps[0].equal(steps[1])
 
@@ -123,7 +123,7 @@ def test_credentials_refused_in_the_middle_end_the_run_at_once(
     source = open_source(SourceSection(path=stored_images), "image")
     reach({"AWS_SECRET_ACCESS_KEY": "expired"})
     data = DataSection(image_size=56, video_probability=0)
-    steps = StepLoader(data, ModelSection(), {"image": source}, 0, 6, 0, 1, 6, 1, 0)
+    steps = one_rank_loader(data, {"image": source}, batch=6, workers=1)
     began = time.monotonic()
     with pytest.raises(CredentialsError, match="access was refused") as raised:
         next(iter(steps))

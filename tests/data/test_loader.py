@@ -23,6 +23,7 @@ from arlow_trainer.config.errors import DataError
 from arlow_trainer.data import Modality, Source, StepBatch, StepLoader, open_source
 from arlow_trainer.data.loader import token_costs
 from arlow_trainer.data.worker_processes import workers_per_rank
+from support.loaders import training_on
 
 GLOBAL_BATCH = 12
 MODEL = ModelSection(depth=1, embed_dim=32, num_heads=2, hidden_size=32)
@@ -47,10 +48,8 @@ def loader(
 ) -> StepLoader:
     settings: dict[str, object] = {"image_size": 56, "clip_frames": 4, **data}
     return StepLoader(
-        DataSection.model_validate(settings),
-        MODEL,
+        training_on(DataSection.model_validate(settings), MODEL, seed=3),
         sources,
-        seed=3,
         global_batch_size=GLOBAL_BATCH,
         rank=rank,
         ranks=ranks,
@@ -211,13 +210,14 @@ def test_ranks_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 RANK = """
-    from arlow_trainer.config import DataSection, ModelSection, SourceSection
+    from arlow_trainer.config import DataSection, SourceSection, TrainingSection
     from arlow_trainer.data import StepLoader, open_source
     if __name__ == "__main__":
         source = open_source(SourceSection(path={folder!r}), "image")
         data = DataSection(image_size=56, video_probability=0)
         steps = iter(StepLoader(
-            data, ModelSection(), {{"image": source}}, 0, 4, 0, 1, 4, workers=2, start_step=0
+            TrainingSection().model_copy(update={{"data": data}}), {{"image": source}},
+            global_batch_size=4, rank=0, ranks=1, micro_batch=4, workers=2, start_step=0,
         ))
 """
 

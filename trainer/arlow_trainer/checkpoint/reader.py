@@ -183,21 +183,6 @@ def newest_valid(
     return None
 
 
-def require_newest(store: Store, deep: bool = True) -> CheckpointInfo:
-    """The newest checkpoint that is intact, as `newest_valid` finds it.
-
-    Raises StoreError where there is none, too.
-    """
-    newest = newest_valid(store, deep)
-    if newest is None:
-        raise StoreError(
-            f"{store.url} holds no complete checkpoint; "
-            f"`arlow checkpoints ls {store.url}` says why. "
-            "Give the run's URL: <checkpoint url>/<run name>."
-        )
-    return newest
-
-
 def download(store: Store, step: int, keys: Iterable[str], directory: Path) -> list[Path]:
     """Copies files of a checkpoint under `directory`, each under its own path; returns the paths.
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
-from collections.abc import Iterator, Sequence
+import tempfile
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from multiprocessing.reduction import DupFd
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO, overload
 
 from arlow_trainer.config import SourceSection
 from arlow_trainer.config.errors import DataError
 from arlow_trainer.data.decode import RawSample, Source, read_remote_sample
 from arlow_trainer.data.errors import access_error
-from arlow_trainer.data.names import FileNames, store_names
 from arlow_trainer.data.order import Modality
 from arlow_trainer.data.table import open_saved, open_tables
 from arlow_trainer.storage.connection import connect
@@ -33,6 +36,7 @@ _SPLITS_MARKER = "dataset_dict.json"
 _SPLIT_MARKERS = {"state.json", "dataset_info.json"}
 # Every ext4 volume has this folder at its root, and only root may read it.
 _LOST_AND_FOUND = "lost+found"
+_ITEM = array("Q").itemsize
 _SPLITS = ("train", "test", "validation", "valid", "val", "dev", "held-out")
 
 
@@ -181,3 +185,60 @@ def _join(url: str, files: Sequence[str]) -> list[str]:
 def _is_local(fs: Any) -> bool:
     protocols = fs.protocol
     return "file" in ((protocols,) if isinstance(protocols, str) else protocols)
+
+
+# File names, however many, outside the memory of the processes
+
+
+class FileNames(Sequence[str]):
+    """Names in a temporary file that a rank and its decoding processes map; see `store_names`."""
+
+    def __init__(self, file: BinaryIO, count: int) -> None:
+        self._file = file
+        self._mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        # Where each name ends, after a zero.
+        self._ends = memoryview(self._mapped)[-(count + 1) * _ITEM :].cast("Q")
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return os.fsdecode(self._mapped[self._ends[index] : self._ends[index + 1]])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _received, (DupFd(self._file.fileno()), len(self))
+
+
+def store_names(names: Iterable[str]) -> FileNames:
+    """Writes names to a temporary file, which takes eight bytes of memory for each meanwhile.
+
+    The file has no name in its folder and is passed on by its descriptor, so that nothing remains
+    however the processes end. Raises DataError where the temporary folder is full or missing.
+    """
+    ends = array("Q", [0])
+    try:
+        file = tempfile.TemporaryFile(prefix="arlow-names-")  # noqa: SIM115 - FileNames holds it
+        for name in names:
+            text = os.fsencode(name)
+            file.write(text)
+            ends.append(ends[-1] + len(text))
+        file.write(ends.tobytes())
+        file.flush()
+    except OSError as error:
+        raise DataError(
+            f"the names of a set's files cannot be stored in the temporary folder: {error}; free "
+            "some space there, or name another in TMPDIR"
+        ) from error
+    return FileNames(file, len(ends) - 1)
+
+
+def _received(descriptor: Any, count: int) -> FileNames:
+    return FileNames(os.fdopen(descriptor.detach(), "rb"), count)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from arlow_trainer.config import DataSection, ModelSection
+from arlow_trainer.config import DataSection, ModelSection, TrainingSection
 from arlow_trainer.config.errors import ArlowError, ConfigError, DataError
 from arlow_trainer.data.decode import (
     BrokenSample,
@@ -77,10 +77,9 @@ class StepLoader:
 
     def __init__(
         self,
-        data: DataSection,
-        model: ModelSection,
+        training: TrainingSection,
         sources: Mapping[Modality, Source],
-        seed: int,
+        *,
         global_batch_size: int,
         rank: int,
         ranks: int,
@@ -88,13 +87,25 @@ class StepLoader:
         workers: int,
         start_step: int,
     ) -> None:
+        """Prepares the loader of one rank.
+
+        Args:
+            training: says what is drawn (`data`, `seed`) and what a sample costs (`model`).
+            sources: the opened sets by modality.
+            global_batch_size: samples of a step over all ranks.
+            rank, ranks: this rank, and how many there are.
+            micro_batch: images of a micro-batch; clips count by their tokens.
+            workers: decoding processes of this rank; 0 decodes in this process.
+            start_step: the first step.
+        """
+        data = training.data
         if data.video_probability < 1 and "image" not in sources:
             raise ConfigError("data.images is null, so data.videoProbability must be 1")
         if data.video_probability > 0 and "video" not in sources:
             raise ConfigError("data.videos is null, so data.videoProbability must be 0")
         # One slot more than jobs in flight: the next is issued before the last is copied.
-        self._decoder = Decoder(data, sources, seed, slots=_JOBS_AHEAD * workers + 1)
-        self._costs = token_costs(data, model)
+        self._decoder = Decoder(data, sources, training.seed, slots=_JOBS_AHEAD * workers + 1)
+        self._costs = token_costs(data, training.model)
         self._global_batch_size = global_batch_size
         self._rank, self._ranks = rank, ranks
         self._micro_batch = micro_batch

@@ -90,8 +90,9 @@ def judge(
 class Lease(AbstractContextManager["Lease"]):
     """The right to write to a run URL, renewed by a thread until `release`.
 
-    `lost` is set, and `on_lost` called once from the renewing thread, when another holder's token
-    is found in the lease: this run must then stop without writing anything more.
+    When another holder's token is found in the lease, `loss` becomes the error to raise, and
+    `on_lost` is called once with it from the renewing thread: this run must then stop without
+    writing anything more.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class Lease(AbstractContextManager["Lease"]):
         self._ttl_s = ttl_s
         self._clock = clock
         self._on_lost = on_lost
-        self._loss: LeaseError | None = None
+        self.loss: LeaseError | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="lease", daemon=True)
         self._thread.start()
@@ -156,16 +157,6 @@ class Lease(AbstractContextManager["Lease"]):
     def __exit__(self, *error: object) -> None:
         self.release()
 
-    @property
-    def lost(self) -> bool:
-        """Whether another run has taken the URL over."""
-        return self._loss is not None
-
-    def check(self) -> None:
-        """Raises LeaseError when the lease is lost."""
-        if self._loss is not None:
-            raise self._loss
-
     def release(self, timeout_s: float = RELEASE_TIMEOUT_S) -> None:
         """Stops renewing and removes the lease, if it is still this run's; waits at most
         `timeout_s` seconds for a store that does not answer."""
@@ -199,13 +190,13 @@ class Lease(AbstractContextManager["Lease"]):
             log.warning("the lease ends by itself in %.0f s: %s", self._ttl_s, error)
 
     def _lose(self, by: LeaseRecord) -> None:
-        self._loss = LeaseError(
+        self.loss = LeaseError(
             f"{self._store.url} was taken over by {_who(by)}. This run stops, so that the two do "
             "not overwrite each other's checkpoints. Keep one of them, or give one another name."
         )
-        log.error("%s", self._loss)
+        log.error("%s", self.loss)
         if self._on_lost is not None:
-            self._on_lost(self._loss)
+            self._on_lost(self.loss)
 
 
 def process_alive(holder: LeaseRecord) -> bool:

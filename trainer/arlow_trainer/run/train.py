@@ -123,15 +123,13 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         # 5. The parts of the loop: samples, the step, its guard, checkpoints, reports.
         workers = training.data.workers
         loader = StepLoader(
-            training.data,
-            training.model,
+            training,
             sources,
-            training.seed,
-            batch_size,
-            ranks.rank,
-            ranks.size,
-            micro_batch,
-            workers_per_rank(ranks.size) if workers is None else workers,
+            global_batch_size=batch_size,
+            rank=ranks.rank,
+            ranks=ranks.size,
+            micro_batch=micro_batch,
+            workers=workers_per_rank(ranks.size) if workers is None else workers,
             start_step=progress.step,
         )
         runner = StepRunner(engine, training, batch_size, steps)
@@ -201,7 +199,7 @@ def next_batch(batches: Iterator[StepBatch], lease: Lease | None, stop: StopSign
 
     Raises LeaseError when it does not, and Interrupted when asked to stop: samples may take long.
     """
-    if lease is not None:
-        lease.check()
+    if lease is not None and lease.loss is not None:
+        raise lease.loss
     with stop.interruptible():
         return next(batches)

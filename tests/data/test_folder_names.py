@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 
 from arlow_trainer.config import SourceSection
 from arlow_trainer.config.errors import CredentialsError, DataError
-from arlow_trainer.data.folder import MediaSource, open_folder
-from arlow_trainer.data.names import store_names
+from arlow_trainer.data.folder import MediaSource, open_folder, store_names
 
 encodable = st.text().filter(lambda text: not any("\ud800" <= c <= "\udfff" for c in text))
 
