@@ -26,8 +26,8 @@ demo: $(STAMP) ## Pretrain a small tower on real photographs and videos, about t
 	$(BIN)/arlow curves $(DEMO)/runs/demo --out $(DEMO)/curves.png
 	$(BIN)/arlow report $(DEMO)/runs/demo --out $(DEMO)/report.html
 
-test: $(STAMP) ## Run the tests
-	$(TEST_ENV) $(BIN)/python -m pytest -q $(ARGS)
+test: $(STAMP) ## Run the tests, in as many processes as there are cores
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n auto --dist loadfile $(ARGS)
 
 lint: $(STAMP) ## Check style, types and which package may import which
 	$(BIN)/ruff check .

@@ -94,7 +94,7 @@ def measure(size: Size, progress: Callable[[str], None]) -> Result:
     return Result(
         "Pictures, probe and report",
         f"The demo's tower. Its share of {share} pictures a step on one of {DEMO_RANKS} ranks, in "
-        "turn with reconstructions of an image and a film, from the forward pass to the PNG in a "
+        "turn with reconstructions of an image and a video, from the forward pass to the PNG in a "
         f"local store. Then the commands, in turn, on a run of a {SHORTER}th of the demo's steps "
         f"with as many read-outs, pictures and checkpoints; the probe on {data}.",
         ("", "CPU time", "least to most", "wall time"),

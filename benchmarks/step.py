@@ -35,7 +35,7 @@ OURS, PLAIN = "DeepSpeed", "plain loop"
 STEPS = 1_000  # of the schedule, so that the learning rate hardly moves while we measure
 # Share of the way that the weights went, by which both loops may part. Rounding parts them by less
 # than a tenth of it; one step more or less, or another gradient, by far more.
-MOST_APART = 1e-4
+MAX_DISTANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,10 @@ def measure(size: Size, progress: Callable[[str], None]) -> Result:
         progress(f"{name} on {RANKS} ranks")
         run = build_run("tiny", training)
         times, parameters, apart = on_ranks(RANKS, _compare, run, size.micro_batches, size.rounds)
-        if not apart <= MOST_APART:
+        if not apart <= MAX_DISTANCE:
             raise RuntimeError(
                 f"{name}: the weights of {OURS} and of the {PLAIN} part by {apart:.1e} of the way "
-                f"they went, more than {MOST_APART:.0e}: they do not do the same work"
+                f"they went, more than {MAX_DISTANCE:.0e}: they do not do the same work"
             )
         largest = max(largest, apart)
         rows.append(
@@ -128,7 +128,7 @@ def measure(size: Size, progress: Callable[[str], None]) -> Result:
         rows,
         [
             f"After {size.rounds + 1} steps the weights of both part by at most {largest:.1e} of "
-            f"the way they went (bound: {MOST_APART:.0e}): they do the same work."
+            f"the way they went (bound: {MAX_DISTANCE:.0e}): they do the same work."
         ],
     )
 

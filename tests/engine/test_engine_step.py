@@ -154,13 +154,13 @@ def test_the_clock_adds_up_phases(alone: Ranks) -> None:
     }
 
 
-def test_a_device_out_of_memory_is_told_with_a_remedy(alone: Ranks) -> None:
+def test_a_device_out_of_memory_is_reported_with_a_remedy(alone: Ranks) -> None:
     runner = build_runner(2)
 
     def run_out(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nDetails")
 
     runner.engine.module.decoder.blocks[0].register_forward_hook(run_out)
-    with pytest.raises(DeviceMemoryError, match=r"of 2 samples: CUDA out of.*microBatch") as told:
+    with pytest.raises(DeviceMemoryError, match=r"of 2 samples: CUDA out of.*microBatch") as raised:
         runner.step(0, [samples(1), samples(2)])
-    assert told.value.exit_code == 4
+    assert raised.value.exit_code == 4

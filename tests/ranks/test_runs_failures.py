@@ -1,4 +1,4 @@
-"""Runs that cannot go on: each ends with a code of its own, one message, and nothing lost."""
+"""Runs that cannot continue: each ends with a code of its own, one message, and nothing lost."""
 
 from __future__ import annotations
 
@@ -99,9 +99,9 @@ def failures(
 def test_failure(failures: dict[str, Ended], name: str, code: int, words: list[str]) -> None:
     ended = failures[name]
     assert ended.code == code, ended.log
-    told = "\n".join(line for line in ended.log.splitlines() if line.startswith("error: "))
+    errors = "\n".join(line for line in ended.log.splitlines() if line.startswith("error: "))
     for word in words:
-        assert word in told, ended.log
+        assert word in errors, ended.log
     assert "Traceback" not in ended.log
     assert "internal error" not in ended.log
 
@@ -116,7 +116,7 @@ def test_no_data_fails_before_the_model_is_built(failures: dict[str, Ended]) -> 
     assert "building the model" not in failures["no files"].log
 
 
-def test_where_numbers_were_not_finite_is_told(failures: dict[str, Ended]) -> None:
+def test_where_numbers_were_not_finite_is_reported(failures: dict[str, Ended]) -> None:
     log = failures["not finite"].log
     assert "module tower." in log or "module decoder." in log
 

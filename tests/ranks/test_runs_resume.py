@@ -34,10 +34,10 @@ def test_training_lowers_the_loss(whole: TrainingRun) -> None:
     assert sum(losses[-3:]) / 3 < 0.9
 
 
-def test_every_checkpoint_is_there_and_told(whole: TrainingRun) -> None:
+def test_every_checkpoint_is_there_and_reported(whole: TrainingRun) -> None:
     assert whole.checkpoints() == list(range(EVERY, STEPS + 1, EVERY))
-    told = [event["step"] for event in whole.events() if event["kind"] == "checkpoint"]
-    assert told == whole.checkpoints()
+    reported = [event["step"] for event in whole.events() if event["kind"] == "checkpoint"]
+    assert reported == whole.checkpoints()
     phases = [event["phase"] for event in whole.events() if event["kind"] == "phase"]
     assert phases[-1] == "finished"
 
@@ -62,7 +62,7 @@ class Stopped:
     run: TrainingRun
     first: Ended
     step: int
-    rival: Ended
+    second: Ended
     second: Ended
 
 
@@ -71,17 +71,17 @@ def stopped(media: Media, tmp_path_factory: pytest.TempPathFactory) -> Stopped:
     run = TrainingRun(tmp_path_factory.mktemp("stopped"), media)
     with run.running(2) as first:
         first.wait_for(lambda: "training" in first.log)
-        # Frozen, so that it lives until its rival has come.
+        # Frozen, so that it lives until the second run has come.
         ranks = [first.rank(0), first.rank(1)]
         for rank in ranks:
             rank.suspend()
-        rival = run.train(1)
+        second = run.train(1)
         for rank in ranks:
             rank.resume()
         first.wait_for(lambda: bool(run.checkpoints()))
         time.sleep(random.uniform(0, 0.5))
         ended = interrupt(first)
-    return Stopped(run, ended, run.checkpoints()[-1], rival, run.train(2))
+    return Stopped(run, ended, run.checkpoints()[-1], second, run.train(2))
 
 
 def test_a_run_asked_to_stop_ends_with_a_code_of_its_own(stopped: Stopped) -> None:
@@ -92,9 +92,9 @@ def test_a_run_asked_to_stop_ends_with_a_code_of_its_own(stopped: Stopped) -> No
 
 
 def test_a_second_live_run_is_refused(stopped: Stopped) -> None:
-    assert stopped.rival.code == 73, stopped.rival.log
-    assert str(stopped.run.url) in stopped.rival.log
-    assert "Traceback" not in stopped.rival.log
+    assert stopped.second.code == 73, stopped.second.log
+    assert str(stopped.run.url) in stopped.second.log
+    assert "Traceback" not in stopped.second.log
 
 
 def test_a_stopped_run_goes_on_as_if_nothing_had_been(stopped: Stopped, whole: TrainingRun) -> None:
@@ -139,9 +139,9 @@ def killed(media: Media, tmp_path_factory: pytest.TempPathFactory) -> Killed:
 
 def test_a_killed_rank_is_named(killed: Killed) -> None:
     assert killed.rank.code == 70, killed.rank.log
-    told = [line for line in killed.rank.log.splitlines() if line.startswith("error: ")]
-    assert len(told) == 1
-    assert "rank 1 was killed by SIGKILL" in told[0]
+    errors = [line for line in killed.rank.log.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "rank 1 was killed by SIGKILL" in errors[0]
     assert "failed: another rank ended" in killed.rank.log
 
 

@@ -75,9 +75,9 @@ def test_the_run_ends_well(seen: Seen) -> None:
 
 
 def test_a_resumed_run_says_at_once_where_it_stands(seen: Seen) -> None:
-    told = [status for status in seen.back if status["phase"] in ("loading", "training")]
-    assert {status["phase"] for status in told} == {"loading", "training"}
-    for status in told:
+    statuses = [status for status in seen.back if status["phase"] in ("loading", "training")]
+    assert {status["phase"] for status in statuses} == {"loading", "training"}
+    for status in statuses:
         assert status["step"] >= seen.stopped_at
         assert status["totalSteps"] == STEPS
         assert status["loss"] is not None
@@ -105,7 +105,7 @@ def test_pictures_are_drawn_at_the_interval_and_at_the_end(seen: Seen) -> None:
             assert picture.width > 3 * 32
 
 
-def test_checkpoints_are_probed_and_told(seen: Seen) -> None:
+def test_checkpoints_are_probed_and_reported(seen: Seen) -> None:
     events = [event for event in seen.run.events() if event["kind"] == "probe"]
     assert {event["method"] for event in events} == {"knn", "linear"}
     assert all(0 <= event["accuracy"] <= 1 for event in events)

@@ -26,7 +26,7 @@ TIMEOUT_S = 240.0
 
 @dataclass(frozen=True)
 class Media:
-    """Folders of photographs and films."""
+    """Folders of photographs and videos."""
 
     images: Path
     videos: Path

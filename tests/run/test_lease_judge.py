@@ -1,4 +1,4 @@
-"""Who may hold a run URL: a table of leases found and what a newcomer may do."""
+"""Who may hold a run URL: a table of leases found and what a new run may do."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def held(machine: str = "here", **changes: object) -> LeaseRecord:
     ("found", "alive", "unchanged", "expected"),
     [
         (None, None, 0, Verdict.FREE),
-        # Suspended, for however long: it goes on writing when it is woken.
+        # Suspended for any time: it continues to write when it is resumed.
         (held(), True, 0, Verdict.REFUSED),
         (held(), True, 100 * TTL, Verdict.REFUSED),
         (held(), False, 0, Verdict.TAKE_OVER),

@@ -55,7 +55,7 @@ class Ranks:
     def agree(self, action: Callable[[], T]) -> T:
         """Runs an action on every rank; when it fails on any, every rank raises that failure.
 
-        Of several it is the first rank's; one that only tells of another rank's failure (it has an
+        Of several it is the first rank's; one that only reports another rank's failure (it has an
         attribute `second_hand` that is true) gives way to that.
         """
         value, failure = _attempt(action)

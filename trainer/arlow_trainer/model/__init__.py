@@ -18,7 +18,7 @@ AutoModel.register(ArlowVisionConfig, ArlowVLVisionModel, exist_ok=True)
 AutoImageProcessor.register(ArlowVisionConfig, ArlowImageProcessor, exist_ok=True)
 AutoVideoProcessor.register(ArlowVisionConfig, ArlowVideoProcessor, exist_ok=True)
 AutoProcessor.register(ArlowVisionConfig, ArlowProcessor, exist_ok=True)
-# ... and for those of whoever loads an export, which carries these classes' code along.
+# ... and for those that load an export, which carries the code of these classes.
 ArlowVisionConfig.register_for_auto_class()  # type: ignore[no-untyped-call]
 ArlowVLVisionModel.register_for_auto_class("AutoModel")  # type: ignore[no-untyped-call]
 ArlowImageProcessor.register_for_auto_class()  # type: ignore[no-untyped-call]

@@ -140,15 +140,15 @@ def _forwarded_signals(folder: Path) -> Iterator[None]:
 
     def forward(number: int, _: object) -> None:
         send = signal.SIGUSR1 if number == signal.SIGUSR1 else signal.SIGTERM
-        impatient = number == signal.SIGINT and (folder / _STOP_FILE).exists()
+        again = number == signal.SIGINT and (folder / _STOP_FILE).exists()
         if send == signal.SIGTERM:
             if not (folder / _STOP_FILE).exists():
                 announce_stop()
             (folder / _STOP_FILE).touch()
         for rank in psutil.Process().children():
             with suppress(psutil.Error):
-                rank.send_signal(signal.SIGKILL if impatient else send)
-        if impatient:
+                rank.send_signal(signal.SIGKILL if again else send)
+        if again:
             raise KeyboardInterrupt
 
     numbers = {*stop_signals(), signal.SIGUSR1}
