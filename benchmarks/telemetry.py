@@ -138,9 +138,9 @@ def measure(size: Size, progress: Callable[[str], None]) -> Result:
         findings.append(
             f"{share.name}: **{of_a_step:.2%}** of a step ({least:.2%} of the slowest, {most:.2%} "
             f"of the fastest). Target: under {MAX_SHARE_OF_STEP:.1%}: "
-            f"{'met' if of_a_step < MAX_SHARE_OF_STEP else 'missed'}. The blocks as a whole differ by "
-            f"{min(ratios) - 1:+.1%} to {max(ratios) - 1:+.1%}, which is the noise of two blocks "
-            "that do the same."
+            f"{'met' if of_a_step < MAX_SHARE_OF_STEP else 'missed'}. The blocks as a whole differ "
+            f"by {min(ratios) - 1:+.1%} to {max(ratios) - 1:+.1%}, which is the noise of two "
+            "blocks that do the same."
         )
     names = (
         "",
