@@ -114,14 +114,6 @@ def test_the_old_manifest_goes_before_the_files_change(local: Store) -> None:
     assert seen == [False]
 
 
-def test_a_committed_step_is_not_saved_twice(local: Store) -> None:
-    with only_rank(local) as writer:
-        writer.submit(1, {"a": b"first"})
-        writer.submit(1, {"a": b"again"})
-        writer.wait()
-    assert local.read_bytes("checkpoint-1/a") == b"first"
-
-
 @pytest.mark.parametrize("name", ["../a", "/a", "manifest.json", "a//b"])
 def test_files_stay_inside_their_checkpoint(local: Store, name: str) -> None:
     with (

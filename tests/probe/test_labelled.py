@@ -164,3 +164,12 @@ def test_paths_without_a_set(tmp_path: Path) -> None:
     assert "cannot be read" in refused(section(tmp_path / "empty"))
     # Tests keep off the network.
     assert "hub cannot be reached" in refused(section("somebody/some-set"))
+
+
+def test_a_split_without_the_image_column_of_the_other(tmp_path: Path) -> None:
+    features = Features(label=Value("int64"))
+    test = table(6, 100, features, label=lambda i: i % 2).rename_column("photo", "picture")
+    sets = DatasetDict(train=table(10, 0, features, label=lambda i: i % 2), test=test)
+    sets.save_to_disk(str(tmp_path / "saved"))
+    message = refused(section(tmp_path / "saved"))
+    assert "has no column 'photo'; name another with --column (columns: picture, label)" in message

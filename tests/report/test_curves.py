@@ -24,6 +24,7 @@ from arlow_trainer.report.plotting import smoothed, to_svg
 from arlow_trainer.report.probe_plots import probe_plots
 from arlow_trainer.storage.store import Store
 from arlow_trainer.telemetry import HISTORY_FILE, HistoryPoint
+from arlow_trainer.telemetry.scalars import SCALARS
 
 
 def history(steps: Sequence[int]) -> list[HistoryPoint]:
@@ -93,7 +94,7 @@ def test_a_curve_without_numbers_is_drawn_empty() -> None:
     points = [HistoryPoint(step=10, time="t")]
     curves_png(points, "run")
     plots = scalar_plots(points)
-    assert len(plots) == 4
+    assert len(plots) == len({row.plot for row in SCALARS.values() if row.plot})
     for plot in plots:
         ElementTree.fromstring(to_svg(plot))
 
@@ -103,7 +104,7 @@ def test_an_svg_takes_its_colours_from_the_page() -> None:
         text = to_svg(plot)
         ElementTree.fromstring(text)
         assert not re.search(r"#[0-9a-f]{6}\b", text)
-        assert "var(--main)" in text
+        assert re.search(r"var\(--(main|image|video)\)", text)
         links = re.findall(r'(?:href|src)="([^"]*)"', text)
         assert all(link.startswith("#") for link in links)
     assert "var(--image)" in to_svg(scalar_plots(history([1, 3]))[0])

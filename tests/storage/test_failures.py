@@ -63,3 +63,9 @@ def test_descriptions_are_one_line() -> None:
     )
     assert describe(ValueError("two\n lines")) == "two lines"
     assert describe(FSTimeoutError()) == "FSTimeoutError"
+
+
+@pytest.mark.parametrize("name", ["AuthenticationException", "UnknownCredentialError"])
+def test_refusals_of_libraries_that_are_not_listed_are_known_by_name(name: str) -> None:
+    error = type(name, (Exception,), {})("no")
+    assert classify(error, local=False) is Failure.CREDENTIALS

@@ -82,10 +82,10 @@ def test_refused_lines_are_tried_again_and_warned_about_once() -> None:
     wait_until(lambda: taken)
     publisher.close()
     assert [line["step"] for line in taken] == [0, 1, 2]
-    assert warnings == ["status and history cannot be written to the store: the bucket is gone"]
+    assert warnings == ["history lines cannot be written to the store: the bucket is gone"]
 
 
-def test_lines_are_written_once_though_the_status_is_refused() -> None:
+def test_lines_are_written_once_and_at_once_though_the_status_is_refused() -> None:
     taken: list[dict[str, Any]] = []
     statuses: list[bytes] = []
     refusals = iter([True, True])
@@ -102,8 +102,28 @@ def test_lines_are_written_once_though_the_status_is_refused() -> None:
         interval=0.02,
     )
     publisher.history({"step": 0})
-    wait_until(lambda: taken)
+    wait_until(lambda: taken and statuses)
     publisher.history({"step": 1})
     publisher.close()
     assert [line["step"] for line in taken] == [0, 1]
     assert len(statuses) == 1, "the same status is not written again"
+
+
+def test_history_is_written_though_the_status_is_always_refused() -> None:
+    taken: list[dict[str, Any]] = []
+    warnings: list[str] = []
+
+    def refuse(status: bytes) -> None:
+        raise StoreError("not allowed")
+
+    publisher = Publisher(
+        TelemetryOptions(publish_status=refuse, append_history=taken.extend),
+        lambda: RunStatus(run="quick"),
+        warnings.append,
+        interval=0.02,
+    )
+    for step in range(5):
+        publisher.history({"step": step})
+    publisher.close()
+    assert [line["step"] for line in taken] == [0, 1, 2, 3, 4]
+    assert set(warnings) == {"status cannot be written to the store: not allowed"}

@@ -30,7 +30,7 @@ NEW = Scalar(
     history=True,
     log=True,
     status=True,
-    panel="memory",
+    watch_row="memory",
     plot="Host memory",
 )
 

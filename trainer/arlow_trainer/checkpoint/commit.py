@@ -79,7 +79,7 @@ class Outcome(BaseModel):
     """How a save ended, as rank 0 posts it.
 
     committed: the checkpoint exists and has `bytes` bytes. void: it does not exist and never will.
-    unknown: rank 0 tried to write the manifest, and whether it is there cannot be said.
+    unknown: rank 0 tried to write the manifest, and whether it is there is not known.
     """
 
     state: Literal["committed", "void", "unknown"]
@@ -93,7 +93,7 @@ class Save:
     Attributes:
         number: counts the saves of this attempt, alike on all ranks.
         submitted: when, by `time.monotonic`.
-        begun: the files whose upload was begun.
+        upload_started: the files whose upload was started.
         may_be_committed: whether the uploaded files belong to a checkpoint, or may do so later.
     """
 
@@ -101,7 +101,7 @@ class Save:
     number: int
     files: Mapping[str, FileWriter | bytes]
     submitted: float
-    begun: list[str] = field(default_factory=list)
+    upload_started: list[str] = field(default_factory=list)
     may_be_committed: bool = False
 
 
@@ -142,20 +142,17 @@ class Committer:
             records = self._upload_all(save)
             if self._rank > 0:
                 return self._follow(save, records)
-            size = self._commit(save, records)
+            return self._commit(save, records)
         except Exception as error:
             failure = as_arlow_error(error, self._store.url_of(checkpoint_name(save.step)))
             if failure is not error:
                 failure.__cause__ = error
-        else:
-            self._announce_outcome(save, Outcome(state="committed", bytes=size))
-            return size
         # Outside the handler: inside, the store's errors below would have `failure` as context.
         if not isinstance(failure, OtherRankFailed):
             # Before the outcome: a rank that reads "void" then looks here for the cause.
             self._announce(save, "failure", f"Rank {self._rank}: {failure}")
         if self._rank == 0:
-            self._take_manifest_back(save)
+            self._undo_commit(save)
         if not save.may_be_committed:
             # At once, not at the next start: a full disk needs its space back for the next save.
             self._delete_uploaded(save)
@@ -170,7 +167,7 @@ class Committer:
         records: dict[str, FileRecord] = {}
         for name in sorted(save.files):
             self._check_others(save)
-            save.begun.append(name)
+            save.upload_started.append(name)
             records[name] = self._upload(save, name)
         return records
 
@@ -229,6 +226,8 @@ class Committer:
         # Before the write: one that fails may have reached the store all the same.
         save.may_be_committed = True
         self._store.write_bytes(manifest_key(save.step), manifest.to_bytes())
+        # Before the housekeeping: the other ranks wait for it, until their deadline.
+        self._announce_outcome(save, Outcome(state="committed", bytes=manifest.total_bytes))
         self._remove_leftovers(folder, manifest)
         self._forget_earlier(save)
         return manifest.total_bytes
@@ -279,7 +278,7 @@ class Committer:
             log.warning("earlier saves stay in the ranks' key-value store", exc_info=True)
         self._first_posted = save.number
 
-    def _take_manifest_back(self, save: Save) -> None:
+    def _undo_commit(self, save: Save) -> None:
         """Rank 0, after its failure: makes the save void if it can, and posts the outcome."""
         if save.may_be_committed:
             # The write failed, but a server that timed out may have stored the manifest.
@@ -296,7 +295,7 @@ class Committer:
     def _delete_uploaded(self, save: Save) -> None:
         folder = checkpoint_name(save.step)
         try:
-            for name in save.begun:
+            for name in save.upload_started:
                 self._store.delete(f"{folder}/{name}")
         except ArlowError as error:
             log.warning("leftover files stay in %s: %s", folder, error)

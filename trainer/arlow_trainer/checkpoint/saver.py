@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -41,7 +42,7 @@ from arlow_trainer.storage.store import Store
 MAX_FAILED_SAVES = 3
 
 
-class CheckpointSaver:
+class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
     """Copies a run's state out of the engine and hands it to the background writer."""
 
     def __init__(
@@ -79,6 +80,8 @@ class CheckpointSaver:
         )
         module = engine.module
         self._failed = 0
+        self._submitted: int | None = None
+        self._committed: int | None = None
         self._parameters = sum(p.numel() for p in module.tower.parameters())
         self._fixed: dict[str, bytes] = {}
         if ranks.first:
@@ -88,11 +91,15 @@ class CheckpointSaver:
     def save(self, progress: Progress) -> None:
         """Saves the run as it is now; returns when it is copied out of the engine.
 
-        Waits first for the previous save. A failed save was reported to `on_event` and the run
-        continues: `MAX_FAILED_SAVES` of them in a row raise the last one's ArlowError.
+        Waits first for the previous save; a step that is committed already is not saved again. A
+        failed save was reported to `on_event` and the run continues: `MAX_FAILED_SAVES` of them in
+        a row raise the last one's ArlowError.
         """
         start = time.perf_counter()
         self._wait_for_previous()
+        if progress.step == self._committed:
+            return
+        self._submitted = progress.step
         state = self._start.after(
             progress, self._run.spec.global_batch_size, loss_scaler_state(self._engine)
         )
@@ -116,14 +123,12 @@ class CheckpointSaver:
         """Waits for the previous save; raises only the last of several failures, on every rank."""
         try:
             self._ranks.agree(self._writer.wait)
-            self._failed = 0
+            # Every rank comes to know it here: no rank skips a save that another repeats.
+            self._committed, self._failed = self._submitted, 0
         except ArlowError:
             self._failed += 1
             if self._failed >= MAX_FAILED_SAVES:
                 raise
-
-    def __enter__(self) -> CheckpointSaver:
-        return self
 
     def __exit__(
         self,

@@ -83,7 +83,6 @@ class BackgroundWriter(Closeable):
         self._changed = threading.Condition()
         self._pending: Save | None = None
         self._failure: ArlowError | None = None
-        self._committed: int | None = None
         self._submitted = 0
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -100,9 +99,8 @@ class BackgroundWriter(Closeable):
         """Submits a checkpoint to be saved; returns the seconds waited for the save before it.
 
         `files` maps paths inside the checkpoint to their bytes, or to a callable that writes them
-        to a local path; nothing of it may change afterwards. A step that this attempt has already
-        committed is not saved again. Raises the ArlowError of an earlier save that failed; the new
-        one is then not started.
+        to a local path; nothing of it may change afterwards. Raises the ArlowError of an earlier
+        save that failed; the new one is then not started.
         """
         for name in files:
             check_file_name(name)
@@ -115,8 +113,6 @@ class BackgroundWriter(Closeable):
             # Counts calls, not saves: so the ranks' numbers agree whatever happens on each.
             self._submitted += 1
             self._raise_failure()
-            if step == self._committed:
-                return waited
             self._pending = Save(step, self._submitted, dict(files), time.monotonic())
             if self._thread is None:
                 # A daemon: a process that is ending for another reason must not wait for a store.
@@ -176,8 +172,6 @@ class BackgroundWriter(Closeable):
             self._report(save, size, failure)
             with self._changed:
                 self._failure = failure
-                if failure is None:
-                    self._committed = save.step
                 self._pending = None
                 self._changed.notify_all()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Literal
 
 from arlow_trainer.config.errors import ArlowError, CredentialsError, DataError, StoreError
@@ -21,7 +22,8 @@ def access_error(
     reason = classify(error, local=False)
     if reason is Failure.CLOCK:
         return CredentialsError(f"{name}: access was refused: {cause}; set this machine's clock")
-    if reason is Failure.CREDENTIALS:
+    read_only = isinstance(error, OSError) and error.errno == errno.EROFS
+    if reason is Failure.CREDENTIALS and not read_only:
         return CredentialsError(
             f"{name}: access was refused: {cause}; check the credentials (AWS_*, "
             "GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_*, HF_TOKEN) or the file's permissions"

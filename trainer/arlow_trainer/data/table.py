@@ -194,13 +194,19 @@ def media_source(
     """Returns the source of a column. Raises DataError where it holds no images or videos."""
     from datasets import Image, Video
 
+    columns = ", ".join(table.column_names)
+    if column not in table.features:
+        raise DataError(
+            f"{name} has no column {column!r}; name another with {settings.column} "
+            f"(columns: {columns})"
+        )
     undecoded = Image(decode=False) if modality == "image" else Video(decode=False)
     try:
         samples = table.select_columns([column]).cast_column(column, undecoded)
-    except (KeyError, TypeError, ValueError, NotImplementedError) as error:
+    except (TypeError, ValueError, NotImplementedError) as error:
         raise DataError(
             f"{name}: column {column!r} holds {table.features[column]}, not {modality}s; "
-            f"name another with {settings.column} (columns: {', '.join(table.column_names)})"
+            f"name another with {settings.column} (columns: {columns})"
         ) from error
     return TableSource(name, samples, column)
 

@@ -15,7 +15,7 @@ from arlow_trainer.config.errors import DeviceMemoryError
 from arlow_trainer.plan.hardware import hardware_of_device
 from arlow_trainer.plan.memory import cpu_rank_memory
 
-PROBE_SIDE, PROBE_RUNS = 1024, 5
+MATMUL_SIDE, MATMUL_RUNS = 1024, 5
 
 
 @contextmanager
@@ -65,11 +65,11 @@ def peak_flops(device: torch.device, precision: Precision) -> float | None:
     if device.type == "cuda":
         hardware = hardware_of_device(device_name(device))
         return hardware.peak_flops.get(precision) if hardware else None
-    matrix = torch.rand(PROBE_SIDE, PROBE_SIDE)
+    matrix = torch.rand(MATMUL_SIDE, MATMUL_SIDE)
     torch.mm(matrix, matrix)
     times = []
-    for _ in range(PROBE_RUNS):
+    for _ in range(MATMUL_RUNS):
         start = time.perf_counter()
         torch.mm(matrix, matrix)
         times.append(time.perf_counter() - start)
-    return 2 * PROBE_SIDE**3 / min(times)
+    return 2 * MATMUL_SIDE**3 / min(times)

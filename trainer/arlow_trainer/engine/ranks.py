@@ -14,7 +14,7 @@ from arlow_trainer.config.errors import ArlowError, ConfigError
 
 T = TypeVar("T")
 
-# Longer than any honest wait: a full checkpoint on a slow store.
+# Longer than any legitimate wait: a full checkpoint on a slow store.
 TIMEOUT = timedelta(minutes=60)
 
 
@@ -131,7 +131,7 @@ def _attempt(action: Callable[[], T]) -> tuple[T | None, BaseException | None]:
     except ArlowError as error:
         return None, error
     except Exception as error:
-        # Other ranks get the words, this one keeps the traceback.
+        # Other ranks get only the message, this one keeps the traceback.
         plain = RuntimeError(f"{type(error).__name__}: {error}")
         plain.__cause__ = error
         return None, plain

@@ -13,6 +13,7 @@ from torch import nn
 from arlow_trainer.config import Precision, TrainingSection
 from arlow_trainer.config.errors import ConfigError
 from arlow_trainer.engine.parameters import parameter_groups
+from arlow_trainer.plan.memory import MAX_BUCKET
 
 MIN_LOSS_SCALE = 1.0
 
@@ -39,7 +40,7 @@ def deepspeed_config(
     once (`coalesce_grad_reduction`). Bucket size and reduction algorithm are pinned because they
     change the bits of a sum.
     """
-    bucket = max(1, min(parameters, 500_000_000))
+    bucket = max(1, min(parameters, MAX_BUCKET))
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
@@ -96,6 +97,6 @@ def initialize_engine(
         model=module, optimizer=optimizer, config=deepspeed_config(training, precision, count)
     )
     if precision == "fp16":
-        # The guard counts overflows at the lowest scale, and ends the run with words.
+        # The guard counts overflows at the lowest scale, and ends the run with a message.
         engine.optimizer.loss_scaler.raise_error_at_min_scale = False
     return engine

@@ -151,9 +151,9 @@ class StepRunner:
                     losses = self.losses(micro_batch)
                 with self.clock.phase("backward"):
                     self.engine.backward(losses.sum() * self._weight)
-                place = 0 if micro_batch.modality == "image" else 2
-                sums[place] += losses.detach().sum()
-                sums[place + 1] += losses.numel()
+                offset = 0 if micro_batch.modality == "image" else 2
+                sums[offset] += losses.detach().sum()
+                sums[offset + 1] += losses.numel()
             with self.clock.phase("reduce"):
                 stack.close()
         before = self.engine.global_steps

@@ -36,7 +36,7 @@ def cached_table(build: Callable[P, T]) -> Callable[P, T]:
     """Caches a table that depends on a grid alone, for the last `MAX_TABLES` sets of arguments.
 
     The arguments are hashable and name all that the table depends on, device and dtype included.
-    What is returned is shared: do not change it in place. Tables are no buffers of a module: a
+    What is returned is shared: do not change it in place. Tables are not module buffers: a
     checkpoint never holds them, and a converted or moved module gets those of its own dtype and
     device.
     """

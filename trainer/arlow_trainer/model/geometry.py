@@ -114,8 +114,8 @@ def in_merge_order(tokens: Tensor, grid: Grid, size: int) -> Tensor:
 
 def merge_order(t: int, h: int, w: int, size: int, device: torch.device | None = None) -> Tensor:
     """The permutation of `in_merge_order`, int64 [t * h * w]: where each token came from."""
-    places = torch.arange(t * h * w, device=device)
-    return in_merge_order(places.unsqueeze(-1), (t, h, w), size).squeeze(-1)
+    indexes = torch.arange(t * h * w, device=device)
+    return in_merge_order(indexes.unsqueeze(-1), (t, h, w), size).squeeze(-1)
 
 
 def rope_tables(coords: Tensor, head_dim: int, sections: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Which frames of a video are looked at. Indices ascend."""
+"""Which frames of a video are used. Indices ascend."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ def uniform_indices(total: int, count: int) -> NDArray[np.int64]:
     return np.arange(count, dtype=np.int64) * total // count
 
 
-def patch_frames(total: int, depth: int, most: int, drop: bool) -> int:
+def patch_frames(total: int, depth: int, max_frames: int, drop: bool) -> int:
     """How many frames a video of `total` frames becomes, so that they fill patches.
 
     The public processor's number (yuchenxie4645/transformers, branch ArlowVL): the patches in time
-    are a multiple of `depth`, rounded up, so an even number by default; `most` wins over that.
+    are a multiple of `depth`, rounded up, so an even number by default, within `max_frames`.
 
     Args:
         total: frames of the video, at least 1.
         depth: frames of a patch.
-        most: the largest number of frames.
+        max_frames: the largest number of frames.
         drop: leave out frames at the end that fill no patch, where there is a whole one before
             them, instead of rounding up.
     """
     patches = max(1, total // depth if drop else -(-total // depth))
     patches += -patches % depth
-    return depth * min(patches, max(1, most // depth))
+    return depth * min(patches, max(1, max_frames // depth))
 
 
 def spread_indices(total: int, count: int) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""How large an image becomes, and which crops of it are looked at as well."""
+"""How large an image becomes, and which crops of it are used as well."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def pan_and_scan_boxes(
     Args:
         height, width: of the image, in pixels.
         min_crop_size: no crop has a side shorter than this.
-        max_num_crops: at most so many crops.
+        max_num_crops: the maximum number of crops.
         min_ratio: the aspect ratio from which on an image is cropped at all.
 
     Returns:

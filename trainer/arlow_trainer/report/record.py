@@ -11,7 +11,7 @@ from PIL import Image
 from arlow_trainer.checkpoint.export import CARD
 from arlow_trainer.checkpoint.layout import checkpoint_name
 from arlow_trainer.checkpoint.load import run_of
-from arlow_trainer.checkpoint.reader import CheckpointInfo, list_checkpoints
+from arlow_trainer.checkpoint.reader import CheckpointInfo, list_checkpoints, read_manifest
 from arlow_trainer.checkpoint.saver import read_state
 from arlow_trainer.checkpoint.training_state import TrainingState
 from arlow_trainer.config import ArlowPretrain, RunStatus
@@ -78,6 +78,7 @@ def read_record(store: Store, step: int | None = None) -> Record:
     chosen = step if step is not None else max(valid, default=None)
     run, state, card = None, None, ""
     if chosen is not None:
+        read_manifest(store, chosen)  # which says so where there is no such checkpoint
         state = read_state(store, chosen)
         run = run_of(state, store.url_of(checkpoint_name(chosen)))
         card = _text(store, f"{checkpoint_name(chosen)}/{CARD}") or ""

@@ -62,7 +62,7 @@ def default_ranks() -> int:
 def launch(run: ArlowPretrain, ranks: int | None, options: TrainOptions) -> None:
     """Trains on `ranks` processes of this machine and returns when the run is finished.
 
-    Without `ranks`, one for each GPU, or one on a CPU. SIGTERM, Ctrl-C and a hang-up save a
+    Without `ranks`, one per GPU, or one on a CPU. SIGTERM, Ctrl-C and a hang-up save a
     checkpoint and end the run (Interrupted), a second Ctrl-C ends it at once; SIGUSR1 dumps every
     thread's stack to the log. Raises an ArlowError with the run's own exit code.
     """

@@ -13,7 +13,8 @@ class TrainOptions:
     Attributes:
         port: port of /metrics and /status on rank 0; None serves none.
         live: show the live display at a terminal.
-        log_format: how log lines look; "auto" is text at a terminal and JSON elsewhere.
+        log_format: how log lines look; "auto" is JSON in a pod without a
+            terminal and text elsewhere.
     """
 
     port: int | None = None

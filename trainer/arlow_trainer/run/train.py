@@ -1,4 +1,4 @@
-"""The story of a run, from the first rank to the last checkpoint, in numbered steps."""
+"""Trains a run, from the first rank to the last checkpoint, in numbered steps."""
 
 from __future__ import annotations
 
@@ -153,8 +153,10 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
             )
         )
 
-        # 6. Steps, each on its own samples, with a checkpoint now and then.
-        telemetry.phase("training", f"{steps - progress.step:,} steps, micro-batch {micro_batch}")
+        # 6. Steps, each on its own samples, with a checkpoint every `everySteps`.
+        telemetry.phase(
+            "training", f"{steps - progress.step:,} steps left, micro-batch {micro_batch}"
+        )
         batches = iter(loader)
         # The decoding processes end here, not at the interpreter's exit, which would wait for them.
         stack.callback(batches.close)

@@ -21,7 +21,7 @@ def split_url(url: str) -> tuple[str, str]:
     if scheme not in STORE_SCHEMES:
         raise StoreError(
             f"The store URL {url!r} has the unknown scheme {scheme!r}. "
-            "Use a local path, file://, s3://, gs://, az:// or memory://."
+            f"Use a local path, or {', '.join(f'{known}://' for known in STORE_SCHEMES)}."
         )
     if not path.strip("/") and scheme not in ("file", "memory"):
         raise StoreError(f"The store URL {url!r} names no bucket. Write {scheme}://bucket/folder.")
@@ -48,7 +48,7 @@ class Connection:
             self._fs = None
         if self._fs is None:
             url = self._url if self._scheme != "file" else f"file://{self._url}"
-            # An instance of its own: fsspec's cached one belongs to all who ask for it.
+            # An instance of its own: fsspec's cached one is shared by all callers.
             self._fs, _ = connect(url, skip_instance_cache=True, **self._options)
             self._pid = os.getpid()
         return self._fs

@@ -145,7 +145,7 @@ _CLASSES: dict[str, Failure] = {
 }
 
 # What a library raises for a wrong request and Python for a bug, whatever the store's state.
-NOT_THE_STORES = (
+NOT_STORE_ERRORS = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -259,8 +259,11 @@ def _reason(error: BaseException) -> Failure | None:
 
 
 def _reason_of_class(error: BaseException) -> Failure | None:
-    names = (each.__name__ for each in type(error).__mro__)
+    names = [each.__name__ for each in type(error).__mro__]
     reason = next((_CLASSES[name] for name in names if name in _CLASSES), None)
+    # botocore, google-auth, azure-core and paramiko share no base class, but these words.
+    if reason is None and any("Credential" in n or "Authentication" in n for n in names):
+        reason = Failure.CREDENTIALS
     if reason is Failure.CREDENTIALS and error.__cause__ is not None:
         # google-auth: a token that could not be refreshed because its server was out of reach.
         cause = classify(error.__cause__, local=False)
@@ -304,4 +307,4 @@ def _reason_of_builtin(error: BaseException) -> Failure | None:
         return Failure.EXISTS
     if isinstance(error, TimeoutError | ConnectionError):
         return Failure.NETWORK
-    return Failure.OTHER if isinstance(error, NOT_THE_STORES) else None
+    return Failure.OTHER if isinstance(error, NOT_STORE_ERRORS) else None

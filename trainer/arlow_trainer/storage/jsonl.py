@@ -1,7 +1,7 @@
 """Files of JSON lines in a store that are appended to, and rotated when they are large.
 
 Object stores cannot append: every append rewrites the object. One that has grown beyond a limit is
-stored under a numbered name and begun anew, so that a write stays small in a long run.
+stored under a numbered name and started again empty, so that a write stays small in a long run.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from abc import abstractmethod
 from collections import deque
@@ -12,6 +13,8 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 CLOSE_TIMEOUT_S = 30.0
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -63,9 +66,9 @@ class Outbox(Closeable, Generic[T]):
             max_items: how many undelivered items are held, those being delivered included.
             interval_s: the time between two deliveries, and before a failed one is tried again.
             idle_too: whether `deliver` is called at every interval, with no items if there are
-                none: for what has something of its own to look after.
+                none: for a `deliver` that also writes state of its own.
         """
-        self._what, self._deliver, self._warn = what, deliver, warn
+        self._what, self._deliver, self._warn = what, deliver, _never_raising(warn)
         self._max_items, self._max_batch = max_items, max_batch
         self._interval_s, self._idle_too = interval_s, idle_too
         self._items: deque[T] = deque()
@@ -121,9 +124,8 @@ class Outbox(Closeable, Generic[T]):
         self._thread.join(timeout_s)
         if self._thread.is_alive() or self._items:
             count = f" ({len(self._items)})" if self._items else ""
-            self._warn(
-                f"the last {self._what}{count} did not reach the store within {timeout_s:.0f} s"
-            )
+            within = f" within {timeout_s:.0f} s" if self._thread.is_alive() else ""
+            self._warn(f"the last {self._what}{count} did not reach the store{within}")
 
     def _drop_first(self) -> None:
         self._items.popleft()
@@ -140,3 +142,13 @@ class Outbox(Closeable, Generic[T]):
                 if closing and not (delivered and self._items):
                     return
                 self._changed.wait_for(lambda: self._closing, timeout=self._interval_s)
+
+
+def _never_raising(warn: Callable[[str], None]) -> Callable[[str], None]:
+    def safely(text: str) -> None:
+        try:
+            warn(text)
+        except Exception:
+            log.exception("a warning could not be reported: %s", text)
+
+    return safely

@@ -6,19 +6,37 @@ raises what the client libraries raise. `with_retries` repeats it.
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from arlow_trainer.storage.timeouts import BoundedFileSystem, Deadline
 
-# A large file and a listing of millions take minutes, and their progress cannot be seen from here.
-# Where a client limits a single request, it ends earlier.
-READ_TIMEOUT_S = 300.0
+# A listing of millions takes minutes, and its progress cannot be seen from here.
 LIST_TIMEOUT_S = 1800.0
+READ_TIMEOUT_S = 300.0
+"""For each part of a file: a large one takes as long as it takes while its parts arrive."""
+READ_PART = 32 * 2**20
 
 
 def read_file(fs: Any, path: str) -> bytes:
     """Returns a file's content. Raises StoreTimeout, and what the client library raises."""
-    return bytes(BoundedFileSystem(fs, Deadline(READ_TIMEOUT_S)).cat_file(path))
+
+    def bounded() -> Any:
+        return BoundedFileSystem(fs, Deadline(READ_TIMEOUT_S))
+
+    try:
+        content = bytes(bounded().cat_file(path, start=0, end=READ_PART))
+    except OSError as error:
+        # There is no range in an empty file; others' servers may not know ranges.
+        if error.errno != errno.EINVAL and getattr(error, "status", None) != 416:
+            raise
+        return bytes(bounded().cat_file(path))
+    if len(content) != READ_PART:  # all of it, also from a server that ignores ranges
+        return content
+    parts, size = [content], int(bounded().info(path)["size"])
+    for start in range(READ_PART, size, READ_PART):
+        parts.append(bytes(bounded().cat_file(path, start=start, end=min(start + READ_PART, size))))
+    return b"".join(parts)
 
 
 def list_files(fs: Any, root: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which failures are worth another attempt, and reading that is attempted for minutes."""
+"""Which failures are retried, and reads that are retried for minutes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tenacity import (
 )
 
 from arlow_trainer.config.errors import ArlowError
-from arlow_trainer.storage.failures import NOT_THE_STORES, Failure, classify, describe
+from arlow_trainer.storage.failures import NOT_STORE_ERRORS, Failure, classify, describe
 from arlow_trainer.storage.timeouts import StoreTimeout
 
 log = logging.getLogger(__name__)
@@ -28,14 +28,14 @@ MAX_MINUTES = 5
 
 def is_transient(error: BaseException) -> bool:
     """Whether the operation that raised `error` may succeed a little later."""
-    return _reason(error).transient
+    return _retry_reason(error).transient
 
 
 def with_retries(name: str, read: Callable[[], T]) -> T:
     """Returns what `read` does, repeated for up to five minutes while a disk or store hiccups.
 
     For reading, which can be repeated at will: what fails without saying why is repeated too. What
-    waiting cannot mend is raised at once, and the last failure when the time is over, each as
+    a retry cannot fix is raised at once, and the last failure when the time is over, each as
     `read` raised it. `name` is what the log calls the thing that is read.
     """
     return RETRYING.copy(before_sleep=partial(_log_first_failure, name))(read)
@@ -43,16 +43,16 @@ def with_retries(name: str, read: Callable[[], T]) -> T:
 
 def _is_worth_repeating(error: BaseException) -> bool:
     # By its own class first: a decoder's ValueError is about the content, whatever it came from.
-    if isinstance(error, NOT_THE_STORES):
+    if isinstance(error, NOT_STORE_ERRORS):
         return False
-    reason = _reason(error)
+    reason = _retry_reason(error)
     return reason.transient or reason is Failure.UNKNOWN
 
 
-def _reason(error: BaseException) -> Failure:
-    """As `classify`, but `OTHER` for what has had its time, is explained already, or is no error.
+def _retry_reason(error: BaseException) -> Failure:
+    """As `classify`; `OTHER` for ArlowError, StoreTimeout and non-Exceptions: they are not retried.
 
-    Those may come from an error that is transient.
+    Those may have been raised from an error that is transient.
     """
     if isinstance(error, (ArlowError, StoreTimeout)) or not isinstance(error, Exception):
         return Failure.OTHER

@@ -98,10 +98,10 @@ def _rows(status: RunStatus, now: datetime, losses: Sequence[LossPoint]) -> list
 
 def _scalar_rows(status: RunStatus) -> dict[str, str]:
     """Returns the rows of scalars by their label, which is not repeated in the text."""
-    values = {row.name: status.scalar(row.name) for row in SCALARS.values() if row.panel}
+    values = {row.name: status.scalar(row.name) for row in SCALARS.values() if row.watch_row}
     parts: dict[str, list[str]] = {}
     for row, text in texts(values):
-        parts.setdefault(row.panel or "", []).append(text)
+        parts.setdefault(row.watch_row or "", []).append(text)
     return {label: "  ".join(found).removeprefix(f"{label} ") for label, found in parts.items()}
 
 

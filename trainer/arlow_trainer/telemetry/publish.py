@@ -29,34 +29,41 @@ class Publisher:
         warn: Callable[[str], None],
         interval: float = PUBLISH_SECONDS,
     ) -> None:
-        self._publish_status = options.publish_status
-        self._append_history = options.append_history
-        self._status = status
+        self._publish_status, self._status = options.publish_status, status
         self._last_status: RunStatus | None = None
-        # Idle, too: the status changes without a new line.
-        self._outbox: Outbox[dict[str, Any]] = Outbox(
-            "status and history",
-            self._publish,
+        # Apart, so that a status that is refused does not hold up the history.
+        self._statuses: Outbox[None] = Outbox(
+            # Also without items: the status changes all the time.
+            "status",
+            self._write_status,
             warn,
-            max_items=MAX_LINES,
+            max_items=1,
             interval_s=interval,
             idle_too=True,
         )
+        self._lines: Outbox[dict[str, Any]] | None = None
+        if options.append_history is not None:
+            self._lines = Outbox(
+                "history lines",
+                options.append_history,
+                warn,
+                max_items=MAX_LINES,
+                interval_s=interval,
+            )
 
     def history(self, line: dict[str, Any]) -> None:
         """Queues a line of the run's curve."""
-        if self._append_history is not None:
-            self._outbox.put(line)
+        if self._lines is not None:
+            self._lines.put(line)
 
     def close(self) -> None:
-        """Writes the rest and ends, at the latest after the outbox's CLOSE_TIMEOUT_S."""
-        self._outbox.close()
+        """Writes the rest and ends, each at the latest after the outbox's CLOSE_TIMEOUT_S."""
+        if self._lines is not None:
+            self._lines.close()
+        self._statuses.close()
 
-    def _publish(self, lines: list[dict[str, Any]]) -> None:
+    def _write_status(self, _: list[None]) -> None:
         status = self._status()
         if self._publish_status is not None and status != self._last_status:
             self._publish_status(status.model_dump_json(by_alias=True).encode())
             self._last_status = status
-        # Last: lines that were written must not be written again because the status failed.
-        if self._append_history is not None and lines:
-            self._append_history(lines)

@@ -51,14 +51,14 @@ def _scalar_row(row: Scalar) -> str:
         kind = "counter" if row.counter else "gauge"
         name = f"`{row.metric}{_SUFFIXES.get(kind, '')}`"
     lines = [text for text, there in (("history", row.history), ("log", row.log)) if there]
-    places = [f"`{row.name}` in {' and '.join(lines)}"] if lines else []
+    locations = [f"`{row.name}` in {' and '.join(lines)}"] if lines else []
     if row.status:
-        places.append(f"`{to_camel(row.name)}` in `/status`")
-    if row.panel is not None:
-        places.append("`arlow watch`")
+        locations.append(f"`{to_camel(row.name)}` in `/status`")
+    if row.watch_row is not None:
+        locations.append("`arlow watch`")
     if row.plot is not None:
-        places.append("report")
-    return _row(name, kind, row.unit, row.help, ", ".join(places))
+        locations.append("report")
+    return _row(name, kind, row.unit, row.help, ", ".join(locations))
 
 
 def _row(*cells: str) -> str:

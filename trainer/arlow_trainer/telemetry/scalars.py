@@ -36,12 +36,12 @@ class Scalar:
     unit: base unit, empty for a plain number.
     help: its meaning, for `/metrics` and docs/metrics.md.
     section: the section of docs/metrics.md and of the dashboard.
-    text: its value as text, for log lines and `arlow watch`; may be empty for a value that is not
-        worth showing.
+    text: its value as text, for log lines and `arlow watch`, None for name and value; may return
+        an empty text for a value that is not worth showing.
     metric: name of its gauge on `/metrics`.
     counter: the metric is a counter, and the value a running total.
     history, log, status: whether it goes to `history.jsonl`, log lines, `/status` (in camelCase).
-    panel: the row of `arlow watch`'s panel; needs `status`.
+    watch_row: the row of `arlow watch` that shows it; needs `status`.
     plot: title of its plot in the report, with `{}` for the labels of the lines that have values;
         needs `history`. Several numbers may share a plot when their `modality` differs.
     log_scale: whether that plot is logarithmic.
@@ -53,17 +53,23 @@ class Scalar:
     unit: str = ""
     help: str
     section: Literal["Learning", "Speed"]
-    text: Callable[[float], str] = "{:.4g}".format
+    text: Callable[[float], str] | None = None
     metric: str | None = None
     counter: bool = False
     history: bool = False
     log: bool = False
     status: bool = False
-    panel: str | None = None
+    watch_row: str | None = None
     plot: str | None = None
     log_scale: bool = False
     modality: Literal["image", "video"] | None = None
     part_of: str | None = None
+
+    def show(self, value: float) -> str:
+        """Returns a value as text."""
+        if self.text is not None:
+            return self.text(value)
+        return f"{self.name.replace('_', ' ')} {value:.4g}"
 
 
 def _rate(unit: str) -> Callable[[float], str]:
@@ -80,7 +86,7 @@ _ROWS = (
         history=True,
         log=True,
         status=True,
-        panel="loss",
+        watch_row="loss",
         plot="Loss",
         log_scale=True,
     ),
@@ -93,7 +99,7 @@ _ROWS = (
         history=True,
         log=True,
         status=True,
-        panel="loss",
+        watch_row="loss",
         plot="Loss",
         log_scale=True,
         modality="image",
@@ -108,7 +114,7 @@ _ROWS = (
         history=True,
         log=True,
         status=True,
-        panel="loss",
+        watch_row="loss",
         plot="Loss",
         log_scale=True,
         modality="video",
@@ -123,27 +129,27 @@ _ROWS = (
         history=True,
         log=True,
         status=True,
-        panel="learning rate",
+        watch_row="learning rate",
         plot="Learning rate",
     ),
     Scalar(
         name="grad_norm",
         help="Global gradient norm of the last step before clipping; a step that overflowed has "
-        "none and leaves the one before",
+        "none and leaves the previous value",
         section="Learning",
         text="gradient norm {:.3g}".format,
         metric="arlow_grad_norm",
         history=True,
         log=True,
         status=True,
-        panel="learning rate",
+        watch_row="learning rate",
         plot="Gradient norm before clipping",
         log_scale=True,
     ),
     Scalar(
         name="grad_norm_max",
-        help="Largest gradient norm of the steps since the read-out before; when all of them were "
-        "lost, the one before stays",
+        help="Largest gradient norm of the steps since the previous read-out; when all of them "
+        "were skipped, the previous value stays",
         section="Learning",
         metric="arlow_grad_norm_max",
     ),
@@ -168,7 +174,7 @@ _ROWS = (
     Scalar(
         name="max_attention_logit",
         help="Largest absolute attention logit of the tower on one sample of rank 0, at every "
-        "tenth read-out; the decoder's are not looked at",
+        "tenth read-out; the decoder's are not measured",
         section="Learning",
         metric="arlow_max_attention_logit",
     ),
@@ -181,7 +187,7 @@ _ROWS = (
         history=True,
         log=True,
         status=True,
-        panel="throughput",
+        watch_row="throughput",
         plot="{} per second",
         modality="image",
     ),
@@ -194,7 +200,7 @@ _ROWS = (
         history=True,
         log=True,
         status=True,
-        panel="throughput",
+        watch_row="throughput",
         plot="{} per second",
         modality="video",
     ),
@@ -206,7 +212,7 @@ _ROWS = (
         text="{:.3g} s/step".format,
         metric="arlow_median_step_seconds",
         status=True,
-        panel="throughput",
+        watch_row="throughput",
     ),
     Scalar(
         name="model_flops_utilization",
@@ -216,7 +222,7 @@ _ROWS = (
         text="MFU {:.1%}".format,
         metric="arlow_model_flops_utilization_ratio",
         status=True,
-        panel="throughput",
+        watch_row="throughput",
     ),
     Scalar(
         name="rank_skew_seconds",
@@ -265,5 +271,5 @@ def rows_to_show(known: Container[str]) -> list[Scalar]:
 def texts(values: ScalarValues) -> list[tuple[Scalar, str]]:
     """Returns the values that people are shown as text, each with its row."""
     known = {name: value for name, value in values.items() if value is not None}
-    shown = [(row, row.text(known[row.name])) for row in rows_to_show(known)]
+    shown = [(row, row.show(known[row.name])) for row in rows_to_show(known)]
     return [(row, text) for row, text in shown if text]
