@@ -9,11 +9,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Set before torch and Hugging Face are imported, and inherited by every rank a test starts.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Machines are shared: no example of a property fails for being slow.
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 
 from arlow_trainer.storage.store import Store
 from support.s3_server import S3, S3Unavailable, running_s3

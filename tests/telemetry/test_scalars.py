@@ -91,7 +91,7 @@ def test_a_row_is_complete(row: Scalar) -> None:
     assert row.metric or row.history or row.log or row.status, "it goes nowhere"
     assert row.metric is None or re.fullmatch(r"arlow_[a-z_]+", row.metric)
     assert not row.counter or row.metric
-    assert row.panel is None or row.status, "the panel shows what the status has"
+    assert row.watch_row is None or row.status, "watch shows what the status has"
     assert row.plot is None or row.history, "the report plots what the history has"
     assert row.part_of is None or row.part_of in SCALARS
 
