@@ -19,8 +19,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 
-from arlow_trainer.storage.store import Store
-from support.s3_server import S3, S3Unavailable, running_s3
+from arlow_trainer.storage.store import Store  # noqa: E402
+from support.s3_server import S3, S3Unavailable, running_s3  # noqa: E402
 
 
 @pytest.fixture(scope="session")

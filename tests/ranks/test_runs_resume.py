@@ -62,8 +62,8 @@ class Stopped:
     run: TrainingRun
     first: Ended
     step: int
-    second: Ended
-    second: Ended
+    refused: Ended
+    again: Ended
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +75,13 @@ def stopped(media: Media, tmp_path_factory: pytest.TempPathFactory) -> Stopped:
         ranks = [first.rank(0), first.rank(1)]
         for rank in ranks:
             rank.suspend()
-        second = run.train(1)
+        refused = run.train(1)
         for rank in ranks:
             rank.resume()
         first.wait_for(lambda: bool(run.checkpoints()))
         time.sleep(random.uniform(0, 0.5))
         ended = interrupt(first)
-    return Stopped(run, ended, run.checkpoints()[-1], second, run.train(2))
+    return Stopped(run, ended, run.checkpoints()[-1], refused, run.train(2))
 
 
 def test_a_run_asked_to_stop_ends_with_a_code_of_its_own(stopped: Stopped) -> None:
@@ -92,14 +92,16 @@ def test_a_run_asked_to_stop_ends_with_a_code_of_its_own(stopped: Stopped) -> No
 
 
 def test_a_second_live_run_is_refused(stopped: Stopped) -> None:
-    assert stopped.second.code == 73, stopped.second.log
-    assert str(stopped.run.url) in stopped.second.log
-    assert "Traceback" not in stopped.second.log
+    assert stopped.refused.code == 73, stopped.refused.log
+    assert str(stopped.run.url) in stopped.refused.log
+    assert "Traceback" not in stopped.refused.log
 
 
-def test_a_stopped_run_goes_on_as_if_nothing_had_been(stopped: Stopped, whole: TrainingRun) -> None:
-    assert stopped.second.code == 0, stopped.second.log
-    assert f"resuming from {stopped.run.url}/checkpoint-{stopped.step}" in stopped.second.log
+def test_a_stopped_run_resumes_as_if_it_was_never_stopped(
+    stopped: Stopped, whole: TrainingRun
+) -> None:
+    assert stopped.again.code == 0, stopped.again.log
+    assert f"resuming from {stopped.run.url}/checkpoint-{stopped.step}" in stopped.again.log
     assert same(stopped.run, whole)
     assert stopped.run.losses()[-1] == whole.losses()[-1]
 
