@@ -28,11 +28,14 @@ from arlow_trainer.telemetry.scalars import SCALARS
 
 
 def history(steps: Sequence[int]) -> list[HistoryPoint]:
+    """Points with a value for every number that has a plot, of all samples or of images."""
+    others = [row.name for row in SCALARS.values() if row.plot and row.modality != "video"]
     return [
         HistoryPoint(
             step=step,
             time="2026-01-01T00:00:00+00:00",
             scalars={
+                **dict.fromkeys(others, 1.0),
                 "loss": 1 / step,
                 "image_loss": 1.1 / step,
                 **({"video_loss": 0.9 / step} if step % 2 else {}),
