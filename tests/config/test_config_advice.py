@@ -46,7 +46,7 @@ def test_an_epoch_is_one_pass_in_whole_batches_and_at_most_the_limit() -> None:
 
 
 def test_a_pass_of_images_alone_shows_them_all() -> None:
-    run = load_run("arlow-vision-3072", ["data.videoProbability=0", "data.videos=null"])
+    run = load_run("arlow-vision-3072", ["data.videoProbability=0"])
     [warning] = advise(run, known_set_size(run))
     assert "5,004 steps of 256 samples, and the run has 5,004 steps" in warning
 

@@ -159,7 +159,7 @@ def test_the_full_run_fits_eight_cards_of_48_gb_in_one_micro_batch() -> None:
     run = load_run("arlow-vision-3072")
     # 256 samples over 8 devices, a quarter of them clips that count as 8 images each.
     assert largest_micro_batch(run, 8, 48 * GIB) == 88
-    alone = load_run("arlow-vision-3072", ["data={videos: null, videoProbability: 0}"])
+    alone = load_run("arlow-vision-3072", ["data.videoProbability=0"])
     assert largest_micro_batch(alone, 8, 48 * GIB) == 32
 
 
@@ -182,7 +182,7 @@ def test_memory_never_falls_with_the_micro_batch_or_rises_with_the_ranks() -> No
 
 
 def test_clips_alone_are_counted_by_their_tokens() -> None:
-    run = load_run("tiny", ["data={images: null, videoProbability: 1}"])
+    run = load_run("tiny", ["data.videoProbability=1"])
     # 32 clips of two temporal steps over two ranks are 32 images a rank.
     assert largest_micro_batch(run, 2, 64 * GIB) == 32
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from arlow_trainer.config import ArlowPretrain
+from arlow_trainer.config import ArlowPretrain, stored_run
 from arlow_trainer.config.errors import ConfigError, StoreError
 
 TRAINING_STATE = "training_state.json"
@@ -93,7 +93,7 @@ class TrainingState(BaseModel):
             loss_scaler={},
             overflows=0,
             skipped_files={},
-            run=run.model_dump(mode="json", by_alias=True, exclude={"status"}),
+            run=run.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"status"}),
         )
 
     def after(
@@ -134,7 +134,7 @@ def check_same_run(
     StoreError where the saved run is one of another version of Arlow.
     """
     try:
-        saved = ArlowPretrain.model_validate(state.run)
+        saved = stored_run(state.run)
     except ValidationError as error:
         raise _of_another_version(error, uri) from None
     lines = []

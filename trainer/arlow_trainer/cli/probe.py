@@ -40,9 +40,8 @@ def probe(
         ),
     ] = None,
     limit: Annotated[
-        int | None,
-        typer.Option(min=2, help="Maximum samples of each split, drawn at random; unset: all."),
-    ] = None,
+        int, typer.Option(min=0, help="Maximum samples of each split, drawn at random; 0: all.")
+    ] = 0,
     neighbors: Annotated[int, typer.Option(min=1, help="k of k-nearest neighbours.")] = 20,
     step: Step = None,
     as_json: Annotated[

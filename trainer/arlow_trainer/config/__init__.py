@@ -8,6 +8,7 @@ from arlow_trainer.config.models import (
     ArlowPretrain,
     DataSection,
     MaeSection,
+    Modality,
     ModelSection,
     Precision,
     ProbeSection,
@@ -16,6 +17,7 @@ from arlow_trainer.config.models import (
     TrainingSection,
 )
 from arlow_trainer.config.status import LastCheckpoint, RunStatus
+from arlow_trainer.config.stored import stored_run
 
 __all__ = [
     "STORE_SCHEMES",
@@ -26,6 +28,7 @@ __all__ = [
     "ExitCode",
     "LastCheckpoint",
     "MaeSection",
+    "Modality",
     "ModelSection",
     "Precision",
     "ProbeSection",
@@ -37,6 +40,7 @@ __all__ = [
     "known_set_size",
     "load_run",
     "steps_per_epoch",
+    "stored_run",
     "to_yaml",
     "total_steps",
     "validate",

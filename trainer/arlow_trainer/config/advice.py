@@ -30,8 +30,8 @@ def total_steps(run: ArlowPretrain, set_size: int) -> int:
 def known_set_size(run: ArlowPretrain) -> int | None:
     """Returns the size of the set that an epoch passes over, where it is published; else None."""
     data = run.spec.training.data
-    source = data.images or data.videos
-    return KNOWN_SIZES.get((source.path, source.split)) if source else None
+    source = next(iter(data.drawn.values()))
+    return KNOWN_SIZES.get((source.path, source.split))
 
 
 def advise(run: ArlowPretrain, set_size: int | None) -> Iterator[str]:
@@ -83,14 +83,13 @@ def _length(run: ArlowPretrain, set_size: int | None) -> str:
     if set_size is None:
         return f"the run has at most {training.epochs * epoch:,} steps (epochs x maxStepsPerEpoch)"
     steps = steps_per_epoch(run, set_size)
-    source = data.images or data.videos
-    assert source is not None
+    source = next(iter(data.drawn.values()))
     one_pass = (
         f"one pass over {source.path} is {steps:,} steps of {run.spec.global_batch_size} samples"
     )
     if set_size // run.spec.global_batch_size > epoch:
         one_pass = f"an epoch over {source.path} is cut at maxStepsPerEpoch = {steps:,} steps"
-    elif data.images is not None and data.video_probability > 0:
+    elif len(data.drawn) > 1:
         clips = data.video_probability
         one_pass += f" ({clips:.0%} of them clips, so that it shows {1 - clips:.0%} of the images)"
     return f"{one_pass}, and the run has {training.epochs * steps:,} steps"

@@ -40,7 +40,8 @@ def field_schema(path: Sequence[str]) -> Schema | None:
 def describe_allowed(schema: Schema) -> str:
     """Returns a description of the values that a schema allows, such as "a number, at least 0"."""
     if "anyOf" in schema:
-        return ", or ".join(describe_allowed(choice) for choice in schema["anyOf"])
+        choices = [choice for choice in schema["anyOf"] if choice.get("type") != "null"]
+        return ", or ".join(map(describe_allowed, choices))
     if "$ref" in schema:
         return "a section of fields"
     if "const" in schema:
@@ -48,7 +49,6 @@ def describe_allowed(schema: Schema) -> str:
     if "enum" in schema:
         return "one of " + ", ".join(str(value) for value in schema["enum"])
     kind = {
-        "null": "null",
         "boolean": "true or false",
         "object": "a section of fields",
         "string": "text",

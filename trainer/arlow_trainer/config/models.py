@@ -29,6 +29,7 @@ NonNegativeFloat = Annotated[float, Field(ge=0)]
 
 
 Precision = Literal["fp16", "bf16", "fp32"]
+Modality = Literal["image", "video"]
 
 
 class Section(BaseModel):
@@ -166,13 +167,13 @@ class SourceSection(Section):
 class DataSection(Section):
     """The data: images, with video clips mixed in."""
 
-    images: SourceSection | None = SourceSection(path="ILSVRC/imagenet-1k")
-    """Images; null for videos only."""
-    videos: SourceSection | None = SourceSection(path="ucf101")
-    """Videos; null for images only. The default, a data set with a loading script, no longer loads;
-    `arlow data prepare ucf101` makes a folder from the original archive."""
+    images: SourceSection = SourceSection(path="ILSVRC/imagenet-1k")
+    """Images; not opened where videoProbability is 1."""
+    videos: SourceSection = SourceSection(path="ucf101")
+    """Videos; not opened where videoProbability is 0. The default is a loading script, which no
+    longer loads; `arlow data prepare ucf101` makes a folder from the original archive."""
     video_probability: Fraction = 0.25
-    """Probability of each sample to be a video clip."""
+    """Probability of each sample to be a video clip; 0 for images only, 1 for videos only."""
     repeat: bool = False
     """Repeat the images until an epoch has maxStepsPerEpoch steps; false: an epoch is one pass, of
     as many samples as there are images. Clips are among these samples, so that a pass shows about
@@ -192,20 +193,15 @@ class DataSection(Section):
     max_skipped: NonNegativeInt = 100
     """Maximum number of broken files; each is skipped and logged, and more of them end the run."""
 
-    @model_validator(mode="after")
-    def _has_what_it_draws(self) -> DataSection:
-        refuse(self._mismatches())
-        return self
-
-    def _mismatches(self) -> Iterator[Mismatch]:
-        if self.images is None and self.videos is None:
-            yield Mismatch("images", None, "a set of images, since videos is null", ("videos",))
-        elif self.videos is None and self.video_probability > 0:
-            allowed = "0, since videos is null"
-            yield Mismatch("videoProbability", self.video_probability, allowed, ("videos",))
-        elif self.images is None and self.video_probability < 1:
-            allowed = "1, since images is null"
-            yield Mismatch("videoProbability", self.video_probability, allowed, ("images",))
+    @property
+    def drawn(self) -> dict[Modality, SourceSection]:
+        """The sets that samples are drawn from; an epoch is a pass over the first."""
+        sets: dict[Modality, SourceSection] = {}
+        if self.video_probability < 1:
+            sets["image"] = self.images
+        if self.video_probability > 0:
+            sets["video"] = self.videos
+        return sets
 
 
 class BatchSection(Section):
@@ -215,8 +211,8 @@ class BatchSection(Section):
     """Samples per device and accumulation step, on the declared devices."""
     accumulation: PositiveInt = 16
     """Accumulation steps, on the declared devices."""
-    global_size: PositiveInt | None = None
-    """Samples of one optimisation step over all devices; unset: perDevice x accumulation x the
+    global_size: NonNegativeInt = 0
+    """Samples of one optimisation step over all devices; 0 for perDevice x accumulation x the
     devices of spec.resources. It is the same on any number of ranks."""
     micro_batch: PositiveInt | None = None
     """Images that a device processes at once (a clip counts by its tokens); unset: as many as fit,
@@ -256,8 +252,8 @@ class ProbeSection(Section):
     """Split to measure accuracy on."""
     label: str | None = None
     """Column of the labels; unset: `label`, or the only column of class labels."""
-    limit: PositiveInt | None = 2000
-    """Maximum samples of each split; null for all."""
+    limit: NonNegativeInt = 2000
+    """Maximum samples of each split; 0 for all."""
     every_steps: PositiveInt | None = None
     """Minimum steps between two probed checkpoints; unset: every checkpoint is probed."""
 
@@ -283,11 +279,11 @@ class TrainingSection(Section):
     """Recompute the blocks in the backward pass: less memory, about a third more time."""
     log_every_steps: PositiveInt = 10
     """Steps between two logged losses."""
-    pictures_every_steps: PositiveInt | None = 1000
+    pictures_every_steps: NonNegativeInt = 1000
     """Steps between two reconstructions of fixed samples, stored as PNG in the run's `pictures/`;
-    null for none."""
+    0 for none."""
     probe: ProbeSection | None = None
-    """Probe checkpoints on a labelled set during training; null for no probes."""
+    """Probe checkpoints on a labelled set during training; unset: no probes."""
     model: ModelSection = ModelSection()
     mae: MaeSection = MaeSection()
     data: DataSection = DataSection()
@@ -418,9 +414,7 @@ class Metadata(BaseModel):
         extra="allow", frozen=True, strict=True, use_attribute_docstrings=True
     )
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=52)] = (
-        "arlow-vision-3072"
-    )
+    name: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=52)]
     """Name of the run, and of its folder below spec.checkpoint.url."""
 
 

@@ -50,11 +50,14 @@ spec:
     preset: tiny            # the set of defaults
     data:
       images: {{path: ./photographs}}
-      videos: null
-      videoProbability: 0
+      videoProbability: 0   # images only
   checkpoint:
     url: s3://my-bucket/runs   # this run is stored at s3://my-bucket/runs/my-tower/
 ```
+
+A field that is null, or has nothing after its colon, is absent: it has its default. `kubectl apply`
+drops such fields before it sends a manifest, so they can mean nothing else. To have none of
+something, set the value that the table gives for it, such as `picturesEverySteps: 0`.
 
 `arlow config show FILE` prints a run with every field, `arlow config validate FILE` reports all its
 mistakes at once, `arlow config schema` prints the JSON schema for editors.
@@ -66,7 +69,7 @@ for one field, the last is used. The path starts at `spec.training`, at `spec`, 
 value is YAML.
 
 ```
-arlow train tiny --set data.images.path=./photographs --set data.videos=null
+arlow train tiny --set data.images.path=./photographs --set data.videoProbability=0
 arlow train run.yaml --set metadata.name=second-try --set data.images='{{path: ./x, split: val}}'
 ```
 """
@@ -93,16 +96,18 @@ def _section(path: str) -> str:
     lines += ["| field | type | default | `tiny` | meaning |", "| --- | --- | --- | --- | --- |"]
     for name, field in schema["properties"].items():
         default, for_tiny = defaults.get(name), tiny.get(name)
+        required = name in schema.get("required", ())
         cells = [
             f"`{name}`",
             _cell(describe_allowed(field)),
-            _value(default),
-            _value(for_tiny) if for_tiny != default and not _is_section(field) else "",
+            "required" if required else _value(default),
+            _value(for_tiny)
+            if not required and for_tiny != default and not _is_section(field)
+            else "",
             _cell(_one_line(field.get("description") or resolve(field).get("description", ""))),
         ]
         if _is_section(field):
-            none = "`null`, " if default is None and "default" in field else ""
-            cells[2] = none + _link(f"{path}.{name}")
+            cells[2] = ("required, " if required else "") + _link(f"{path}.{name}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -140,7 +145,7 @@ def _schema_at(path: str) -> Mapping[str, Any]:
 
 
 def _values_at(preset: str, path: str) -> dict[str, Any]:
-    """Returns a preset's values of a section; where the section is null, its fields' defaults."""
+    """Returns a preset's values of a section; where the section is unset, its fields' defaults."""
     values = load_run(preset).model_dump(mode="json", by_alias=True)
     for part in path.split("."):
         values = values[part]

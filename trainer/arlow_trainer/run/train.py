@@ -139,7 +139,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         probe = pictures = None
         if ranks.first:
             probe = stack.enter_context(BackgroundProbe(run, telemetry.probe, telemetry.warning))
-            if training.pictures_every_steps is not None:
+            if training.pictures_every_steps:
                 pictures = stack.enter_context(PictureWriter(run, store, sources))
         saver = stack.enter_context(
             CheckpointSaver(
