@@ -277,6 +277,15 @@ def test_no_file_ends_in_a_traceback(document: object, tmp_path_factory: Any) ->
         load_run(str(path))
 
 
+def test_what_kubernetes_does_not_know_is_refused() -> None:
+    lines = lines_of({}, metadata={"name": "a", "nmae": "b", "label": {}, "labels": {"a": 1}})
+    assert sorted(line.split("; ")[-1] for line in lines) == [
+        "allowed: text",
+        "did you mean labels?",
+        "did you mean name?",
+    ]
+
+
 def test_what_kubectl_adds_is_accepted() -> None:
     document = {
         **HEAD,
@@ -286,7 +295,13 @@ def test_what_kubectl_adds_is_accepted() -> None:
             "uid": "0b0e",
             "generation": 3,
             "labels": {"team": "vision"},
-            "managedFields": [{"manager": "kubectl"}],
+            "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}"},
+            "creationTimestamp": "2026-11-25T10:00:00Z",
+            "resourceVersion": "123",
+            "finalizers": ["arlow.dev/x"],
+            "ownerReferences": [{"kind": "Job", "name": "a"}],
+            "selfLink": None,
+            "managedFields": [{"manager": "kubectl", "fieldsV1": {"f:spec": {}}}],
         },
         "spec": {},
         "status": {"phase": "Running", "conditions": []},

@@ -48,13 +48,27 @@ def test_a_set_that_was_null_is_not_drawn_from() -> None:
     assert list(run.spec.training.data.drawn) == ["image"]
 
 
+def test_metadata_was_not_checked() -> None:
+    document = {**stored(), "metadata": {"name": "7b", "nmae": "x", "labels": {"team": "vision"}}}
+    run = stored_run(document)
+    assert (run.metadata.name, run.metadata.labels) == ("7b", {"team": "vision"})
+    assert run.run_url == "runs/7b"
+
+
 def test_what_this_version_wrote_is_the_same_run() -> None:
     run = load_run("tiny")
     assert stored_run(run.model_dump(mode="json", by_alias=True, exclude_none=True)) == run
 
 
 @pytest.mark.parametrize(
-    "document", [{}, {"spec": []}, {"spec": {"training": None}}, stored(probe=[], new=1)]
+    "document",
+    [
+        {},
+        {"spec": []},
+        {**stored(), "metadata": {"name": "7B"}},
+        {**stored(), "metadata": {"name": 7}},
+        stored(probe=[], new=1),
+    ],
 )
 def test_anything_else_is_refused(document: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

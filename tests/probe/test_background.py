@@ -136,7 +136,7 @@ def test_nothing_is_done_unless_asked(tmp_path: Path) -> None:
             ),
             [
                 *("--data=./-x", "--name=v2", "--train-split=dev", "--test-split=val"),
-                *("--column=img", "--label=fine"),
+                *("--column=img", "--label=fine", "--limit=0"),
             ],
         ),
     ],

@@ -31,9 +31,11 @@ def field_schema(path: Sequence[str]) -> Schema | None:
     """Returns the schema of the field at a path in the manifest, None where there is no field."""
     schema: Schema = run_schema()
     for part in path:
-        schema = resolve(schema).get("properties", {}).get(part)
-        if schema is None:
+        section = resolve(schema)
+        found = section.get("properties", {}).get(part, section.get("additionalProperties"))
+        if not isinstance(found, Mapping):
             return None
+        schema = found
     return schema
 
 
@@ -96,4 +98,10 @@ def _count(schema: Schema) -> str:
 
 
 def _plural(description: str) -> str:
-    return description.replace("a whole number", "whole numbers").replace("a number", "numbers")
+    for one, many in (
+        ("a whole number", "whole numbers"),
+        ("a number", "numbers"),
+        ("a section", "sections"),
+    ):
+        description = description.replace(one, many)
+    return description

@@ -407,15 +407,39 @@ class RunSpec(Section):
         return batch.global_size or declared
 
 
-class Metadata(BaseModel):
-    """Kubernetes object metadata; other fields than the name are set by the cluster."""
-
-    model_config = ConfigDict(
-        extra="allow", frozen=True, strict=True, use_attribute_docstrings=True
-    )
+class Metadata(Section):
+    """The object's metadata, with the fields that Kubernetes knows."""
 
     name: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=52)]
     """Name of the run, and of its folder below spec.checkpoint.url."""
+    namespace: Annotated[str, Field(max_length=63)] | None = None
+    """Namespace of the run in a cluster."""
+    labels: dict[str, str] | None = None
+    """Labels; Kueue reads its queue from `kueue.x-k8s.io/queue-name`."""
+    annotations: dict[str, str] | None = None
+    """Annotations."""
+    finalizers: list[str] | None = None
+    """What must happen before the object is gone."""
+    owner_references: list[dict[str, Any]] | None = None
+    """Objects whose deletion deletes this one."""
+    generate_name: str | None = None
+    """Unused, since a run's folder needs a name that is known."""
+    uid: str | None = None
+    """Set by the cluster."""
+    resource_version: str | None = None
+    """Set by the cluster."""
+    generation: int | None = None
+    """Set by the cluster."""
+    creation_timestamp: str | None = None
+    """Set by the cluster."""
+    deletion_timestamp: str | None = None
+    """Set by the cluster."""
+    deletion_grace_period_seconds: int | None = None
+    """Set by the cluster."""
+    managed_fields: list[dict[str, Any]] | None = None
+    """Set by the cluster."""
+    self_link: str | None = None
+    """Set by old clusters."""
 
 
 class ArlowPretrain(BaseModel):

@@ -91,8 +91,7 @@ def _section(path: str) -> str:
     schema = _schema_at(path)
     defaults, tiny = (_values_at(preset, path) for preset in ("arlow-vision-3072", "tiny"))
     lines = [f"### {_title(path)}", ""]
-    if path != "metadata":
-        lines += [_one_line(schema["description"]), ""]
+    lines += [_one_line(schema["description"]), ""]
     lines += ["| field | type | default | `tiny` | meaning |", "| --- | --- | --- | --- | --- |"]
     for name, field in schema["properties"].items():
         default, for_tiny = defaults.get(name), tiny.get(name)
