@@ -87,6 +87,11 @@ def test_a_checkpoint_interval_beyond_the_run() -> None:
     assert warning.startswith("spec.checkpoint.everySteps: 1,001 is more than the run's 1,000")
 
 
+def test_memory_ends_with_the_process() -> None:
+    [warning] = advise(load_run("tiny", ["checkpoint.url=memory://runs"]), None)
+    assert warning.startswith("spec.checkpoint.url: memory://runs is this process's memory")
+
+
 @pytest.mark.parametrize("repeat", ["true", "false"])
 def test_a_global_batch_that_is_not_its_parts(repeat: str) -> None:
     batch = "batch={perDevice: 2, accumulation: 2, globalSize: 33}"

@@ -19,6 +19,7 @@ from arlow_trainer.plan import (
     bytes_per_device,
     cpu_rank_memory,
     largest_micro_batch,
+    planned_micro_batch,
     saved_bytes,
     tokens_per_clip,
     tokens_per_image,
@@ -185,6 +186,33 @@ def test_clips_alone_are_counted_by_their_tokens() -> None:
     run = load_run("tiny", ["data.videoProbability=1"])
     # 32 clips of two temporal steps over two ranks are 32 images a rank.
     assert largest_micro_batch(run, 2, 64 * GIB) == 32
+
+
+def test_a_micro_batch_of_the_run_is_taken_unless_nothing_fits() -> None:
+    chosen = load_run("arlow-vision-3072", ["batch.microBatch=200"])
+    assert planned_micro_batch(chosen, 8, 48 * GIB) == 200
+    assert planned_micro_batch(load_run("arlow-vision-3072"), 8, 48 * GIB) == 88
+    with pytest.raises(DeviceMemoryError, match="even with one sample"):
+        planned_micro_batch(chosen, 1, 24 * GIB)
+
+
+@pytest.mark.parametrize(
+    "largest",
+    [
+        ["model.depth=1000"],
+        ["model={embedDim: 65536, numHeads: 4096, hiddenSize: 65536}"],
+        ["mae.decoderDim=65536"],
+        ["data={imageSize: 16380, videoProbability: 0}"],
+        ["data.clipFrames=4096"],
+        ["model={mlpRatio: 256, depth: 1000}"],
+        ["model={depth: 1000, embedDim: 65536, numHeads: 4096}", "batch.microBatch=1"],
+    ],
+)
+def test_the_largest_numbers_that_are_allowed_do_not_fit(largest: list[str]) -> None:
+    """On a CPU too: exit code 4 before anything is allocated."""
+    run = load_run("arlow-vision-3072", largest)
+    with pytest.raises(DeviceMemoryError):
+        planned_micro_batch(run, 1, cpu_rank_memory(128 * GIB, 1), "fp32")
 
 
 def test_a_run_that_cannot_fit_says_what_to_do() -> None:

@@ -58,6 +58,11 @@ def advise(run: ArlowPretrain, set_size: int | None) -> Iterator[str]:
             f"{warmup:,} never ends: the learning rate rises to {peak:.2g} and the cosine decay "
             f"never begins; {longer}set optimizer.warmupSteps to about {max(1, steps // 20):,}"
         )
+    if run.spec.checkpoint.url.startswith("memory://"):
+        yield (
+            f"spec.checkpoint.url: {run.spec.checkpoint.url} is this process's memory: its "
+            "checkpoints end with it, and no other process can read them"
+        )
     if run.spec.checkpoint.every_steps > steps:
         bound = "at most " if set_size is None and not data.repeat else ""
         yield (

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from arlow_trainer.config.models import INT64_MAX, ArlowPretrain
+from arlow_trainer.config.models import ArlowPretrain
 
 Schema = Mapping[str, Any]
 
@@ -73,12 +73,7 @@ def _bounds(schema: Schema) -> str:
         "maximum": "at most",
         "exclusiveMaximum": "below",
     }
-    # The 64-bit limit applies to every integer; it is mentioned only where a value exceeds it.
-    return " and ".join(
-        f"{term} {schema[key]:g}"
-        for key, term in terms.items()
-        if key in schema and schema[key] != INT64_MAX
-    )
+    return " and ".join(f"{term} {schema[key]:,}" for key, term in terms.items() if key in schema)
 
 
 def _text_limits(schema: Schema) -> str:
@@ -86,7 +81,7 @@ def _text_limits(schema: Schema) -> str:
     if "pattern" in schema:
         limits.append(f"matching `{schema['pattern']}`")
     if "maxLength" in schema:
-        limits.append(f"of at most {schema['maxLength']} characters")
+        limits.append(f"of at most {schema['maxLength']:,} characters")
     if schema.get("minLength"):
         limits.append("that is not empty")
     return "".join(f" {limit}" for limit in limits)
@@ -94,7 +89,9 @@ def _text_limits(schema: Schema) -> str:
 
 def _count(schema: Schema) -> str:
     minimum, maximum = schema.get("minItems"), schema.get("maxItems")
-    return f" {minimum}" if minimum is not None and minimum == maximum else ""
+    if maximum is None:
+        return ""
+    return f" {maximum}" if minimum == maximum else f" at most {maximum}"
 
 
 def _plural(description: str) -> str:

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from arlow_trainer.config.allowed import describe_allowed, field_schema, resolve, run_schema
 from arlow_trainer.config.mismatch import Mismatches
-from arlow_trainer.config.models import INT64_MAX, ArlowPretrain
+from arlow_trainer.config.models import ArlowPretrain
 
 Path = tuple[str, ...]
 
@@ -88,9 +88,7 @@ def _mistakes(detail: ErrorDetails) -> Iterator[Mistake]:
 
 def _allowed(field: Path, detail: ErrorDetails) -> str:
     schema = field_schema(field) if field else run_schema()
-    allowed = describe_allowed(schema) if schema else detail["msg"]
-    beyond = detail.get("ctx", {}).get("le") == INT64_MAX
-    return f"{allowed}, below 2^63" if beyond else allowed
+    return describe_allowed(schema) if schema else detail["msg"]
 
 
 def _not_allowed(value: object, allowed: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from arlow_trainer.config.models import DataSection
+from arlow_trainer.config.training import DataSection
 
 # Written as a user would write them in YAML. The full run is the schema's own defaults.
 PRESETS: Mapping[str, Mapping[str, Any]] = {

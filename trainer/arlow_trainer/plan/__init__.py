@@ -13,6 +13,7 @@ from arlow_trainer.plan.memory import (
     bytes_per_device,
     cpu_rank_memory,
     largest_micro_batch,
+    planned_micro_batch,
     saved_bytes,
 )
 from arlow_trainer.plan.parameters import decoder_parameters, total_parameters, tower_parameters
@@ -33,6 +34,7 @@ __all__ = [
     "hardware_of_device",
     "image_training_flops",
     "largest_micro_batch",
+    "planned_micro_batch",
     "saved_bytes",
     "tokens_per_clip",
     "tokens_per_image",

@@ -128,6 +128,24 @@ def largest_micro_batch(
     return fits
 
 
+def planned_micro_batch(
+    run: ArlowPretrain, ranks: int, memory_bytes: int, precision: Precision | None = None
+) -> int:
+    """Returns the micro-batch that a device computes: the run's own, or the largest that fits.
+
+    The run's own is refused only where not even a micro-batch of one fits into all of the memory:
+    the model keeps a reserve, and whoever sets the size may know better. Arguments and
+    DeviceMemoryError as for `largest_micro_batch`.
+    """
+    chosen = run.spec.training.batch.micro_batch
+    if chosen is None:
+        return largest_micro_batch(run, ranks, memory_bytes, precision)
+    least = bytes_per_device(run, ranks, 1, precision)
+    if least.total > memory_bytes:
+        raise DeviceMemoryError(_does_not_fit(least, ranks, memory_bytes, memory_bytes))
+    return chosen
+
+
 def cpu_rank_memory(ram_bytes: int, ranks: int) -> int:
     """Returns the memory that a CPU rank may use of a machine's RAM that `ranks` ranks share."""
     return int(ram_bytes * CPU_SHARE / ranks)

@@ -23,7 +23,7 @@ from arlow_trainer.engine import (
     initialize_engine,
 )
 from arlow_trainer.pictures.writer import PictureWriter
-from arlow_trainer.plan.memory import largest_micro_batch
+from arlow_trainer.plan.memory import planned_micro_batch
 from arlow_trainer.probe import BackgroundProbe
 from arlow_trainer.run.lease import Lease
 from arlow_trainer.run.options import TrainOptions
@@ -106,7 +106,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
                 f"none, so the run trains in {precision}"
             )
         # Before anything is allocated, so that a model that does not fit is a message.
-        micro_batch = training.batch.micro_batch or largest_micro_batch(
+        micro_batch = planned_micro_batch(
             run, ranks.size, device_memory(ranks.device, ranks.size), precision
         )
         module = build_autoencoder(training)
