@@ -51,7 +51,7 @@ FULL_RUN = {
     "training.optimizer.betas": [0.9, 0.95],
     "training.optimizer.warmup_steps": 40_000,
     "training.optimizer.max_grad_norm": 1.0,
-    "resources.devices": 8,
+    "nodes.devices": 8,
     "global_batch_size": 256,
 }
 

@@ -48,6 +48,14 @@ def test_a_set_that_was_null_is_not_drawn_from() -> None:
     assert list(run.spec.training.data.drawn) == ["image"]
 
 
+def test_resources_are_nodes() -> None:
+    document = stored()
+    del document["spec"]["nodes"]
+    document["spec"]["resources"] = {"nodes": 2, "gpusPerNode": 4, "gpu": "h100"}
+    nodes = stored_run(document).spec.nodes
+    assert (nodes.count, nodes.gpus, nodes.gpu_product) == (2, 4, "h100")
+
+
 def test_metadata_was_not_checked() -> None:
     document = {**stored(), "metadata": {"name": "7b", "nmae": "x", "labels": {"team": "vision"}}}
     run = stored_run(document)

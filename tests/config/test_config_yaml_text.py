@@ -231,7 +231,7 @@ OVERRIDES = st.lists(
             "model.deepstackVisualIndexes=[0, 2]",
             "checkpoint.url=s3://bucket/runs",
             "metadata.name=another",
-            "spec.resources.nodes=4",
+            "spec.nodes.count=4",
             "seed=9223372036854774784",
         ]
     ),

@@ -17,6 +17,7 @@ from arlow_trainer.mae import visible_unit_batch
 from arlow_trainer.plan import (
     Tokens,
     bytes_per_device,
+    check_declared_gpus,
     cpu_rank_memory,
     largest_micro_batch,
     planned_micro_batch,
@@ -213,6 +214,17 @@ def test_the_largest_numbers_that_are_allowed_do_not_fit(largest: list[str]) -> 
     run = load_run("arlow-vision-3072", largest)
     with pytest.raises(DeviceMemoryError):
         planned_micro_batch(run, 1, cpu_rank_memory(128 * GIB, 1), "fp32")
+
+
+def test_the_declared_gpus_are_planned_with() -> None:
+    check_declared_gpus(load_run("arlow-vision-3072"))
+    for gpu in ("rtx-8000", "a100-40gb", "h200"):
+        check_declared_gpus(load_run("arlow-vision-3072", [f"nodes.gpuProduct={gpu}"]))
+    check_declared_gpus(load_run("arlow-vision-3072", ["nodes={gpus: 0, gpuProduct: v100-16gb}"]))
+    with pytest.raises(DeviceMemoryError, match="on each of 2 devices"):
+        check_declared_gpus(
+            load_run("arlow-vision-3072", ["nodes={gpus: 2, gpuProduct: v100-16gb}"])
+        )
 
 
 def test_a_run_that_cannot_fit_says_what_to_do() -> None:

@@ -161,6 +161,24 @@ def check_same_run(
         raise ConfigError("\n".join(lines))
 
 
+def with_saved_batch(run: ArlowPretrain, state: TrainingState, uri: str) -> ArlowPretrain:
+    """Returns the run with the global batch of its checkpoint, unless the file sets one.
+
+    `globalSize: 0` is taken from the nodes when a run starts, and kept on other ones. Raises
+    StoreError where the saved run is one of another version of Arlow.
+    """
+    if run.spec.training.batch.global_size:
+        return run
+    try:
+        size = stored_run(state.run).spec.global_batch_size
+    except ValidationError as error:
+        raise _of_another_version(error, uri) from None
+    batch = run.spec.training.batch.model_copy(update={"global_size": size})
+    training = run.spec.training.model_copy(update={"batch": batch})
+    spec = run.spec.model_copy(update={"training": training})
+    return run.model_copy(update={"spec": spec})
+
+
 def _of_another_version(error: ValidationError, uri: str) -> StoreError:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])

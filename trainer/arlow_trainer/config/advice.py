@@ -63,14 +63,19 @@ def advise(run: ArlowPretrain, set_size: int | None) -> Iterator[str]:
             f"spec.checkpoint.url: {run.spec.checkpoint.url} is this process's memory: its "
             "checkpoints end with it, and no other process can read them"
         )
-    if run.spec.checkpoint.every_steps > steps:
+    checkpoint = run.spec.checkpoint
+    if not checkpoint.every_minutes and not 0 < checkpoint.every_steps <= steps:
         bound = "at most " if set_size is None and not data.repeat else ""
+        reason = (
+            f"{checkpoint.every_steps:,} is more than the run's {bound}{steps:,} steps"
+            if checkpoint.every_steps
+            else "0, and everyMinutes is not set"
+        )
         yield (
-            f"spec.checkpoint.everySteps: {run.spec.checkpoint.every_steps:,} is more than the "
-            f"run's {bound}{steps:,} steps, so the only checkpoint is the one at the end"
+            f"spec.checkpoint.everySteps: {reason}, so the only checkpoint is the one at the end"
         )
     batch = training.batch
-    declared = batch.per_device * batch.accumulation * run.spec.resources.devices
+    declared = batch.per_device * batch.accumulation * run.spec.nodes.devices
     chosen = {"per_device", "accumulation"} & batch.model_fields_set
     if batch.global_size and chosen and batch.global_size != declared:
         yield (

@@ -18,10 +18,15 @@ def run_schema() -> dict[str, Any]:
 
 
 def resolve(schema: Schema) -> Schema:
-    """Returns a field's schema, without null, and with a reference to a section resolved."""
+    """Returns a field's schema, without null, and with a reference to a section resolved.
+
+    Of a list of sections, that of a section.
+    """
     for choice in schema.get("anyOf", ()):
         if choice.get("type") != "null":
             schema = choice
+    if "$ref" in schema.get("items", {}):
+        schema = schema["items"]
     if "$ref" in schema:
         schema = run_schema()["$defs"][schema["$ref"].rpartition("/")[2]]
     return schema

@@ -13,8 +13,25 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from arlow_trainer.config.cluster import (
+    CacheVolume,
+    DataVolume,
+    EnvironmentVariable,
+    FailurePolicy,
+    Name,
+    NodesSection,
+    Reference,
+    Seconds,
+)
 from arlow_trainer.config.mismatch import Mismatch, refuse
-from arlow_trainer.config.section import MAX_BATCH, Count, Section, Text
+from arlow_trainer.config.section import (
+    MAX_BATCH,
+    MAX_SECONDS,
+    Count,
+    CountOrNone,
+    Section,
+    Text,
+)
 from arlow_trainer.config.training import TrainingSection
 
 API_VERSION = "arlow.dev/v1alpha1"
@@ -24,18 +41,34 @@ STORE_SCHEMES = ("file", "s3", "gs", "gcs", "az", "abfs", "memory")
 """Schemes of a checkpoint URL; all except file and memory are followed by a bucket."""
 
 
+class StoreOptions(Section):
+    """How a store is reached, where the usual environment variables do not say so."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://", max_length=1024)] | None = None
+    """URL of the store's server (s3://, gs://), or of the storage account (az://)."""
+    anonymous: bool = False
+    """Send no credentials."""
+
+
 class CheckpointSection(Section):
     """Where and how often checkpoints are saved."""
 
     url: Text = "runs"
     """Local folder, or URL of a folder (s3://BUCKET/FOLDER, gs://, gcs://, az://, abfs://,
     file://, memory://); the run is stored at <url>/<metadata.name>/."""
-    every_steps: Count = 1000
-    """Steps between checkpoints."""
+    every_steps: CountOrNone = 1000
+    """Steps between checkpoints; 0 for none by steps."""
+    every_minutes: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
+    """Minutes between checkpoints; 0 for none by time. Where both are set, the earlier one counts,
+    and minutes count from the last checkpoint."""
     keep_last: Count = 3
     """Number of newest checkpoints to keep."""
     keep_every: Count | None = None
     """Also keep every checkpoint whose step is a multiple of this."""
+    secret_ref: Reference | None = None
+    """Secret whose keys become environment variables of the pods (AWS_ACCESS_KEY_ID, ...)."""
+    options: StoreOptions | None = None
+    """How the store is reached."""
 
     @model_validator(mode="after")
     def _names_a_folder(self) -> CheckpointSection:
@@ -45,10 +78,13 @@ class CheckpointSection(Section):
     def _mismatches(self) -> Iterator[Mismatch]:
         scheme, separator, path = self.url.partition("://")
         bucket = path.partition("/")[0]
+        shown = self.options and self.options.model_dump(by_alias=True, exclude_none=True)
         if not separator:
             scheme = self.url.partition(":")[0]
             if scheme != self.url and scheme in STORE_SCHEMES:
                 yield Mismatch("url", self.url, f"two slashes after {scheme}:, as in {scheme}://")
+            elif self.options:
+                yield Mismatch("options", shown, "no options, since url is a folder", ("url",))
         elif scheme not in STORE_SCHEMES:
             known = ", ".join(f"{scheme}://" for scheme in STORE_SCHEMES)
             yield Mismatch("url", self.url, f"a local folder, or a URL that begins with {known}")
@@ -57,35 +93,8 @@ class CheckpointSection(Section):
         elif scheme not in ("file", "memory") and not bucket:
             allowed = f"a URL that names a bucket, {scheme}://BUCKET/FOLDER"
             yield Mismatch("url", self.url, allowed)
-
-
-Gpu = Literal[
-    "rtx-8000",
-    "v100-16gb",
-    "v100-32gb",
-    "a100-40gb",
-    "a100-80gb",
-    "a100-40gb-pcie",
-    "a100-80gb-pcie",
-    "h100",
-    "h200",
-]
-
-
-class ResourcesSection(Section):
-    """The machines that the run is declared for."""
-
-    nodes: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """Nodes, one pod each."""
-    gpus_per_node: Annotated[int, Field(ge=1, le=64)] = 8
-    """GPUs of a node, one rank each."""
-    gpu: Gpu = "rtx-8000"
-    """GPU model of the nodes, by its name in the hardware table."""
-
-    @property
-    def devices(self) -> int:
-        """Devices over all nodes."""
-        return self.nodes * self.gpus_per_node
+        elif self.options and scheme in ("file", "memory"):
+            yield Mismatch("options", shown, f"no options, since {scheme}:// has none", ("url",))
 
 
 class RunSpec(Section):
@@ -93,7 +102,40 @@ class RunSpec(Section):
 
     training: TrainingSection = TrainingSection()
     checkpoint: CheckpointSection = CheckpointSection()
-    resources: ResourcesSection = ResourcesSection()
+    nodes: NodesSection = NodesSection()
+    image: Text | None = None
+    """Image of the trainer; unset: the operator's default, kept for all attempts of the run."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    """When the image is pulled."""
+    image_pull_secrets: Annotated[list[Reference], Field(max_length=16)] | None = None
+    """Secrets with the registry's credentials."""
+    service_account_name: Name | None = None
+    """Service account of the pods."""
+    env: Annotated[list[EnvironmentVariable], Field(max_length=256)] | None = None
+    """Environment variables of the trainer."""
+    data_volumes: Annotated[list[DataVolume], Field(max_length=32)] | None = None
+    """Volumes with data, and those that checkpoint.url is a path on."""
+    cache_volume: CacheVolume | None = None
+    """Volume for prepared data sets; unset: a folder of the node, gone with the pod."""
+    suspend: bool = False
+    """Stop the run after a checkpoint, and keep it from starting; false resumes it."""
+    managed_by: Annotated[str, Field(min_length=1, max_length=63)] = "arlow.dev/operator"
+    """The controller of the run; an operator leaves runs alone that name another."""
+    failure_policy: FailurePolicy = FailurePolicy()
+    start_deadline_seconds: Seconds | None = None
+    """Maximum seconds from the first pod to the first step, queueing not counted; unset: none."""
+    active_deadline_seconds: Seconds | None = None
+    """Maximum seconds of the run over all attempts; unset: none."""
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=MAX_SECONDS)] | None = None
+    """Seconds after which the Jobs and pods of a finished run are deleted; the run itself stays.
+    Unset: never."""
+    termination_grace_period_seconds: Annotated[int, Field(ge=1, le=86_400)] = 180
+    """Seconds that a pod has for its last checkpoint when it is asked to stop."""
+    priority_class_name: Name | None = None
+    """Priority class of the pods."""
+    pod_template_patch: dict[str, Any] = Field({})
+    """A strategic merge patch of the pods' template (core/v1), the last resort; the container is
+    `trainer`."""
 
     @model_validator(mode="after")
     def _batch_is_possible(self) -> RunSpec:
@@ -103,7 +145,7 @@ class RunSpec(Section):
                 f"at most {MAX_BATCH:,} samples of perDevice x accumulation x devices, which are "
                 f"{self.global_batch_size:,}"
             )
-            reads = ("training.batch.accumulation", "training.batch.globalSize", "resources")
+            reads = ("training.batch.accumulation", "training.batch.globalSize", "nodes")
             refuse([Mismatch("training.batch.perDevice", batch.per_device, allowed, reads)])
         return self
 
@@ -111,7 +153,7 @@ class RunSpec(Section):
     def global_batch_size(self) -> int:
         """Samples of one optimisation step over all devices."""
         batch = self.training.batch
-        declared = batch.per_device * batch.accumulation * self.resources.devices
+        declared = batch.per_device * batch.accumulation * self.nodes.devices
         return batch.global_size or declared
 
 

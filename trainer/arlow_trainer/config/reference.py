@@ -13,7 +13,7 @@ from arlow_trainer.config.errors import ArlowError, ExitCode
 from arlow_trainer.config.load import load_run
 from arlow_trainer.config.models import API_VERSION, KIND
 
-# The schema's sections, in the order of a manifest. All data sets share one table.
+# The schema's sections, in the order of a manifest; those that are alike share one table.
 SECTIONS = (
     "metadata",
     "spec",
@@ -26,10 +26,28 @@ SECTIONS = (
     "spec.training.optimizer",
     "spec.training.probe",
     "spec.checkpoint",
-    "spec.resources",
+    "spec.checkpoint.secretRef",
+    "spec.checkpoint.options",
+    "spec.nodes",
+    "spec.nodes.tolerations",
+    "spec.env",
+    "spec.env.valueFrom",
+    "spec.env.valueFrom.secretKeyRef",
+    "spec.env.valueFrom.fieldRef",
+    "spec.env.valueFrom.resourceFieldRef",
+    "spec.dataVolumes",
+    "spec.cacheVolume",
+    "spec.failurePolicy",
+    "spec.failurePolicy.maxRestarts",
+    "spec.failurePolicy.stall",
 )
 VIDEOS = "spec.training.data.videos"
-DATA_SETS = ("spec.training.data.images", VIDEOS, "spec.training.probe.data")
+# Fields that share a table.
+ALIKE = (
+    ("spec.training.data.images", VIDEOS, "spec.training.probe.data"),
+    ("spec.checkpoint.secretRef", "spec.imagePullSecrets"),
+    ("spec.env.valueFrom.secretKeyRef", "spec.env.valueFrom.configMapKeyRef"),
+)
 
 INTRODUCTION = f"""\
 # Configuration
@@ -147,8 +165,8 @@ def _values_at(preset: str, path: str) -> dict[str, Any]:
     """Returns a preset's values of a section; where the section is unset, its fields' defaults."""
     values = load_run(preset).model_dump(mode="json", by_alias=True)
     for part in path.split("."):
-        values = values[part]
-    if values is None:
+        values = values[part] if isinstance(values, dict) else None
+    if not values:
         fields = _schema_at(path)["properties"].items()
         return {name: field.get("default") for name, field in fields}
     return values
@@ -159,10 +177,9 @@ def _is_section(field: Mapping[str, Any]) -> bool:
 
 
 def _title(path: str) -> str:
-    if path not in DATA_SETS:
-        return f"`{path}`"
-    *first, last = (f"`{each}`" for each in DATA_SETS)
-    return f"{', '.join(first)} and {last}"
+    alike = next((group for group in ALIKE if path in group), (path,))
+    *first, last = (f"`{each}`" for each in alike)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _link(path: str) -> str:

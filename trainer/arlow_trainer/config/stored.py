@@ -25,7 +25,7 @@ def stored_run(document: Mapping[str, Any]) -> ArlowPretrain:
     """Returns the run of a checkpoint's training state. Raises pydantic's ValidationError."""
     for path in _NULL_WAS_ZERO:
         document = _zero_for_null(document, ["spec", *path.split(".")])
-    document = without_nulls(document)
+    document = _with_nodes(without_nulls(document))
     metadata = document.get("metadata")
     if not isinstance(metadata, dict):
         return ArlowPretrain.model_validate(document)
@@ -36,6 +36,17 @@ def stored_run(document: Mapping[str, Any]) -> ArlowPretrain:
         run = ArlowPretrain.model_validate({**document, "metadata": {**known, "name": "a"}})
         return run.model_copy(update={"metadata": run.metadata.model_copy(update={"name": name})})
     return ArlowPretrain.model_validate({**document, "metadata": known})
+
+
+def _with_nodes(document: dict[str, Any]) -> dict[str, Any]:
+    """Returns a run with `spec.nodes` for what was `spec.resources`."""
+    spec = document.get("spec")
+    if not isinstance(spec, dict) or not isinstance(spec.get("resources"), dict):
+        return document
+    names = {"nodes": "count", "gpusPerNode": "gpus", "gpu": "gpuProduct"}
+    nodes = {names.get(key, key): value for key, value in spec["resources"].items()}
+    others = {key: value for key, value in spec.items() if key != "resources"}
+    return {**document, "spec": {**others, "nodes": nodes}}
 
 
 def _zero_for_null(node: Any, path: list[str]) -> Any:

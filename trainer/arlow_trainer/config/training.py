@@ -202,7 +202,8 @@ class BatchSection(Section):
     """Accumulation steps, on the declared devices."""
     global_size: Annotated[int, Field(ge=0, le=MAX_BATCH)] = 0
     """Samples of one optimisation step over all devices; 0 for perDevice x accumulation x the
-    devices of spec.resources. It is the same on any number of ranks."""
+    devices of spec.nodes when the run starts. It is the same on any number of ranks, and a run that
+    is resumed on other nodes keeps it."""
     micro_batch: BatchSize | None = None
     """Images that a device processes at once (a clip counts by its tokens); unset: as many as fit,
     by the memory model. It affects the speed only, not the training."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from arlow_trainer.config import ArlowPretrain, Precision, TrainingSection
 from arlow_trainer.config.errors import DeviceMemoryError
-from arlow_trainer.plan.hardware import GIB
+from arlow_trainer.plan.hardware import GIB, HARDWARE
 from arlow_trainer.plan.parameters import (
     deepstack_taps,
     mlp_width,
@@ -144,6 +144,16 @@ def planned_micro_batch(
     if least.total > memory_bytes:
         raise DeviceMemoryError(_does_not_fit(least, ranks, memory_bytes, memory_bytes))
     return chosen
+
+
+def check_declared_gpus(run: ArlowPretrain) -> None:
+    """Checks that a run fits the GPUs that it declares, where no device is at hand.
+
+    Does nothing without `nodes.gpuProduct`. Raises DeviceMemoryError.
+    """
+    nodes = run.spec.nodes
+    if nodes.gpus and nodes.gpu_product:
+        planned_micro_batch(run, nodes.devices, HARDWARE[nodes.gpu_product].memory_bytes)
 
 
 def cpu_rank_memory(ram_bytes: int, ranks: int) -> int:

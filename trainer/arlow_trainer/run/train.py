@@ -8,7 +8,12 @@ from contextlib import ExitStack
 
 from arlow_trainer.checkpoint.retention import remove_unfinished
 from arlow_trainer.checkpoint.saver import CheckpointSaver, read_state, restore
-from arlow_trainer.checkpoint.training_state import Progress, TrainingState, check_same_run
+from arlow_trainer.checkpoint.training_state import (
+    Progress,
+    TrainingState,
+    check_same_run,
+    with_saved_batch,
+)
 from arlow_trainer.config import ArlowPretrain, advise, total_steps
 from arlow_trainer.config.errors import Interrupted
 from arlow_trainer.data import StepBatch, StepLoader, workers_per_rank
@@ -25,6 +30,7 @@ from arlow_trainer.engine import (
 from arlow_trainer.pictures.writer import PictureWriter
 from arlow_trainer.plan.memory import planned_micro_batch
 from arlow_trainer.probe import BackgroundProbe
+from arlow_trainer.run.checkpoint_times import CheckpointTimes
 from arlow_trainer.run.lease import Lease
 from arlow_trainer.run.options import TrainOptions
 from arlow_trainer.run.reporting import (
@@ -44,6 +50,7 @@ from arlow_trainer.run.startup import (
     stop_if_asked,
 )
 from arlow_trainer.storage.events import EventLog
+from arlow_trainer.storage.options import store_options
 from arlow_trainer.storage.store import Store
 from arlow_trainer.telemetry import Telemetry
 
@@ -60,7 +67,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         ranks = Ranks()
         stack.callback(ranks.leave)
         ranks.agree(lambda: check_batch_covers_ranks(ranks.size, batch_size))
-        store = Store(run.run_url)
+        store = Store(run.run_url, store_options(run.spec.checkpoint))
         lease = ranks.agree(lambda: acquire_run(store, run) if ranks.first else None)
         events = None
         if lease is not None:
@@ -79,6 +86,9 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         saved = ranks.agree(lambda: read_state(store, newest.step)) if newest else None
         if newest and saved:
             telemetry.resumed(resumed_from(newest, saved))
+            run = with_saved_batch(run, saved, newest.uri)
+            training, batch_size = run.spec.training, run.spec.global_batch_size
+            ranks.agree(lambda: check_batch_covers_ranks(ranks.size, batch_size))
 
         # 3. The data, opened before any GPU time is spent.
         telemetry.phase("loading", "opening the data")
@@ -159,13 +169,17 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         # The decoding processes end here, not at the interpreter's exit, which would wait for them.
         stack.callback(batches.close)
         reporter.start()
+        times = CheckpointTimes(run.spec.checkpoint)
         while progress.step < steps:
             try:
                 with runner.clock.phase("data"):
                     batch = ranks.agree(lambda: next_batch(batches, lease, stop))
             except Interrupted:
                 break
-            if ranks.any(bool(batch.skipped))[0]:
+            skipped, minutes_passed = ranks.any(
+                bool(batch.skipped), ranks.first and times.minutes_passed()
+            )
+            if skipped:
                 reporter.skip(batch.skipped)
             applied = runner.step(progress.step, batch.micro_batches)
             guard.after_step(progress.step, applied, batch.micro_batches)
@@ -174,7 +188,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
             reporter.after_step(batch)
             if pictures is not None and pictures.due(progress.step, steps):
                 pictures.submit(engine.module, progress.step)
-            if progress.step % run.spec.checkpoint.every_steps == 0 and progress.step < steps:
+            if times.due(progress.step, minutes_passed) and progress.step < steps:
                 with runner.clock.phase("checkpoint"):
                     saver.save(progress)
 
