@@ -91,4 +91,4 @@ def acquire_run(store: Store, run: ArlowPretrain) -> Lease:
 
 
 def _warn_passed_over(telemetry: Telemetry) -> Callable[[CheckpointInfo, str], None]:
-    return lambda info, reason: telemetry.warning(f"passing over {info.uri}: {reason}")
+    return lambda info, reason: telemetry.warning(f"passing over {info.url}: {reason}")

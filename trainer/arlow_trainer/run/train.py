@@ -86,7 +86,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         saved = ranks.agree(lambda: read_state(store, newest.step)) if newest else None
         if newest and saved:
             telemetry.resumed(resumed_from(newest, saved))
-            run = with_saved_batch(run, saved, newest.uri)
+            run = with_saved_batch(run, saved, newest.url)
             training, batch_size = run.spec.training, run.spec.global_batch_size
             ranks.agree(lambda: check_batch_covers_ranks(ranks.size, batch_size))
 
@@ -100,8 +100,8 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         for warning in advise(run, set_size) if ranks.first else ():
             telemetry.warning(warning)
         if newest and saved:
-            uri, state = newest.uri, saved
-            ranks.agree(lambda: check_same_run(state, run, set_sizes, uri))
+            url, state = newest.url, saved
+            ranks.agree(lambda: check_same_run(state, run, set_sizes, url))
             if saved.step >= steps:
                 telemetry.phase("finished", f"all {steps:,} steps were done before")
                 return
@@ -122,7 +122,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         module = build_autoencoder(training)
         engine = initialize_engine(module, training, precision, ranks.device)
         if newest and saved:
-            telemetry.phase("loading", f"resuming from {newest.uri}")
+            telemetry.phase("loading", f"resuming from {newest.url}")
             restore(store, saved, engine, ranks)
         progress = saved.progress if saved else Progress()
         start = TrainingState.start(
