@@ -62,7 +62,6 @@ def measure(size: Size, progress: Callable[[str], None]) -> Result:
                 },
             )
             training = run.spec.training
-            assert training.data.images is not None
             batches = iter(
                 StepLoader(
                     training,

@@ -69,5 +69,5 @@ def test_the_probe_has_a_set_without_fashion_mnist(
     monkeypatch.setattr(pictures, "FASHION_MNIST", tmp_path / "none")
     folder, what = pictures._labelled_set(tmp_path / "set")
     assert "photographs" in what
-    labelled = open_labelled(ProbeSection(data=SourceSection(path=str(folder)), limit=None))
+    labelled = open_labelled(ProbeSection(data=SourceSection(path=str(folder)), limit=0))
     assert (labelled.classes, len(labelled.train), len(labelled.test)) == (9, 180, 180)

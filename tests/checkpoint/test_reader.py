@@ -40,7 +40,7 @@ def test_the_list_is_in_order_of_steps(store: Store) -> None:
         (9, True, ""),
         (10, True, ""),
     ]
-    assert found[0].uri == store.url_of("checkpoint-2")
+    assert found[0].url == store.url_of("checkpoint-2")
     assert found[0].bytes == read_manifest(store, 2).total_bytes
     assert found[0].created is not None
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from arlow_trainer.checkpoint.training_state import Progress, TrainingState, check_same_run
+from arlow_trainer.checkpoint.training_state import (
+    Progress,
+    TrainingState,
+    check_same_run,
+    with_saved_batch,
+)
 from arlow_trainer.config import ArlowPretrain, ConfigError, load_run
 from arlow_trainer.config.errors import StoreError
 
@@ -52,6 +57,19 @@ def test_what_changes_them_is_refused_by_field(change: str, field: str) -> None:
         check_same_run(saved_by(load_run("tiny")), load_run("tiny", [change]), SIZES, "there")
     assert field in str(caught.value)
     assert "metadata.name" in str(caught.value)
+
+
+def test_a_global_batch_of_0_is_that_of_the_first_attempt() -> None:
+    first = load_run("tiny", ["batch.globalSize=0", "nodes={count: 2, gpus: 4}"])
+    state = saved_by(first)
+    now = load_run("tiny", ["batch.globalSize=0", "nodes={count: 3, gpus: 4}"])
+    assert (first.spec.global_batch_size, now.spec.global_batch_size) == (256, 384)
+    kept = with_saved_batch(now, state, "there")
+    assert kept.spec.global_batch_size == 256
+    assert kept.spec.nodes == now.spec.nodes
+    check_same_run(state, kept, SIZES, "there")
+    chosen = load_run("tiny", ["batch.globalSize=64"])
+    assert with_saved_batch(chosen, state, "there") == chosen
 
 
 def test_a_run_of_another_version_is_named() -> None:

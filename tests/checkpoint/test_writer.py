@@ -23,7 +23,7 @@ def local(tmp_path: Path) -> Store:
 
 def test_a_save_is_complete_and_described(store: Store) -> None:
     [first, second] = save(store, 5, 10)
-    assert (first.step, first.uri, first.error) == (5, store.url_of("checkpoint-5"), None)
+    assert (first.step, first.url, first.error) == (5, store.url_of("checkpoint-5"), None)
     assert first.bytes == second.bytes - 1 == 1000 + len(b'{"step": 5}') + 2
     assert first.duration_s > 0
     manifest = read_manifest(store, 10)

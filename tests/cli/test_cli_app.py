@@ -27,6 +27,7 @@ def fail(how: str) -> None:
         print("waiting", flush=True)
         time.sleep(60)
     if how == "bug":
+        password = "hidden" + "-word"
         raise ValueError("two is not three")
     raise getattr(errors, how)("what was wrong [bold]in[/bold] /a/b\\nwhat to do " + "x" * 200)
 
@@ -63,6 +64,7 @@ def test_an_internal_error_is_reported_on_one_line_and_logged_with_its_traceback
     assert result.returncode == ExitCode.INTERNAL
     assert "error: internal error (a bug in Arlow): ValueError: two is not three" in result.stderr
     assert result.stderr.count("Traceback") == 1
+    assert "hidden-word" not in result.stdout + result.stderr  # a local variable's value
 
 
 def test_ctrl_c_ends_with_130_and_no_traceback() -> None:

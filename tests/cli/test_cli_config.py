@@ -36,6 +36,14 @@ def arlow(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
     )
 
 
+def test_validate_plans_with_the_declared_gpus() -> None:
+    gpus = ["--set", "nodes={gpus: 2, gpuProduct: v100-16gb}"]
+    result = arlow("config", "validate", "arlow-vision-3072", *gpus)
+    assert result.returncode == ExitCode.OUT_OF_MEMORY
+    assert "arlow-vision-3072: on v100-16gb: the run needs" in result.stderr
+    assert "valid" not in result.stdout
+
+
 def test_show_writes_a_manifest_that_is_the_same_run(tmp_path: Path) -> None:
     shown = arlow("config", "show", "tiny", "--set", "seed=7", "--set", "checkpoint.url=s3://b/r")
     assert (shown.returncode, shown.stderr) == (0, "")

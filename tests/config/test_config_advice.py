@@ -46,7 +46,7 @@ def test_an_epoch_is_one_pass_in_whole_batches_and_at_most_the_limit() -> None:
 
 
 def test_a_pass_of_images_alone_shows_them_all() -> None:
-    run = load_run("arlow-vision-3072", ["data.videoProbability=0", "data.videos=null"])
+    run = load_run("arlow-vision-3072", ["data.videoProbability=0"])
     [warning] = advise(run, known_set_size(run))
     assert "5,004 steps of 256 samples, and the run has 5,004 steps" in warning
 
@@ -85,6 +85,11 @@ def test_the_warm_up_of_a_repeated_run_is_checked_without_the_set() -> None:
 def test_a_checkpoint_interval_beyond_the_run() -> None:
     [warning] = advise(load_run("tiny", ["checkpoint.everySteps=1001"]), None)
     assert warning.startswith("spec.checkpoint.everySteps: 1,001 is more than the run's 1,000")
+
+
+def test_memory_ends_with_the_process() -> None:
+    [warning] = advise(load_run("tiny", ["checkpoint.url=memory://runs"]), None)
+    assert warning.startswith("spec.checkpoint.url: memory://runs is this process's memory")
 
 
 @pytest.mark.parametrize("repeat", ["true", "false"])

@@ -59,12 +59,13 @@ def test_the_value_is_yaml(override: str, read: object) -> None:
         ("mae.maskRatio=[", "not valid YAML"),
         ("seed={a: 1, a: 2}", "duplicate key a"),
         ("mae.maskRatio=0.5\n---\n0.6", "must be one YAML value, not 2 YAML documents"),
-        ("mae.maskRatio=", "null is not allowed; allowed: a number"),
+        ("mae.maskRatio=", "the value is empty; mae.maskRatio=null is the default"),
         ("mae.mask_ratio=0.5", "did you mean maskRatio"),
         ("mae.maskRatio.deep=0.5", "is not allowed; allowed: a number"),
         ("mae=0.5", "a section of fields"),
         ("spec.traning.seed=1", "did you mean training"),
-        ("epochs=2026-13-45", "month must be in 1..12"),
+        ("epochs=2026-13-45", '"2026-13-45" is not allowed; allowed: a whole number'),
+        ("epochs=010", "010 would be octal"),
         ("kind=Pod", "spec.training.kind: unknown field"),
     ],
 )
@@ -86,7 +87,32 @@ def test_no_override_ends_in_a_traceback(path: str, value: str) -> None:
             assert isinstance(run, ArlowPretrain)
 
 
-@pytest.mark.parametrize(("missing", "probability"), [("videos", 0.0), ("images", 1.0)])
-def test_without_one_set_all_samples_are_of_the_other(missing: str, probability: float) -> None:
-    run = load_run("tiny", [f"data.{missing}=null"])
-    assert run.spec.training.data.video_probability == probability
+@pytest.mark.parametrize(
+    "path",
+    [
+        "data.videos",
+        "data.images",
+        "data.images.path",
+        "data.workers",
+        "picturesEverySteps",
+        "batch.globalSize",
+        "batch",
+        "mae.maskRatio",
+        "model.deepstackVisualIndexes",
+        "preset",
+        "spec.checkpoint",
+        "spec.checkpoint.keepEvery",
+    ],
+)
+def test_null_is_the_default(path: str) -> None:
+    preset = "arlow-vision-3072" if path == "preset" else "tiny"
+    assert load_run(preset, [f"{path}=null"]) == load_run(preset)
+
+
+@pytest.mark.parametrize(
+    ("probability", "drawn"),
+    [(0, ["image"]), (0.25, ["image", "video"]), (1, ["video"])],
+)
+def test_a_set_that_is_never_drawn_is_not_required(probability: float, drawn: list[str]) -> None:
+    data = load_run("tiny", [f"data.videoProbability={probability}"]).spec.training.data
+    assert list(data.drawn) == drawn

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from arlow_trainer.config import ArlowPretrain, load_run, validate
+from arlow_trainer.config.load import without_nulls
 from arlow_trainer.config.presets import PRESETS
 
 FULL_RUN = {
@@ -50,7 +51,7 @@ FULL_RUN = {
     "training.optimizer.betas": [0.9, 0.95],
     "training.optimizer.warmup_steps": 40_000,
     "training.optimizer.max_grad_norm": 1.0,
-    "resources.devices": 8,
+    "nodes.devices": 8,
     "global_batch_size": 256,
 }
 
@@ -111,10 +112,44 @@ def test_a_file_changes_only_what_it_names(preset: str) -> None:
 def test_one_field_of_a_default_data_set_can_be_changed_alone() -> None:
     run = validate(manifest({"data": {"images": {"split": "validation"}}}), "test")
     images = run.spec.training.data.images
-    assert images is not None
     assert (images.path, images.split) == ("ILSVRC/imagenet-1k", "validation")
 
 
-def test_null_turns_a_data_set_off() -> None:
-    run = validate(manifest({"data": {"videos": None, "videoProbability": 0}}), "test")
-    assert run.spec.training.data.videos is None
+def test_a_null_is_dropped_at_any_depth_before_the_preset_is_laid_under() -> None:
+    """As `kubectl apply` does before it sends; a null that is an item of a list stays."""
+    assert without_nulls({"a": None, "b": {"c": None, "d": [None, {"e": None, "f": 1}]}}) == {
+        "b": {"d": [None, {"f": 1}]}
+    }
+    written = {
+        "preset": "tiny",
+        "picturesEverySteps": None,
+        "data": {"videos": None, "images": {"path": "./x", "column": None}, "workers": None},
+        "batch": {"globalSize": None, "microBatch": None},
+        "probe": {"data": {"path": "cifar10", "name": None}, "limit": None},
+    }
+    sent = {
+        "preset": "tiny",
+        "data": {"images": {"path": "./x"}},
+        "batch": {},
+        "probe": {"data": {"path": "cifar10"}},
+    }
+    run = validate(manifest(written), "test")
+    assert run == validate(manifest(sent), "test")
+    training = run.spec.training
+    assert training.batch.global_size == 32
+    assert training.pictures_every_steps == 200
+    assert training.data.videos.path == "ucf101"
+    assert training.probe is not None
+    assert training.probe.limit == 2000
+
+
+def test_none_and_all_have_a_value() -> None:
+    none = {
+        "preset": "tiny",
+        "picturesEverySteps": 0,
+        "batch": {"globalSize": 0},
+        "probe": {"data": {"path": "cifar10"}, "limit": 0},
+    }
+    run = validate(manifest(none), "test")
+    assert run.spec.training.pictures_every_steps == 0
+    assert run.spec.global_batch_size == 2 * 16 * 8

@@ -18,9 +18,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from arlow_trainer.config import ConfigError, DataSection, ModelSection, SourceSection
+from arlow_trainer.config import DataSection, Modality, ModelSection, SourceSection
 from arlow_trainer.config.errors import DataError
-from arlow_trainer.data import Modality, Source, StepBatch, StepLoader, open_source
+from arlow_trainer.data import Source, StepBatch, StepLoader, open_source
 from arlow_trainer.data.loader import token_costs
 from arlow_trainer.data.worker_processes import workers_per_rank
 from support.loaders import training_on
@@ -183,17 +183,8 @@ def test_a_set_of_broken_files_alone_is_called_that(image_folder: Path, tmp_path
     assert "maxSkipped" not in str(error.value)
 
 
-def test_a_modality_without_a_source_is_a_mistake_of_the_run(
-    sources: Mapping[Modality, Source],
-) -> None:
-    with pytest.raises(ConfigError, match="videoProbability must be 0"):
-        loader({"image": sources["image"]})
-    with pytest.raises(ConfigError, match="videoProbability must be 1"):
-        loader({"video": sources["video"]})
-
-
 def test_video_alone(sources: Mapping[Modality, Source]) -> None:
-    (batch,) = islice(loader({"video": sources["video"]}, video_probability=1.0, images=None), 1)
+    (batch,) = islice(loader({"video": sources["video"]}, video_probability=1.0), 1)
     assert {micro.modality for micro in batch.micro_batches} == {"video"}
 
 
@@ -315,7 +306,7 @@ def test_too_little_shared_memory_is_explained(image_folder: Path) -> None:
 
 
 def test_clips_longer_than_a_job(sources: Mapping[Modality, Source]) -> None:
-    settings = {"video_probability": 1.0, "images": None, "clip_frames": 20, "frame_stride": 1}
+    settings = {"video_probability": 1.0, "clip_frames": 20, "frame_stride": 1}
     video = {"video": sources["video"]}
     here, there = (next(iter(loader(video, workers=w, **settings))) for w in (0, 1))
     assert here.micro_batches[0].frames.shape[1:] == (20, 56, 56, 3)

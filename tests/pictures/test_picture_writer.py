@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from arlow_trainer.config import SourceSection
-from arlow_trainer.data import Modality, Source, open_source
+from arlow_trainer.config import Modality, SourceSection
+from arlow_trainer.data import Source, open_source
 from arlow_trainer.engine import build_autoencoder
 from arlow_trainer.pictures.drawing import DESCRIPTION
 from arlow_trainer.pictures.stored import StoredPicture, list_pictures
@@ -147,7 +147,7 @@ def test_pictures_are_due_at_the_interval_and_at_the_end(tmp_path: Path) -> None
     store = Store(str(tmp_path / "run"))
     with PictureWriter(RUN, store, {}) as writer:
         assert [step for step in range(1, 501) if writer.due(step, 500)] == [200, 400, 500]
-    never = RUN.spec.training.model_copy(update={"pictures_every_steps": None})
+    never = RUN.spec.training.model_copy(update={"pictures_every_steps": 0})
     run = RUN.model_copy(update={"spec": RUN.spec.model_copy(update={"training": never})})
     with PictureWriter(run, store, {}) as writer:
         assert not writer.due(2500, 2500)

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from arlow_trainer.config import ConfigError, load_run
-from arlow_trainer.config.models import Gpu
+from arlow_trainer.config.cluster import Gpu
 from arlow_trainer.plan import HARDWARE, hardware_of_device
 
 
@@ -45,15 +45,15 @@ def test_a_slower_or_unknown_device_has_no_peak(device: str) -> None:
 
 
 def test_the_default_runs_card() -> None:
-    card = HARDWARE[load_run("arlow-vision-3072").spec.resources.gpu]
+    card = HARDWARE["rtx-8000"]
     assert card.peak_flops["fp16"] == 130.5e12
     assert "bf16" not in card.peak_flops  # Turing has none
 
 
 def test_the_schema_allows_what_the_table_holds() -> None:
     assert set(get_args(Gpu)) == set(HARDWARE)
-    with pytest.raises(ConfigError, match=r"resources\.gpu: .*gtx-1080.*rtx-8000.*h200"):
-        load_run("tiny", ["spec.resources.gpu=gtx-1080"])
+    with pytest.raises(ConfigError, match=r"nodes\.gpuProduct: .*gtx-1080.*rtx-8000.*h200"):
+        load_run("tiny", ["spec.nodes.gpuProduct=gtx-1080"])
 
 
 @pytest.mark.parametrize("name", HARDWARE)

@@ -17,8 +17,10 @@ from arlow_trainer.mae import visible_unit_batch
 from arlow_trainer.plan import (
     Tokens,
     bytes_per_device,
+    check_declared_gpus,
     cpu_rank_memory,
     largest_micro_batch,
+    planned_micro_batch,
     saved_bytes,
     tokens_per_clip,
     tokens_per_image,
@@ -159,7 +161,7 @@ def test_the_full_run_fits_eight_cards_of_48_gb_in_one_micro_batch() -> None:
     run = load_run("arlow-vision-3072")
     # 256 samples over 8 devices, a quarter of them clips that count as 8 images each.
     assert largest_micro_batch(run, 8, 48 * GIB) == 88
-    alone = load_run("arlow-vision-3072", ["data={videos: null, videoProbability: 0}"])
+    alone = load_run("arlow-vision-3072", ["data.videoProbability=0"])
     assert largest_micro_batch(alone, 8, 48 * GIB) == 32
 
 
@@ -182,9 +184,47 @@ def test_memory_never_falls_with_the_micro_batch_or_rises_with_the_ranks() -> No
 
 
 def test_clips_alone_are_counted_by_their_tokens() -> None:
-    run = load_run("tiny", ["data={images: null, videoProbability: 1}"])
+    run = load_run("tiny", ["data.videoProbability=1"])
     # 32 clips of two temporal steps over two ranks are 32 images a rank.
     assert largest_micro_batch(run, 2, 64 * GIB) == 32
+
+
+def test_a_micro_batch_of_the_run_is_taken_unless_nothing_fits() -> None:
+    chosen = load_run("arlow-vision-3072", ["batch.microBatch=200"])
+    assert planned_micro_batch(chosen, 8, 48 * GIB) == 200
+    assert planned_micro_batch(load_run("arlow-vision-3072"), 8, 48 * GIB) == 88
+    with pytest.raises(DeviceMemoryError, match="even with one sample"):
+        planned_micro_batch(chosen, 1, 24 * GIB)
+
+
+@pytest.mark.parametrize(
+    "largest",
+    [
+        ["model.depth=1000"],
+        ["model={embedDim: 65536, numHeads: 4096, hiddenSize: 65536}"],
+        ["mae.decoderDim=65536"],
+        ["data={imageSize: 16380, videoProbability: 0}"],
+        ["data.clipFrames=4096"],
+        ["model={mlpRatio: 256, depth: 1000}"],
+        ["model={depth: 1000, embedDim: 65536, numHeads: 4096}", "batch.microBatch=1"],
+    ],
+)
+def test_the_largest_numbers_that_are_allowed_do_not_fit(largest: list[str]) -> None:
+    """On a CPU too: exit code 4 before anything is allocated."""
+    run = load_run("arlow-vision-3072", largest)
+    with pytest.raises(DeviceMemoryError):
+        planned_micro_batch(run, 1, cpu_rank_memory(128 * GIB, 1), "fp32")
+
+
+def test_the_declared_gpus_are_planned_with() -> None:
+    check_declared_gpus(load_run("arlow-vision-3072"))
+    for gpu in ("rtx-8000", "a100-40gb", "h200"):
+        check_declared_gpus(load_run("arlow-vision-3072", [f"nodes.gpuProduct={gpu}"]))
+    check_declared_gpus(load_run("arlow-vision-3072", ["nodes={gpus: 0, gpuProduct: v100-16gb}"]))
+    with pytest.raises(DeviceMemoryError, match="on each of 2 devices"):
+        check_declared_gpus(
+            load_run("arlow-vision-3072", ["nodes={gpus: 2, gpuProduct: v100-16gb}"])
+        )
 
 
 def test_a_run_that_cannot_fit_says_what_to_do() -> None:

@@ -132,11 +132,11 @@ def test_nothing_is_done_unless_asked(tmp_path: Path) -> None:
                 data=SourceSection(path="./-x", name="v2", split="dev", column="img"),
                 test_split="val",
                 label="fine",
-                limit=None,
+                limit=0,
             ),
             [
                 *("--data=./-x", "--name=v2", "--train-split=dev", "--test-split=val"),
-                *("--column=img", "--label=fine"),
+                *("--column=img", "--label=fine", "--limit=0"),
             ],
         ),
     ],

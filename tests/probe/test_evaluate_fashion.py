@@ -25,10 +25,9 @@ TRAINING = {
     "preset": "tiny",
     "maxStepsPerEpoch": 600,
     "logEverySteps": 100,
-    "picturesEverySteps": None,
+    "picturesEverySteps": 0,
     # Garments are centred and fill their images: no crops.
     "data": {
-        "videos": None,
         "videoProbability": 0,
         "imageSize": 32,
         "minCropScale": 1.0,

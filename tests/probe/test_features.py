@@ -27,7 +27,7 @@ def tower() -> ArlowVLVisionModel:
 
 
 def split(folder: Path) -> LabelledSplit:
-    section = ProbeSection(data=SourceSection(path=str(folder)), limit=None)
+    section = ProbeSection(data=SourceSection(path=str(folder)), limit=0)
     return open_labelled(section).train
 
 

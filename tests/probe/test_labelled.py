@@ -17,7 +17,7 @@ from support.class_folders import CLASSES, stripes, write_folders
 
 def section(path: object, **fields: Any) -> ProbeSection:
     data = {"path": str(path)} | fields.pop("data", {})
-    return ProbeSection(data=SourceSection(**data), **({"limit": None} | fields))
+    return ProbeSection(data=SourceSection(**data), **({"limit": 0} | fields))
 
 
 def table(count: int, start: int, features: Features, **labels: Any) -> Dataset:

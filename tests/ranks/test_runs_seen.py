@@ -81,7 +81,7 @@ def test_a_resumed_run_says_at_once_where_it_stands(seen: Seen) -> None:
         assert status["step"] >= seen.stopped_at
         assert status["totalSteps"] == STEPS
         assert status["loss"] is not None
-        assert status["lastCheckpoint"]["uri"].startswith(f"{seen.run.url}/checkpoint-")
+        assert status["lastCheckpoint"]["url"].startswith(f"{seen.run.url}/checkpoint-")
     assert seen.stored_meanwhile["step"] >= seen.stopped_at
 
 
@@ -121,7 +121,7 @@ def test_events_tell_the_run_s_life(seen: Seen) -> None:
     assert kinds[cut + 1 : cut + 3] == ["stopped", "start"], "the end's own event, then the next"
     resumes = [event for event in seen.run.events() if event["kind"] == "resume"]
     assert resumes[0]["step"] == seen.stopped_at
-    assert resumes[0]["uri"] == f"{seen.run.url}/checkpoint-{seen.stopped_at}"
+    assert resumes[0]["url"] == f"{seen.run.url}/checkpoint-{seen.stopped_at}"
 
 
 def test_phases_are_the_whole_step(seen: Seen) -> None:

@@ -17,9 +17,10 @@ NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
     [
         ("start", {"ranks": 1}, "started on 1 rank"),
         ("start", {"ranks": 16}, "started on 16 ranks"),
-        ("resume", {"step": 1450, "uri": "/r/c-1450"}, "resumed from step 1,450: /r/c-1450"),
+        ("resume", {"step": 1450, "url": "/r/c-1450"}, "resumed from step 1,450: /r/c-1450"),
         ("phase", {"phase": "finished", "message": "450 steps done"}, "finished: 450 steps done"),
         ("phase", {"phase": "saving", "message": ""}, "saving"),
+        ("checkpoint", {"step": 450, "url": "/r/c-450"}, "checkpoint of step 450: /r/c-450"),
         ("checkpoint", {"step": 450, "uri": "/r/c-450"}, "checkpoint of step 450: /r/c-450"),
         ("probe", {"step": 5, "method": "knn", "accuracy": 0.7}, "probe of step 5: knn 70.0%"),
         ("skip", {"name": "a.png", "reason": "truncated"}, "skipped a.png: truncated"),

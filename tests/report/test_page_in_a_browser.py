@@ -109,7 +109,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     points = [{"step": s, "time": "t", "loss": 1 / s, "phase_seconds": {"data": 1}} for s in (1, 2)]
     store.write_bytes(HISTORY_FILE, "\n".join(map(json.dumps, points)).encode())
     with EventLog(store) as events:
-        events.record("checkpoint", uri="s3://bucket/" + "long-name-" * 20)
+        events.record("checkpoint", url="s3://bucket/" + "long-name-" * 20)
     text = "/a/path/" + "x" * 200
     for step in (1, 2):
         drawn = png(Image.new("RGB", (1300, 500), "red"), text)

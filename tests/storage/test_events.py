@@ -20,13 +20,13 @@ def test_events_are_kept_over_resumes(store: Store) -> None:
     assert read_events(store) == []
     with EventLog(store) as log:
         log.record("start", step=0)
-        log.record("checkpoint", step=5, uri="x")
+        log.record("checkpoint", step=5, url="x")
     with EventLog(store) as log:
         log.record("resume", step=5)
     found = read_events(store)
     assert [(event.kind, event.fields) for event in found] == [
         ("start", {"step": 0}),
-        ("checkpoint", {"step": 5, "uri": "x"}),
+        ("checkpoint", {"step": 5, "url": "x"}),
         ("resume", {"step": 5}),
     ]
     assert datetime.now(UTC) - found[-1].time < timedelta(minutes=5)

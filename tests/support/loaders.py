@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from arlow_trainer.config import DataSection, ModelSection, TrainingSection
-from arlow_trainer.data import Modality, Source, StepLoader
+from arlow_trainer.config import DataSection, Modality, ModelSection, TrainingSection
+from arlow_trainer.data import Source, StepLoader
 
 
 def training_on(data: DataSection, model: ModelSection, seed: int) -> TrainingSection:

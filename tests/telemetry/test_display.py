@@ -39,7 +39,7 @@ def training_status() -> RunStatus:
         median_step_seconds=0.3154,
         step_phase_seconds={"data": 0.01, "forward": 0.09, "backward": 0.2},
         last_checkpoint=LastCheckpoint(
-            uri="s3://runs/quick/checkpoint-4000", step=4000, time=NOW - timedelta(minutes=3)
+            url="s3://runs/quick/checkpoint-4000", step=4000, time=NOW - timedelta(minutes=3)
         ),
         message="resumed from step 3,000",
         imageLoss=0.4,

@@ -119,7 +119,7 @@ def test_last_step_and_checkpoint_are_stamped_with_their_time() -> None:
     status = after(make_report(1), checkpoint)
     assert status.last_step_time == START
     assert status.last_checkpoint is not None
-    assert status.last_checkpoint.uri == "s3://runs/quick/checkpoint-1"
+    assert status.last_checkpoint.url == "s3://runs/quick/checkpoint-1"
     assert status.last_checkpoint.time == START + timedelta(seconds=1)
 
 
@@ -166,3 +166,12 @@ def test_scalars_read_back_from_json() -> None:
 def test_a_number_without_a_row_is_refused() -> None:
     with pytest.raises(ValueError, match=r"no row in telemetry/scalars\.py: gradient_norm"):
         make_report(1, readout={"loss": 0.5, "gradient_norm": 0.8})
+
+
+def test_the_checkpoint_of_an_earlier_version_is_read() -> None:
+    checkpoint = {"uri": "s3://runs/a/checkpoint-5", "step": 5, "time": "2026-11-25T10:00:00Z"}
+    status = RunStatus.model_validate({"run": "a", "lastCheckpoint": checkpoint})
+    assert status.last_checkpoint is not None
+    assert status.last_checkpoint.url == "s3://runs/a/checkpoint-5"
+    written = status.model_dump(mode="json", by_alias=True)["lastCheckpoint"]
+    assert (written["url"], "uri" in written) == ("s3://runs/a/checkpoint-5", False)

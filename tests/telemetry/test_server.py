@@ -27,7 +27,7 @@ SAVED = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def checkpoint_500(overflows: int = 0) -> ResumeReport:
-    checkpoint = LastCheckpoint(uri="s3://b/quick/checkpoint-500", step=500, time=SAVED)
+    checkpoint = LastCheckpoint(url="s3://b/quick/checkpoint-500", step=500, time=SAVED)
     return ResumeReport(checkpoint, total_steps=900, loss=0.7, overflows=overflows)
 
 
@@ -151,8 +151,8 @@ def test_a_resumed_run_shows_the_step_of_its_checkpoint(telemetry: Start, free_p
     status = RunStatus.model_validate_json(get(free_port, "/status"))
     assert (status.step, status.total_steps, status.loss) == (500, 900, 0.7)
     assert status.last_checkpoint is not None
-    assert status.last_checkpoint.uri == "s3://b/quick/checkpoint-500"
-    assert events[-1] == ("resume", {"step": 500, "uri": "s3://b/quick/checkpoint-500"})
+    assert status.last_checkpoint.url == "s3://b/quick/checkpoint-500"
+    assert events[-1] == ("resume", {"step": 500, "url": "s3://b/quick/checkpoint-500"})
 
 
 def test_skipped_samples_of_all_ranks_are_counted_once(telemetry: Start, free_port: int) -> None:
@@ -188,7 +188,7 @@ def test_status_is_the_contract(telemetry: Start, free_port: int) -> None:
         "medianStepSeconds", "lastCheckpoint", "message",
     }  # fmt: skip
     assert contract <= raw.keys()
-    assert raw["lastCheckpoint"].keys() == {"uri", "step", "time"}
+    assert raw["lastCheckpoint"].keys() == {"url", "step", "time"}
     status = RunStatus.model_validate(raw)
     assert (status.phase, status.step) == ("training", 20)
     assert status.message == "skipped a.jpg: truncated"

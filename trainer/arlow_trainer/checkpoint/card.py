@@ -20,12 +20,12 @@ def model_card(run: ArlowPretrain, state: TrainingState, parameters: int) -> str
     """
     training = run.spec.training
     model, mae, data, optimizer = training.model, training.mae, training.data, training.optimizer
-    sources = [source for source in (data.images, data.videos) if source is not None]
+    drawn = data.drawn
     header: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "image-feature-extraction",
         "tags": ["arlow", "vision", "masked-autoencoder"],
-        "datasets": [source.path for source in sources if _is_hub_name(source)],
+        "datasets": [source.path for source in drawn.values() if _is_hub_name(source)],
     }
     if not header["datasets"]:
         del header["datasets"]
@@ -40,8 +40,8 @@ def model_card(run: ArlowPretrain, state: TrainingState, parameters: int) -> str
         ("Step", f"{state.step:,} of {state.total_steps:,}"),
         ("Samples seen", f"{state.next_sample:,}"),
         ("Loss (mean squared error over masked " + target + ")", loss),
-        ("Images", _source(data.images)),
-        ("Videos", f"{_source(data.videos)}, {video_share}" if data.videos else "none"),
+        ("Images", _source(drawn.get("image"))),
+        ("Videos", f"{_source(drawn['video'])}, {video_share}" if "video" in drawn else "none"),
         ("Crop", f"{data.image_size} px, scale {data.min_crop_scale} to 1"),
         ("Clips", f"{data.clip_frames} frames, stride {data.frame_stride}"),
         ("Mask ratio", f"{mae.mask_ratio} over 2x2 merge units; tubes on video"),

@@ -16,7 +16,7 @@ from arlow_trainer.checkpoint.layout import checkpoint_name
 from arlow_trainer.checkpoint.location import newest_step
 from arlow_trainer.checkpoint.reader import download
 from arlow_trainer.checkpoint.training_state import TRAINING_STATE, TrainingState
-from arlow_trainer.config import ArlowPretrain
+from arlow_trainer.config import ArlowPretrain, stored_run
 from arlow_trainer.config.errors import StoreError
 from arlow_trainer.engine import build_autoencoder
 from arlow_trainer.mae import MaskedAutoencoder
@@ -68,7 +68,7 @@ def run_of(state: TrainingState, url: str) -> ArlowPretrain:
         StoreError: another version of Arlow saved it, whose configuration this one cannot read.
     """
     try:
-        return ArlowPretrain.model_validate(state.run)
+        return stored_run(state.run)
     except ValidationError as error:
         raise _other_version(url, str(error)) from None
 

@@ -43,7 +43,7 @@ class CheckpointInfo:
     """
 
     step: int
-    uri: str
+    url: str
     valid: bool
     reason: str
     bytes: int | None
@@ -117,7 +117,7 @@ def inspect(store: Store, step: int) -> CheckpointInfo | None:
             reason = str(error)
     return CheckpointInfo(
         step=step,
-        uri=store.url_of(folder),
+        url=store.url_of(folder),
         valid=manifest is not None and not reason,
         reason=reason,
         bytes=manifest.total_bytes if manifest else None,
@@ -169,7 +169,7 @@ def newest_valid(
             reason = "; ".join(str(problem) for problem in verify(store, step))
         if not reason:
             return info
-        log.warning("passing over %s: %s", info.uri, reason)
+        log.warning("passing over %s: %s", info.url, reason)
         if on_skip is not None:
             on_skip(info, reason)
         if not info.unfinished:
@@ -193,9 +193,9 @@ def download(store: Store, step: int, keys: Iterable[str], directory: Path) -> l
     paths = []
     for key in keys:
         record = manifest.files.get(key)
-        uri = f"{store.url_of(checkpoint_name(step))}/{key}"
+        url = f"{store.url_of(checkpoint_name(step))}/{key}"
         if record is None:
-            raise StoreError(f"{uri} is not a file of this checkpoint: its manifest lacks it.")
+            raise StoreError(f"{url} is not a file of this checkpoint: its manifest lacks it.")
         path = directory / key
         store.get_file(f"{checkpoint_name(step)}/{key}", path)
         with path.open("rb") as file:
@@ -204,7 +204,7 @@ def download(store: Store, step: int, keys: Iterable[str], directory: Path) -> l
         if what:
             path.unlink()
             raise Damaged(
-                f"{uri} is damaged: {what}. Use an earlier checkpoint (`arlow checkpoints ls`)."
+                f"{url} is damaged: {what}. Use an earlier checkpoint (`arlow checkpoints ls`)."
             )
         paths.append(path)
     return paths

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from arlow_trainer.config import ArlowPretrain
+from arlow_trainer.config import ArlowPretrain, stored_run
 from arlow_trainer.config.errors import ConfigError, StoreError
 
 TRAINING_STATE = "training_state.json"
@@ -93,7 +93,7 @@ class TrainingState(BaseModel):
             loss_scaler={},
             overflows=0,
             skipped_files={},
-            run=run.model_dump(mode="json", by_alias=True, exclude={"status"}),
+            run=run.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"status"}),
         )
 
     def after(
@@ -117,16 +117,16 @@ class TrainingState(BaseModel):
         return (self.model_dump_json(indent=1) + "\n").encode()
 
     @classmethod
-    def from_bytes(cls, data: bytes, uri: str) -> TrainingState:
-        """Reads what `to_bytes` wrote; `uri` names it in messages. Raises StoreError."""
+    def from_bytes(cls, data: bytes, url: str) -> TrainingState:
+        """Reads what `to_bytes` wrote; `url` names it in messages. Raises StoreError."""
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
-            raise _of_another_version(error, uri) from None
+            raise _of_another_version(error, url) from None
 
 
 def check_same_run(
-    state: TrainingState, run: ArlowPretrain, set_sizes: Mapping[str, int], uri: str
+    state: TrainingState, run: ArlowPretrain, set_sizes: Mapping[str, int], url: str
 ) -> None:
     """Refuses to continue a run whose saved tensors or data order are no longer described.
 
@@ -134,24 +134,24 @@ def check_same_run(
     StoreError where the saved run is one of another version of Arlow.
     """
     try:
-        saved = ArlowPretrain.model_validate(state.run)
+        saved = stored_run(state.run)
     except ValidationError as error:
-        raise _of_another_version(error, uri) from None
+        raise _of_another_version(error, url) from None
     lines = []
     for path in _IDENTITY:
         before = _dump(_at(saved.spec.training, path))
         now = _dump(_at(run.spec.training, path))
         lines += [
-            f"spec.training.{_camel(path)}{key}: {old} in {uri}, {new} in this file"
+            f"spec.training.{_camel(path)}{key}: {old} in {url}, {new} in this file"
             for key, old, new in _differences(before, now)
         ]
     if saved.spec.global_batch_size != run.spec.global_batch_size:
         lines.append(
-            f"spec.training.batch.globalSize: {saved.spec.global_batch_size} in {uri}, "
+            f"spec.training.batch.globalSize: {saved.spec.global_batch_size} in {url}, "
             f"{run.spec.global_batch_size} in this file"
         )
     lines += [
-        f"spec.training.data.{modality}s: {state.set_sizes.get(modality, 0):,} samples in {uri}, "
+        f"spec.training.data.{modality}s: {state.set_sizes.get(modality, 0):,} samples in {url}, "
         f"{size:,} now, so their order is different"
         for modality, size in set_sizes.items()
         if state.set_sizes.get(modality) != size
@@ -161,11 +161,29 @@ def check_same_run(
         raise ConfigError("\n".join(lines))
 
 
-def _of_another_version(error: ValidationError, uri: str) -> StoreError:
+def with_saved_batch(run: ArlowPretrain, state: TrainingState, url: str) -> ArlowPretrain:
+    """Returns the run with the global batch of its checkpoint, unless the file sets one.
+
+    `globalSize: 0` is taken from the nodes when a run starts, and kept on other ones. Raises
+    StoreError where the saved run is one of another version of Arlow.
+    """
+    if run.spec.training.batch.global_size:
+        return run
+    try:
+        size = stored_run(state.run).spec.global_batch_size
+    except ValidationError as error:
+        raise _of_another_version(error, url) from None
+    batch = run.spec.training.batch.model_copy(update={"global_size": size})
+    training = run.spec.training.model_copy(update={"batch": batch})
+    spec = run.spec.model_copy(update={"training": training})
+    return run.model_copy(update={"spec": spec})
+
+
+def _of_another_version(error: ValidationError, url: str) -> StoreError:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     return StoreError(
-        f"{uri}: {where}: {first['msg']}; it was written by another version of Arlow: "
+        f"{url}: {where}: {first['msg']}; it was written by another version of Arlow: "
         "resume with that version"
     )
 

@@ -42,7 +42,7 @@ class SaveEvent:
     """
 
     step: int
-    uri: str
+    url: str
     duration_s: float
     bytes: int
     error: str | None = None
@@ -178,7 +178,7 @@ class BackgroundWriter(Closeable):
     def _report(self, save: Save, size: int, failure: ArlowError | None) -> None:
         event = SaveEvent(
             step=save.step,
-            uri=self._store.url_of(checkpoint_name(save.step)),
+            url=self._store.url_of(checkpoint_name(save.step)),
             duration_s=time.monotonic() - save.submitted,
             bytes=size,
             error=None if failure is None else str(failure),

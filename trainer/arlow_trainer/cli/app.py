@@ -48,6 +48,8 @@ app = typer.Typer(
     help="Pretrain the Arlow vision tower by masked autoencoding, on a laptop or a cluster.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # Credentials may be among them.
+    pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(train)

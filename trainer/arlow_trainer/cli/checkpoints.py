@@ -38,7 +38,7 @@ def ls(url: RunUrl) -> None:
         created = info.created.strftime("%Y-%m-%d %H:%M:%S") if info.created else "-"
         size = "-" if info.bytes is None else f"{info.bytes / 2**20:,.1f} MiB"
         state = "complete" if info.valid else info.reason
-        table.add_row(f"{info.step:,}", state, size, created, info.uri)
+        table.add_row(f"{info.step:,}", state, size, created, info.url)
     if not found:
         raise _no_checkpoints(url)
     _console().print(table)

@@ -8,8 +8,10 @@ import typer
 
 from arlow_trainer.cli.console import print_error, print_warning
 from arlow_trainer.cli.options import Overrides, RunSource, complete_run
-from arlow_trainer.config import ConfigError, advise, known_set_size, load_run, to_yaml
+from arlow_trainer.config import ArlowError, ConfigError, advise, known_set_size, load_run, to_yaml
+from arlow_trainer.config.errors import DeviceMemoryError
 from arlow_trainer.config.reference import json_schema
+from arlow_trainer.plan import check_declared_gpus
 
 config_app = typer.Typer(help="Show and validate run configurations.", no_args_is_help=True)
 
@@ -31,13 +33,18 @@ def validate(
     overrides: Overrides = None,
 ) -> None:
     """Report every mistake in the files, and warn about settings that are probably unintended."""
-    failed: ConfigError | None = None
+    failed: ArlowError | None = None
     for file in files:
         try:
             run = load_run(file, overrides or ())
+            check_declared_gpus(run)
         except ConfigError as error:
             print_error(str(error))
             failed = error
+            continue
+        except DeviceMemoryError as error:
+            print_error(f"{file}: on {run.spec.nodes.gpu_product}: {error}")
+            failed = failed or error
             continue
         for warning in advise(run, known_set_size(run)):
             print_warning(f"{file}: {warning}")

@@ -40,9 +40,8 @@ def probe(
         ),
     ] = None,
     limit: Annotated[
-        int | None,
-        typer.Option(min=2, help="Maximum samples of each split, drawn at random; unset: all."),
-    ] = None,
+        int, typer.Option(min=0, help="Maximum samples of each split, drawn at random; 0: all.")
+    ] = 0,
     neighbors: Annotated[int, typer.Option(min=1, help="k of k-nearest neighbours.")] = 20,
     step: Step = None,
     as_json: Annotated[
@@ -61,11 +60,12 @@ def probe(
     from arlow_trainer.cli.console import print_warning
     from arlow_trainer.config import ProbeSection, SourceSection
     from arlow_trainer.probe.evaluate import append_records, run_probe, to_records
+    from arlow_trainer.storage.options import inherited_options
     from arlow_trainer.storage.store import Store
 
     if not sys.stderr.isatty():
         disable_progress_bars()
-    store = Store(url)
+    store = Store(url, inherited_options())
     section = ProbeSection(
         data=SourceSection(path=data, name=name, split=train_split, column=column),
         test_split=test_split,

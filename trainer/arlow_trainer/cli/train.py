@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from arlow_trainer.cli.console import print_warning
 from arlow_trainer.cli.options import Overrides, RunSource
 from arlow_trainer.config import load_run
+from arlow_trainer.config.cluster import ignored_here
 from arlow_trainer.run.options import TrainOptions
 
 
@@ -36,6 +38,8 @@ def train(
     it. All exit codes are listed in docs/configuration.md.
     """
     manifest = load_run(run, overrides or ())
+    for ignored in ignored_here(manifest):
+        print_warning(ignored)
     from arlow_trainer.run.launch import launch
 
     launch(manifest, ranks, TrainOptions(port, live, log))

@@ -52,9 +52,7 @@ def watch(
     if is_endpoint(target):
         source, interval, earlier = from_endpoint(target), ENDPOINT_INTERVAL_S, []
     else:
-        from arlow_trainer.storage.store import Store
-
-        store = Store(_run_url(target, overrides))
+        store = _store(target, overrides)
         source = from_store(lambda: store.read_bytes(STATUS_FILE), store.url_of(STATUS_FILE))
         interval, earlier = STORE_INTERVAL_S, _earlier_losses(store)
     console = Console()
@@ -71,20 +69,23 @@ def watch(
         raise typer.Exit from None
 
 
-def _run_url(target: str, overrides: list[str] | None) -> str:
+def _store(target: str, overrides: list[str] | None) -> Store:
     from arlow_trainer.config import load_run
     from arlow_trainer.config.errors import ConfigError
     from arlow_trainer.config.presets import PRESETS
+    from arlow_trainer.storage.options import store_options
+    from arlow_trainer.storage.store import Store
 
     path = Path(target).expanduser()
     if "://" in target or path.is_dir():
-        return target
+        return Store(target)
     if target not in PRESETS and not path.exists():
         raise ConfigError(
             f"{target}: neither a run's folder, nor a manifest, nor a preset "
             f"({', '.join(PRESETS)}); give the run's folder, its URL or its manifest"
         )
-    return load_run(target, overrides or ()).run_url
+    run = load_run(target, overrides or ())
+    return Store(run.run_url, store_options(run.spec.checkpoint))
 
 
 def _earlier_losses(store: Store) -> list[LossPoint]:

@@ -3,19 +3,19 @@
 from arlow_trainer.config.advice import advise, known_set_size, steps_per_epoch, total_steps
 from arlow_trainer.config.errors import ArlowError, ConfigError, ExitCode
 from arlow_trainer.config.load import load_run, to_yaml, validate
-from arlow_trainer.config.models import (
-    STORE_SCHEMES,
-    ArlowPretrain,
+from arlow_trainer.config.models import STORE_SCHEMES, ArlowPretrain, RunSpec
+from arlow_trainer.config.status import LastCheckpoint, RunStatus
+from arlow_trainer.config.stored import stored_run
+from arlow_trainer.config.training import (
     DataSection,
     MaeSection,
+    Modality,
     ModelSection,
     Precision,
     ProbeSection,
-    RunSpec,
     SourceSection,
     TrainingSection,
 )
-from arlow_trainer.config.status import LastCheckpoint, RunStatus
 
 __all__ = [
     "STORE_SCHEMES",
@@ -26,6 +26,7 @@ __all__ = [
     "ExitCode",
     "LastCheckpoint",
     "MaeSection",
+    "Modality",
     "ModelSection",
     "Precision",
     "ProbeSection",
@@ -37,6 +38,7 @@ __all__ = [
     "known_set_size",
     "load_run",
     "steps_per_epoch",
+    "stored_run",
     "to_yaml",
     "total_steps",
     "validate",

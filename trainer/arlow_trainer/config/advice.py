@@ -30,8 +30,8 @@ def total_steps(run: ArlowPretrain, set_size: int) -> int:
 def known_set_size(run: ArlowPretrain) -> int | None:
     """Returns the size of the set that an epoch passes over, where it is published; else None."""
     data = run.spec.training.data
-    source = data.images or data.videos
-    return KNOWN_SIZES.get((source.path, source.split)) if source else None
+    source = next(iter(data.drawn.values()))
+    return KNOWN_SIZES.get((source.path, source.split))
 
 
 def advise(run: ArlowPretrain, set_size: int | None) -> Iterator[str]:
@@ -58,14 +58,24 @@ def advise(run: ArlowPretrain, set_size: int | None) -> Iterator[str]:
             f"{warmup:,} never ends: the learning rate rises to {peak:.2g} and the cosine decay "
             f"never begins; {longer}set optimizer.warmupSteps to about {max(1, steps // 20):,}"
         )
-    if run.spec.checkpoint.every_steps > steps:
-        bound = "at most " if set_size is None and not data.repeat else ""
+    if run.spec.checkpoint.url.startswith("memory://"):
         yield (
-            f"spec.checkpoint.everySteps: {run.spec.checkpoint.every_steps:,} is more than the "
-            f"run's {bound}{steps:,} steps, so the only checkpoint is the one at the end"
+            f"spec.checkpoint.url: {run.spec.checkpoint.url} is this process's memory: its "
+            "checkpoints end with it, and no other process can read them"
+        )
+    checkpoint = run.spec.checkpoint
+    if not checkpoint.every_minutes and not 0 < checkpoint.every_steps <= steps:
+        bound = "at most " if set_size is None and not data.repeat else ""
+        reason = (
+            f"{checkpoint.every_steps:,} is more than the run's {bound}{steps:,} steps"
+            if checkpoint.every_steps
+            else "0, and everyMinutes is not set"
+        )
+        yield (
+            f"spec.checkpoint.everySteps: {reason}, so the only checkpoint is the one at the end"
         )
     batch = training.batch
-    declared = batch.per_device * batch.accumulation * run.spec.resources.devices
+    declared = batch.per_device * batch.accumulation * run.spec.nodes.devices
     chosen = {"per_device", "accumulation"} & batch.model_fields_set
     if batch.global_size and chosen and batch.global_size != declared:
         yield (
@@ -83,14 +93,13 @@ def _length(run: ArlowPretrain, set_size: int | None) -> str:
     if set_size is None:
         return f"the run has at most {training.epochs * epoch:,} steps (epochs x maxStepsPerEpoch)"
     steps = steps_per_epoch(run, set_size)
-    source = data.images or data.videos
-    assert source is not None
+    source = next(iter(data.drawn.values()))
     one_pass = (
         f"one pass over {source.path} is {steps:,} steps of {run.spec.global_batch_size} samples"
     )
     if set_size // run.spec.global_batch_size > epoch:
         one_pass = f"an epoch over {source.path} is cut at maxStepsPerEpoch = {steps:,} steps"
-    elif data.images is not None and data.video_probability > 0:
+    elif len(data.drawn) > 1:
         clips = data.video_probability
         one_pass += f" ({clips:.0%} of them clips, so that it shows {1 - clips:.0%} of the images)"
     return f"{one_pass}, and the run has {training.epochs * steps:,} steps"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from arlow_trainer.config.models import INT64_MAX, ArlowPretrain
+from arlow_trainer.config.models import ArlowPretrain
 
 Schema = Mapping[str, Any]
 
@@ -18,10 +18,15 @@ def run_schema() -> dict[str, Any]:
 
 
 def resolve(schema: Schema) -> Schema:
-    """Returns a field's schema, without null, and with a reference to a section resolved."""
+    """Returns a field's schema, without null, and with a reference to a section resolved.
+
+    Of a list of sections, that of a section.
+    """
     for choice in schema.get("anyOf", ()):
         if choice.get("type") != "null":
             schema = choice
+    if "$ref" in schema.get("items", {}):
+        schema = schema["items"]
     if "$ref" in schema:
         schema = run_schema()["$defs"][schema["$ref"].rpartition("/")[2]]
     return schema
@@ -31,16 +36,19 @@ def field_schema(path: Sequence[str]) -> Schema | None:
     """Returns the schema of the field at a path in the manifest, None where there is no field."""
     schema: Schema = run_schema()
     for part in path:
-        schema = resolve(schema).get("properties", {}).get(part)
-        if schema is None:
+        section = resolve(schema)
+        found = section.get("properties", {}).get(part, section.get("additionalProperties"))
+        if not isinstance(found, Mapping):
             return None
+        schema = found
     return schema
 
 
 def describe_allowed(schema: Schema) -> str:
     """Returns a description of the values that a schema allows, such as "a number, at least 0"."""
     if "anyOf" in schema:
-        return ", or ".join(describe_allowed(choice) for choice in schema["anyOf"])
+        choices = [choice for choice in schema["anyOf"] if choice.get("type") != "null"]
+        return ", or ".join(map(describe_allowed, choices))
     if "$ref" in schema:
         return "a section of fields"
     if "const" in schema:
@@ -48,7 +56,6 @@ def describe_allowed(schema: Schema) -> str:
     if "enum" in schema:
         return "one of " + ", ".join(str(value) for value in schema["enum"])
     kind = {
-        "null": "null",
         "boolean": "true or false",
         "object": "a section of fields",
         "string": "text",
@@ -71,12 +78,7 @@ def _bounds(schema: Schema) -> str:
         "maximum": "at most",
         "exclusiveMaximum": "below",
     }
-    # The 64-bit limit applies to every integer; it is mentioned only where a value exceeds it.
-    return " and ".join(
-        f"{term} {schema[key]:g}"
-        for key, term in terms.items()
-        if key in schema and schema[key] != INT64_MAX
-    )
+    return " and ".join(f"{term} {schema[key]:,}" for key, term in terms.items() if key in schema)
 
 
 def _text_limits(schema: Schema) -> str:
@@ -84,7 +86,7 @@ def _text_limits(schema: Schema) -> str:
     if "pattern" in schema:
         limits.append(f"matching `{schema['pattern']}`")
     if "maxLength" in schema:
-        limits.append(f"of at most {schema['maxLength']} characters")
+        limits.append(f"of at most {schema['maxLength']:,} characters")
     if schema.get("minLength"):
         limits.append("that is not empty")
     return "".join(f" {limit}" for limit in limits)
@@ -92,8 +94,16 @@ def _text_limits(schema: Schema) -> str:
 
 def _count(schema: Schema) -> str:
     minimum, maximum = schema.get("minItems"), schema.get("maxItems")
-    return f" {minimum}" if minimum is not None and minimum == maximum else ""
+    if maximum is None:
+        return ""
+    return f" {maximum}" if minimum == maximum else f" at most {maximum}"
 
 
 def _plural(description: str) -> str:
-    return description.replace("a whole number", "whole numbers").replace("a number", "numbers")
+    for one, many in (
+        ("a whole number", "whole numbers"),
+        ("a number", "numbers"),
+        ("a section", "sections"),
+    ):
+        description = description.replace(one, many)
+    return description

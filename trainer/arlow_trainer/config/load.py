@@ -6,14 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from arlow_trainer.config.errors import ConfigError
 from arlow_trainer.config.messages import describe_mistakes, parse
 from arlow_trainer.config.models import API_VERSION, KIND, ArlowPretrain, RunSpec
 from arlow_trainer.config.presets import PRESETS, apply_preset
-from arlow_trainer.config.yaml_text import YamlProblem, read_documents
+from arlow_trainer.config.yaml_text import (
+    MAX_BYTES,
+    YamlProblem,
+    read_documents,
+    write_document,
+)
 
 
 def load_run(source: str, overrides: Sequence[str] = ()) -> ArlowPretrain:
@@ -21,6 +25,7 @@ def load_run(source: str, overrides: Sequence[str] = ()) -> ArlowPretrain:
 
     `overrides` are `path=value` pairs: a path in the manifest (`spec.training.mae.maskRatio`), in
     its spec (`checkpoint.url`), or in the training section (`mae.maskRatio`); the value is YAML.
+    A null, there and in the file, means the default.
 
     Raises ConfigError with one line for every mistake.
     """
@@ -43,7 +48,8 @@ def preset_manifest(preset: str) -> dict[str, Any]:
 def read_manifest(path: Path) -> dict[str, Any]:
     """Reads the one YAML document of a manifest file. Raises ConfigError."""
     try:
-        documents = read_documents(path.read_text("utf-8-sig"))
+        with path.open("rb") as file:
+            documents = read_documents(file.read(MAX_BYTES + 1))
     except FileNotFoundError:
         names = ", ".join(PRESETS)
         raise ConfigError(
@@ -53,7 +59,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except YamlProblem as problem:
         line = f":{problem.line}" if problem.line else ""
-        raise ConfigError(f"{path}{line}: not valid YAML: {problem}") from None
+        raise ConfigError(f"{path}{line}: {problem}") from None
     if len(documents) != 1:
         raise ConfigError(
             f"{path}: must hold one {KIND} object, but holds {len(documents)} YAML documents"
@@ -79,7 +85,9 @@ def apply_override(document: dict[str, Any], override: str) -> dict[str, Any]:
     try:
         documents = read_documents(text)
     except YamlProblem as problem:
-        raise ConfigError(f"--set {override}: the value is not valid YAML: {problem}") from None
+        raise ConfigError(f"--set {override}: {problem}") from None
+    if not text.strip():
+        raise ConfigError(f"--set {override}: the value is empty; {path}=null is the default")
     if len(documents) > 1:
         raise ConfigError(
             f"--set {override}: the value must be one YAML value, "
@@ -104,7 +112,7 @@ def validate(document: dict[str, Any], source: str) -> ArlowPretrain:
     Raises:
         ConfigError: one line for every mistake.
     """
-    document = _without_empty_sections(document, ArlowPretrain)
+    document = without_nulls(document)
     spec = document.get("spec", {})
     if isinstance(spec, dict):
         training = spec.get("training", {})
@@ -116,25 +124,18 @@ def validate(document: dict[str, Any], source: str) -> ArlowPretrain:
         raise ConfigError("\n".join(describe_mistakes(document, source))) from None
 
 
-def _without_empty_sections(node: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    """Removes sections with nothing after the colon (null in YAML): they mean the default."""
-    sections = {
-        field.alias or name: field.annotation
-        for name, field in model.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-    }
-    result: dict[str, Any] = {}
-    for key, value in node.items():
-        section = sections.get(key)
-        if section is None:
-            result[key] = value
-        elif value is not None:
-            inner = isinstance(value, dict)
-            result[key] = _without_empty_sections(value, section) if inner else value
-    return result
+def without_nulls(node: Any) -> Any:
+    """Returns a document without the fields that are null, at any depth.
+
+    `kubectl apply` drops them before it sends, so a null can only mean an absent field. A null that
+    is itself an item of a list is kept, as kubectl keeps it.
+    """
+    if isinstance(node, dict):
+        return {key: without_nulls(value) for key, value in node.items() if value is not None}
+    return [without_nulls(item) for item in node] if isinstance(node, list) else node
 
 
 def to_yaml(run: ArlowPretrain) -> str:
-    """Returns a run's manifest as YAML, with every field."""
-    document = run.model_dump(mode="json", by_alias=True, exclude={"status"})
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+    """Returns a run's manifest as YAML, with every field that has a value."""
+    document = run.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"status"})
+    return write_document(document)

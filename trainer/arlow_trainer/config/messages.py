@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -12,17 +13,21 @@ from pydantic_core import ErrorDetails
 
 from arlow_trainer.config.allowed import describe_allowed, field_schema, resolve, run_schema
 from arlow_trainer.config.mismatch import Mismatches
-from arlow_trainer.config.models import INT64_MAX, ArlowPretrain
+from arlow_trainer.config.models import ArlowPretrain
 
 Path = tuple[str, ...]
 
 
 class Mistake(NamedTuple):
-    """One mistake: the field, the problem, and the other fields that were checked with it."""
+    """One mistake: the field, the problem, and the other fields that were checked with it.
+
+    Of a mistake in a list, `field` is the list, and `shown` the item's own path.
+    """
 
     field: Path
     problem: str
     reads: tuple[Path, ...] = ()
+    shown: Path = ()
 
 
 def parse(document: dict[str, Any]) -> ArlowPretrain:
@@ -52,8 +57,9 @@ def describe_mistakes(document: dict[str, Any], source: str) -> Iterator[str]:
         for mistake in mistakes:
             if not any(_within(path, wrong) for path in (mistake.field, *mistake.reads)):
                 field = ".".join(
-                    part if part.isprintable() else as_text(part) for part in mistake.field
-                )
+                    part if part.isprintable() else as_text(part)
+                    for part in mistake.shown or mistake.field
+                ).replace(".[", "[")
                 yield f"{source}: {field or 'the document'}: {mistake.problem}"
         found = {path for mistake in mistakes for path in (mistake.field, *mistake.reads)}
         found |= {m.field[:-1] for m in mistakes if m.problem == MISSING}
@@ -67,12 +73,26 @@ MISSING = "is required and missing"
 
 
 def _mistakes(detail: ErrorDetails) -> Iterator[Mistake]:
-    path: Path = tuple(str(part) for part in detail["loc"])
+    loc = detail["loc"]
+    if detail["type"] in ("extra_forbidden", "invalid_key"):
+        loc = (*loc[:-1], str(loc[-1]))
+    # A mistake in a list's item is one of the list; where the item is a section, its path is shown.
+    path: Path = tuple(part for part in loc if isinstance(part, str))
+    outermost: Path = tuple(map(str, takewhile(lambda part: isinstance(part, str), loc)))
+    for mistake in _mistakes_at(path, detail):
+        if outermost != path or (outermost != loc and mistake.field != path):
+            numbered = tuple(f"[{part}]" if isinstance(part, int) else part for part in loc)
+            shown = (*numbered, *mistake.field[len(path) :])
+            mistake = mistake._replace(field=outermost, reads=(), shown=shown)
+        yield mistake
+
+
+def _mistakes_at(path: Path, detail: ErrorDetails) -> Iterator[Mistake]:
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, Mismatches):
         for mismatch in cause.found:
             yield Mistake(
-                (*path, *mismatch.field.split(".")),
+                (*path, *filter(None, mismatch.field.split("."))),
                 _not_allowed(mismatch.value, mismatch.allowed),
                 tuple((*path, *name.split(".")) for name in mismatch.reads),
             )
@@ -81,16 +101,12 @@ def _mistakes(detail: ErrorDetails) -> Iterator[Mistake]:
     elif detail["type"] in ("extra_forbidden", "invalid_key"):
         yield Mistake(path, f"unknown field (value {as_text(detail['input'])}){_suggest(path)}")
     else:
-        # A mistake in an item of a list is reported for the list.
-        field = tuple(str(p) for p in detail["loc"] if isinstance(p, str))
-        yield Mistake(field, _not_allowed(detail["input"], _allowed(field, detail)))
+        yield Mistake(path, _not_allowed(detail["input"], _allowed(path, detail)))
 
 
 def _allowed(field: Path, detail: ErrorDetails) -> str:
     schema = field_schema(field) if field else run_schema()
-    allowed = describe_allowed(schema) if schema else detail["msg"]
-    beyond = detail.get("ctx", {}).get("le") == INT64_MAX
-    return f"{allowed}, below 2^63" if beyond else allowed
+    return describe_allowed(schema) if schema else detail["msg"]
 
 
 def _not_allowed(value: object, allowed: str) -> str:

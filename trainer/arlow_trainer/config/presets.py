@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from arlow_trainer.config.models import DataSection
+from arlow_trainer.config.training import DataSection
 
 # Written as a user would write them in YAML. The full run is the schema's own defaults.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -31,7 +31,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 # So that one field of a default data set, such as its split, can be changed alone.
-DEFAULT_SETS = {"data": DataSection().model_dump(by_alias=True, include={"images", "videos"})}
+DEFAULT_SETS = {
+    "data": DataSection().model_dump(by_alias=True, exclude_none=True, include={"images", "videos"})
+}
 
 
 def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,15 +49,8 @@ def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, An
 def apply_preset(training: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a training section with the defaults of its preset; its own values take precedence.
 
-    If `videos` or `images` is null, `videoProbability` defaults to 0 or 1.
-
     Args:
-        training: the section as written in YAML, not validated yet.
+        training: the section as written in YAML, without nulls, not validated yet.
     """
     preset = PRESETS.get(str(training.get("preset", "arlow-vision-3072")), {})
-    merged = deep_merge(deep_merge(DEFAULT_SETS, preset), training)
-    if isinstance(merged["data"], dict):
-        for modality, probability in (("videos", 0.0), ("images", 1.0)):
-            if merged["data"][modality] is None:
-                merged["data"].setdefault("videoProbability", probability)
-    return merged
+    return deep_merge(deep_merge(DEFAULT_SETS, preset), training)

@@ -13,7 +13,7 @@ from arlow_trainer.config.errors import ArlowError, ExitCode
 from arlow_trainer.config.load import load_run
 from arlow_trainer.config.models import API_VERSION, KIND
 
-# The schema's sections, in the order of a manifest. All data sets share one table.
+# The schema's sections, in the order of a manifest; those that are alike share one table.
 SECTIONS = (
     "metadata",
     "spec",
@@ -26,10 +26,28 @@ SECTIONS = (
     "spec.training.optimizer",
     "spec.training.probe",
     "spec.checkpoint",
-    "spec.resources",
+    "spec.checkpoint.secretRef",
+    "spec.checkpoint.options",
+    "spec.nodes",
+    "spec.nodes.tolerations",
+    "spec.env",
+    "spec.env.valueFrom",
+    "spec.env.valueFrom.secretKeyRef",
+    "spec.env.valueFrom.fieldRef",
+    "spec.env.valueFrom.resourceFieldRef",
+    "spec.dataVolumes",
+    "spec.cacheVolume",
+    "spec.failurePolicy",
+    "spec.failurePolicy.maxRestarts",
+    "spec.failurePolicy.stall",
 )
 VIDEOS = "spec.training.data.videos"
-DATA_SETS = ("spec.training.data.images", VIDEOS, "spec.training.probe.data")
+# Fields that share a table.
+ALIKE = (
+    ("spec.training.data.images", VIDEOS, "spec.training.probe.data"),
+    ("spec.checkpoint.secretRef", "spec.imagePullSecrets"),
+    ("spec.env.valueFrom.secretKeyRef", "spec.env.valueFrom.configMapKeyRef"),
+)
 
 INTRODUCTION = f"""\
 # Configuration
@@ -50,11 +68,14 @@ spec:
     preset: tiny            # the set of defaults
     data:
       images: {{path: ./photographs}}
-      videos: null
-      videoProbability: 0
+      videoProbability: 0   # images only
   checkpoint:
     url: s3://my-bucket/runs   # this run is stored at s3://my-bucket/runs/my-tower/
 ```
+
+A field that is null, or has nothing after its colon, is absent: it has its default. `kubectl apply`
+drops such fields before it sends a manifest, so they can mean nothing else. To have none of
+something, set the value that the table gives for it, such as `picturesEverySteps: 0`.
 
 `arlow config show FILE` prints a run with every field, `arlow config validate FILE` reports all its
 mistakes at once, `arlow config schema` prints the JSON schema for editors.
@@ -66,7 +87,7 @@ for one field, the last is used. The path starts at `spec.training`, at `spec`, 
 value is YAML.
 
 ```
-arlow train tiny --set data.images.path=./photographs --set data.videos=null
+arlow train tiny --set data.images.path=./photographs --set data.videoProbability=0
 arlow train run.yaml --set metadata.name=second-try --set data.images='{{path: ./x, split: val}}'
 ```
 """
@@ -88,21 +109,22 @@ def _section(path: str) -> str:
     schema = _schema_at(path)
     defaults, tiny = (_values_at(preset, path) for preset in ("arlow-vision-3072", "tiny"))
     lines = [f"### {_title(path)}", ""]
-    if path != "metadata":
-        lines += [_one_line(schema["description"]), ""]
+    lines += [_one_line(schema["description"]), ""]
     lines += ["| field | type | default | `tiny` | meaning |", "| --- | --- | --- | --- | --- |"]
     for name, field in schema["properties"].items():
         default, for_tiny = defaults.get(name), tiny.get(name)
+        required = name in schema.get("required", ())
         cells = [
             f"`{name}`",
             _cell(describe_allowed(field)),
-            _value(default),
-            _value(for_tiny) if for_tiny != default and not _is_section(field) else "",
+            "required" if required else _value(default),
+            _value(for_tiny)
+            if not required and for_tiny != default and not _is_section(field)
+            else "",
             _cell(_one_line(field.get("description") or resolve(field).get("description", ""))),
         ]
         if _is_section(field):
-            none = "`null`, " if default is None and "default" in field else ""
-            cells[2] = none + _link(f"{path}.{name}")
+            cells[2] = ("required, " if required else "") + _link(f"{path}.{name}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -140,11 +162,11 @@ def _schema_at(path: str) -> Mapping[str, Any]:
 
 
 def _values_at(preset: str, path: str) -> dict[str, Any]:
-    """Returns a preset's values of a section; where the section is null, its fields' defaults."""
+    """Returns a preset's values of a section; where the section is unset, its fields' defaults."""
     values = load_run(preset).model_dump(mode="json", by_alias=True)
     for part in path.split("."):
-        values = values[part]
-    if values is None:
+        values = values[part] if isinstance(values, dict) else None
+    if not values:
         fields = _schema_at(path)["properties"].items()
         return {name: field.get("default") for name, field in fields}
     return values
@@ -155,10 +177,9 @@ def _is_section(field: Mapping[str, Any]) -> bool:
 
 
 def _title(path: str) -> str:
-    if path not in DATA_SETS:
-        return f"`{path}`"
-    *first, last = (f"`{each}`" for each in DATA_SETS)
-    return f"{', '.join(first)} and {last}"
+    alike = next((group for group in ALIKE if path in group), (path,))
+    *first, last = (f"`{each}`" for each in alike)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _link(path: str) -> str:

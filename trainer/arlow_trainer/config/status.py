@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 Phase = Literal["starting", "loading", "training", "saving", "finished", "stopped", "failed"]
@@ -19,7 +19,8 @@ class LastCheckpoint(BaseModel):
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
-    uri: str
+    # Statuses of earlier versions have `uri`.
+    url: Annotated[str, Field(validation_alias=AliasChoices("url", "uri"))]
     step: int
     time: datetime
 

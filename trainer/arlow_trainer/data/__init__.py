@@ -19,7 +19,7 @@ from arlow_trainer.data.loader import (
     StepLoader,
     token_costs,
 )
-from arlow_trainer.data.order import Choice, Modality, choose, deal, modality_at, permute
+from arlow_trainer.data.order import Choice, choose, deal, modality_at, permute
 from arlow_trainer.data.prepare import PreparedSet, prepare_ucf101
 from arlow_trainer.data.sources import open_source, open_sources
 from arlow_trainer.data.worker_processes import workers_per_rank

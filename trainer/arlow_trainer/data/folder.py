@@ -13,11 +13,10 @@ from multiprocessing.reduction import DupFd
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, overload
 
-from arlow_trainer.config import SourceSection
+from arlow_trainer.config import Modality, SourceSection
 from arlow_trainer.config.errors import DataError
 from arlow_trainer.data.decode import RawSample, Source, read_remote_sample
 from arlow_trainer.data.errors import access_error
-from arlow_trainer.data.order import Modality
 from arlow_trainer.data.table import open_saved, open_tables
 from arlow_trainer.storage.connection import connect
 from arlow_trainer.storage.remote_files import list_files

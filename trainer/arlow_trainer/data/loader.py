@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from arlow_trainer.config import DataSection, ModelSection, TrainingSection
-from arlow_trainer.config.errors import ArlowError, ConfigError, DataError
+from arlow_trainer.config import DataSection, Modality, ModelSection, TrainingSection
+from arlow_trainer.config.errors import ArlowError, DataError
 from arlow_trainer.data.decode import (
     BrokenSample,
     Pixels,
@@ -22,7 +22,7 @@ from arlow_trainer.data.decode import (
     decode_image,
     random_view,
 )
-from arlow_trainer.data.order import Choice, MicroBatchPlan, Modality, choose, deal
+from arlow_trainer.data.order import Choice, MicroBatchPlan, choose, deal
 from arlow_trainer.data.worker_processes import end_workers, init_worker, signals_blocked
 
 _JOBS_AHEAD = 3
@@ -69,10 +69,9 @@ class StepLoader:
     workers and micro-batch are. `iter` starts the decoding processes, which decode ahead, so call
     it before anything slow; they end with the generator's `close` or with this process.
 
-    Raises ConfigError when a modality that is drawn has no source. Iterating raises DataError when
-    a whole set or more than `data.max_skipped` files are broken, a decoding process dies or
-    /dev/shm is too small; StoreError when a disk or store cannot be read for minutes;
-    CredentialsError when access is refused.
+    Iterating raises DataError when a whole set or more than `data.max_skipped` files are broken, a
+    decoding process dies or /dev/shm is too small; StoreError when a disk or store cannot be read
+    for minutes; CredentialsError when access is refused.
     """
 
     def __init__(
@@ -91,7 +90,7 @@ class StepLoader:
 
         Args:
             training: says what is drawn (`data`, `seed`) and what a sample costs (`model`).
-            sources: the opened sets by modality.
+            sources: the opened sets by modality, at least those that samples are drawn from.
             global_batch_size: samples of a step over all ranks.
             rank, ranks: this rank, and how many there are.
             micro_batch: images of a micro-batch; clips count by their tokens.
@@ -99,10 +98,6 @@ class StepLoader:
             start_step: the first step.
         """
         data = training.data
-        if data.video_probability < 1 and "image" not in sources:
-            raise ConfigError("data.images is null, so data.videoProbability must be 1")
-        if data.video_probability > 0 and "video" not in sources:
-            raise ConfigError("data.videos is null, so data.videoProbability must be 0")
         # One slot more than jobs in flight: the next is issued before the last is copied.
         self._decoder = Decoder(data, sources, training.seed, slots=_JOBS_AHEAD * workers + 1)
         self._costs = token_costs(data, training.model)

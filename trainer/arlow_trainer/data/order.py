@@ -11,9 +11,9 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal
 
-Modality = Literal["image", "video"]
+from arlow_trainer.config import Modality
+
 MODALITIES: tuple[Modality, ...] = ("image", "video")
 
 # Shuffle

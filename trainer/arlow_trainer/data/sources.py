@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from arlow_trainer.config import DataSection, SourceSection
+from arlow_trainer.config import DataSection, Modality, SourceSection
 from arlow_trainer.config.errors import ArlowError, DataError
 from arlow_trainer.data.decode import BrokenSample, Source, decode_clip, decode_image
 from arlow_trainer.data.errors import empty_set
 from arlow_trainer.data.folder import is_folder, open_folder
-from arlow_trainer.data.order import Modality
 from arlow_trainer.data.table import check_hub, open_hub, training_settings
 
 _MAX_TRIED = 8
@@ -37,11 +36,7 @@ def open_sources(data: DataSection) -> dict[Modality, Source]:
 
     Mistakes in either set are reported before the samples of the other are downloaded.
     """
-    drawn: dict[Modality, SourceSection] = {}
-    if data.images is not None and data.video_probability < 1:
-        drawn["image"] = data.images
-    if data.videos is not None and data.video_probability > 0:
-        drawn["video"] = data.videos
+    drawn = data.drawn
     _check_hub_sets(drawn)
     # Videos first: most often a folder, which opens at once, where the images are a download.
     opened = {modality: open_source(drawn[modality], modality) for modality in reversed(drawn)}

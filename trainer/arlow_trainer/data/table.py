@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from arlow_trainer.config import SourceSection
+from arlow_trainer.config import Modality, SourceSection
 from arlow_trainer.config.errors import ArlowError, CredentialsError, DataError, StoreError
 from arlow_trainer.data.decode import BrokenSample, RawSample, read_remote_sample
 from arlow_trainer.data.errors import access_error, empty_set, root_cause
-from arlow_trainer.data.order import Modality
 from arlow_trainer.storage.connection import connect
 
 if TYPE_CHECKING:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from arlow_trainer.config import DataSection, MaeSection, TrainingSection
+from arlow_trainer.config import DataSection, MaeSection, Modality, TrainingSection
 from arlow_trainer.config.errors import ConfigError, DataError
 from arlow_trainer.data import (
     BrokenSample,
-    Modality,
     RawSample,
     Source,
     center_view,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from arlow_trainer.data import Modality
+from arlow_trainer.config import Modality
 from arlow_trainer.storage.store import Store
 
 PICTURES_FOLDER = "pictures"

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import torch
 
-from arlow_trainer.config import ArlowPretrain
+from arlow_trainer.config import ArlowPretrain, Modality
 from arlow_trainer.config.errors import ArlowError
-from arlow_trainer.data import Modality, Source
+from arlow_trainer.data import Source
 from arlow_trainer.mae import MaskedAutoencoder, Reconstruction
 from arlow_trainer.pictures.drawing import draw, png
 from arlow_trainer.pictures.reconstruction import Pixels, notes, panels, reconstruct
@@ -51,7 +51,7 @@ class PictureWriter(Closeable):
     def due(self, step: int, total_steps: int) -> bool:
         """Whether pictures are wanted after a step: at the run's interval and at its end."""
         every = self._run.spec.training.pictures_every_steps
-        return every is not None and (step % every == 0 or step == total_steps)
+        return every > 0 and (step % every == 0 or step == total_steps)
 
     def submit(self, module: MaskedAutoencoder, step: int) -> None:
         """Reconstructs the samples with the module's weights, which are those after `step`."""

@@ -11,8 +11,10 @@ from arlow_trainer.plan.memory import (
     DeviceMemory,
     activation_bytes,
     bytes_per_device,
+    check_declared_gpus,
     cpu_rank_memory,
     largest_micro_batch,
+    planned_micro_batch,
     saved_bytes,
 )
 from arlow_trainer.plan.parameters import decoder_parameters, total_parameters, tower_parameters
@@ -26,6 +28,7 @@ __all__ = [
     "Tokens",
     "activation_bytes",
     "bytes_per_device",
+    "check_declared_gpus",
     "clip_training_flops",
     "cpu_rank_memory",
     "decoder_parameters",
@@ -33,6 +36,7 @@ __all__ = [
     "hardware_of_device",
     "image_training_flops",
     "largest_micro_batch",
+    "planned_micro_batch",
     "saved_bytes",
     "tokens_per_clip",
     "tokens_per_image",

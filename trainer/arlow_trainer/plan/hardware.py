@@ -17,7 +17,8 @@ class Hardware:
     """An accelerator.
 
     Attributes:
-        name: as `spec.resources.gpu` names it.
+        name: as `spec.nodes.gpuProduct` names it.
+        memory_bytes: of the device; its driver reports a little less.
         device_name: pattern of the names that its driver reports, without a leading NVIDIA.
             Slower variants of a chip (PCIe, NVL, MIG) must not match.
         peak_flops: dense peak, FLOP/s, by precision; one that it lacks is left out. fp32 is that of
@@ -25,6 +26,7 @@ class Hardware:
     """
 
     name: str
+    memory_bytes: int
     device_name: str
     peak_flops: Mapping[Precision, float]
 
@@ -47,15 +49,15 @@ VOLTA_PEAK: Mapping[Precision, float] = {"fp16": 125 * TERA, "fp32": 15.7 * TERA
 TURING_PEAK: Mapping[Precision, float] = {"fp16": 130.5 * TERA, "fp32": 16.3 * TERA}
 
 _TABLE = (
-    Hardware("rtx-8000", r"Quadro RTX 8000", TURING_PEAK),
-    Hardware("v100-16gb", r"(Tesla )?V100-SXM[23]-16GB", VOLTA_PEAK),
-    Hardware("v100-32gb", r"(Tesla )?V100-SXM[23]-32GB", VOLTA_PEAK),
-    Hardware("a100-40gb", r"A100-SXM4?-40GB", AMPERE_PEAK),
-    Hardware("a100-80gb", r"A100-SXM4?-80GB", AMPERE_PEAK),
-    Hardware("a100-40gb-pcie", r"A100-PCIE-40GB", AMPERE_PEAK),
-    Hardware("a100-80gb-pcie", r"A100 80GB PCIe|A100-PCIE-80GB", AMPERE_PEAK),
-    Hardware("h100", r"H100 80GB HBM3|H100 SXM5?", HOPPER_PEAK),
-    Hardware("h200", r"H200", HOPPER_PEAK),
+    Hardware("rtx-8000", 48 * GIB, r"Quadro RTX 8000", TURING_PEAK),
+    Hardware("v100-16gb", 16 * GIB, r"(Tesla )?V100-SXM[23]-16GB", VOLTA_PEAK),
+    Hardware("v100-32gb", 32 * GIB, r"(Tesla )?V100-SXM[23]-32GB", VOLTA_PEAK),
+    Hardware("a100-40gb", 40 * GIB, r"A100-SXM4?-40GB", AMPERE_PEAK),
+    Hardware("a100-80gb", 80 * GIB, r"A100-SXM4?-80GB", AMPERE_PEAK),
+    Hardware("a100-40gb-pcie", 40 * GIB, r"A100-PCIE-40GB", AMPERE_PEAK),
+    Hardware("a100-80gb-pcie", 80 * GIB, r"A100 80GB PCIe|A100-PCIE-80GB", AMPERE_PEAK),
+    Hardware("h100", 80 * GIB, r"H100 80GB HBM3|H100 SXM5?", HOPPER_PEAK),
+    Hardware("h200", 140 * GIB, r"H200", HOPPER_PEAK),
 )
 HARDWARE: Mapping[str, Hardware] = {hardware.name: hardware for hardware in _TABLE}
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from arlow_trainer.config import ArlowPretrain, Precision, TrainingSection
 from arlow_trainer.config.errors import DeviceMemoryError
-from arlow_trainer.plan.hardware import GIB
+from arlow_trainer.plan.hardware import GIB, HARDWARE
 from arlow_trainer.plan.parameters import (
     deepstack_taps,
     mlp_width,
@@ -126,6 +126,34 @@ def largest_micro_batch(
         else:
             most = middle - 1
     return fits
+
+
+def planned_micro_batch(
+    run: ArlowPretrain, ranks: int, memory_bytes: int, precision: Precision | None = None
+) -> int:
+    """Returns the micro-batch that a device computes: the run's own, or the largest that fits.
+
+    The run's own is refused only where not even a micro-batch of one fits into all of the memory:
+    the model keeps a reserve, and whoever sets the size may know better. Arguments and
+    DeviceMemoryError as for `largest_micro_batch`.
+    """
+    chosen = run.spec.training.batch.micro_batch
+    if chosen is None:
+        return largest_micro_batch(run, ranks, memory_bytes, precision)
+    least = bytes_per_device(run, ranks, 1, precision)
+    if least.total > memory_bytes:
+        raise DeviceMemoryError(_does_not_fit(least, ranks, memory_bytes, memory_bytes))
+    return chosen
+
+
+def check_declared_gpus(run: ArlowPretrain) -> None:
+    """Checks that a run fits the GPUs that it declares, where no device is at hand.
+
+    Does nothing without `nodes.gpuProduct`. Raises DeviceMemoryError.
+    """
+    nodes = run.spec.nodes
+    if nodes.gpus and nodes.gpu_product:
+        planned_micro_batch(run, nodes.devices, HARDWARE[nodes.gpu_product].memory_bytes)
 
 
 def cpu_rank_memory(ram_bytes: int, ranks: int) -> int:

@@ -15,6 +15,7 @@ import psutil
 
 from arlow_trainer.config import ArlowPretrain, ProbeSection
 from arlow_trainer.config.errors import ExitCode
+from arlow_trainer.storage.options import STORE_OPTIONS_VARIABLE, store_options
 from arlow_trainer.storage.outbox import Closeable
 
 # One core, and no GPU: the ranks need theirs.
@@ -42,6 +43,7 @@ class BackgroundProbe(Closeable):
         warn: Callable[[str], None],
     ) -> None:
         self._url, self._section = run.run_url, run.spec.training.probe
+        self._options = json.dumps(store_options(run.spec.checkpoint))
         self._report, self._warn = report, warn
         self._changed = threading.Condition()
         self._last: int | None = None
@@ -117,7 +119,7 @@ class BackgroundProbe(Closeable):
                 return
             self._process = process = subprocess.Popen(
                 [sys.executable, "-c", _START, *arguments, "--json"],
-                env=os.environ | ENVIRONMENT,
+                env=os.environ | ENVIRONMENT | {STORE_OPTIONS_VARIABLE: self._options},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -55,7 +55,7 @@ class LabelledSet:
 
 
 def open_labelled(section: ProbeSection) -> LabelledSet:
-    """Opens a labelled set, and draws at most `section.limit` samples of each split.
+    """Opens a labelled set, and draws at most `section.limit` samples of each split (0: all).
 
     Samples without a label (none, or -1 as hidden test labels are written) are left out.
 
@@ -182,10 +182,10 @@ def _kind(feature: Any) -> str:
     return getattr(feature, "dtype", None) or type(feature).__name__
 
 
-def _draw(labels: Sequence[str | int | None], limit: int | None) -> list[int]:
-    """Returns the rows of at most `limit` labelled samples, drawn alike every time, ascending."""
+def _draw(labels: Sequence[str | int | None], limit: int) -> list[int]:
+    """Returns the rows of at most `limit` labelled samples (0: all), alike every time, sorted."""
     rows = np.array([row for row, label in enumerate(labels) if label is not None])
-    if limit is not None and len(rows) > limit:
+    if 0 < limit < len(rows):
         rows = np.random.default_rng(_DRAW_SEED).choice(rows, limit, replace=False)
     return sorted(rows.tolist())
 

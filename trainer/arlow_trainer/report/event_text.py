@@ -37,11 +37,16 @@ def _probed(fields: Fields) -> str:
     return f"probe of step {fields['step']:,}: {fields['method']} {fields['accuracy']:.1%}"
 
 
+def _url(fields: Fields) -> object:
+    # Events of earlier versions have `uri`.
+    return fields.get("url", fields.get("uri"))
+
+
 _DESCRIPTIONS: Mapping[str, Callable[[Fields], str]] = {
     "start": _started,
-    "resume": lambda f: _joined(f"resumed from step {f['step']:,}", f.get("uri")),
+    "resume": lambda f: _joined(f"resumed from step {f['step']:,}", _url(f)),
     "phase": lambda f: _joined(f["phase"], f.get("message")),
-    "checkpoint": lambda f: _joined(f"checkpoint of step {f['step']:,}", f.get("uri")),
+    "checkpoint": lambda f: _joined(f"checkpoint of step {f['step']:,}", _url(f)),
     "probe": _probed,
     "skip": lambda f: _joined(f"skipped {f['name']}", f.get("reason")),
     "warning": lambda f: _joined("warning", f["message"]),

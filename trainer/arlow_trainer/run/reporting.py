@@ -183,7 +183,7 @@ def resumed_from(newest: CheckpointInfo, saved: TrainingState) -> ResumeReport:
     """Returns the report of the checkpoint that a run resumes from."""
     assert newest.created is not None  # A valid checkpoint has its manifest's time.
     return ResumeReport(
-        LastCheckpoint(uri=newest.uri, step=newest.step, time=newest.created),
+        LastCheckpoint(url=newest.url, step=newest.step, time=newest.created),
         saved.total_steps,
         saved.loss,
         saved.overflows,
@@ -207,7 +207,7 @@ def on_saved(
             telemetry.checkpoint_failed(event.step, event.error)
             return
         telemetry.checkpoint(
-            CheckpointReport(event.step, event.uri, event.duration_s, event.bytes, stall_seconds)
+            CheckpointReport(event.step, event.url, event.duration_s, event.bytes, stall_seconds)
         )
         probe.start(event.step)
         try:

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from arlow_trainer.checkpoint.reader import CheckpointInfo, newest_valid
-from arlow_trainer.config import ArlowPretrain, DataSection
+from arlow_trainer.config import ArlowPretrain, DataSection, Modality
 from arlow_trainer.config.errors import ConfigError, DataError
-from arlow_trainer.data import Modality, Source, open_sources
+from arlow_trainer.data import Source, open_sources
 from arlow_trainer.engine import Ranks
 from arlow_trainer.run.lease import TTL_S, Lease
 from arlow_trainer.run.signals import StopSignal
@@ -91,4 +91,4 @@ def acquire_run(store: Store, run: ArlowPretrain) -> Lease:
 
 
 def _warn_passed_over(telemetry: Telemetry) -> Callable[[CheckpointInfo, str], None]:
-    return lambda info, reason: telemetry.warning(f"passing over {info.uri}: {reason}")
+    return lambda info, reason: telemetry.warning(f"passing over {info.url}: {reason}")

@@ -8,7 +8,12 @@ from contextlib import ExitStack
 
 from arlow_trainer.checkpoint.retention import remove_unfinished
 from arlow_trainer.checkpoint.saver import CheckpointSaver, read_state, restore
-from arlow_trainer.checkpoint.training_state import Progress, TrainingState, check_same_run
+from arlow_trainer.checkpoint.training_state import (
+    Progress,
+    TrainingState,
+    check_same_run,
+    with_saved_batch,
+)
 from arlow_trainer.config import ArlowPretrain, advise, total_steps
 from arlow_trainer.config.errors import Interrupted
 from arlow_trainer.data import StepBatch, StepLoader, workers_per_rank
@@ -23,8 +28,9 @@ from arlow_trainer.engine import (
     initialize_engine,
 )
 from arlow_trainer.pictures.writer import PictureWriter
-from arlow_trainer.plan.memory import largest_micro_batch
+from arlow_trainer.plan.memory import planned_micro_batch
 from arlow_trainer.probe import BackgroundProbe
+from arlow_trainer.run.checkpoint_times import CheckpointTimes
 from arlow_trainer.run.lease import Lease
 from arlow_trainer.run.options import TrainOptions
 from arlow_trainer.run.reporting import (
@@ -44,6 +50,7 @@ from arlow_trainer.run.startup import (
     stop_if_asked,
 )
 from arlow_trainer.storage.events import EventLog
+from arlow_trainer.storage.options import store_options
 from arlow_trainer.storage.store import Store
 from arlow_trainer.telemetry import Telemetry
 
@@ -60,7 +67,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         ranks = Ranks()
         stack.callback(ranks.leave)
         ranks.agree(lambda: check_batch_covers_ranks(ranks.size, batch_size))
-        store = Store(run.run_url)
+        store = Store(run.run_url, store_options(run.spec.checkpoint))
         lease = ranks.agree(lambda: acquire_run(store, run) if ranks.first else None)
         events = None
         if lease is not None:
@@ -79,6 +86,9 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         saved = ranks.agree(lambda: read_state(store, newest.step)) if newest else None
         if newest and saved:
             telemetry.resumed(resumed_from(newest, saved))
+            run = with_saved_batch(run, saved, newest.url)
+            training, batch_size = run.spec.training, run.spec.global_batch_size
+            ranks.agree(lambda: check_batch_covers_ranks(ranks.size, batch_size))
 
         # 3. The data, opened before any GPU time is spent.
         telemetry.phase("loading", "opening the data")
@@ -90,8 +100,8 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         for warning in advise(run, set_size) if ranks.first else ():
             telemetry.warning(warning)
         if newest and saved:
-            uri, state = newest.uri, saved
-            ranks.agree(lambda: check_same_run(state, run, set_sizes, uri))
+            url, state = newest.url, saved
+            ranks.agree(lambda: check_same_run(state, run, set_sizes, url))
             if saved.step >= steps:
                 telemetry.phase("finished", f"all {steps:,} steps were done before")
                 return
@@ -106,13 +116,13 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
                 f"none, so the run trains in {precision}"
             )
         # Before anything is allocated, so that a model that does not fit is a message.
-        micro_batch = training.batch.micro_batch or largest_micro_batch(
+        micro_batch = planned_micro_batch(
             run, ranks.size, device_memory(ranks.device, ranks.size), precision
         )
         module = build_autoencoder(training)
         engine = initialize_engine(module, training, precision, ranks.device)
         if newest and saved:
-            telemetry.phase("loading", f"resuming from {newest.uri}")
+            telemetry.phase("loading", f"resuming from {newest.url}")
             restore(store, saved, engine, ranks)
         progress = saved.progress if saved else Progress()
         start = TrainingState.start(
@@ -139,7 +149,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         probe = pictures = None
         if ranks.first:
             probe = stack.enter_context(BackgroundProbe(run, telemetry.probe, telemetry.warning))
-            if training.pictures_every_steps is not None:
+            if training.pictures_every_steps:
                 pictures = stack.enter_context(PictureWriter(run, store, sources))
         saver = stack.enter_context(
             CheckpointSaver(
@@ -161,13 +171,17 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         # The decoding processes end here, not at the interpreter's exit, which would wait for them.
         stack.callback(batches.close)
         reporter.start()
+        times = CheckpointTimes(run.spec.checkpoint)
         while progress.step < steps:
             try:
                 with runner.clock.phase("data"):
                     batch = ranks.agree(lambda: next_batch(batches, lease, stop))
             except Interrupted:
                 break
-            if ranks.any(bool(batch.skipped))[0]:
+            skipped, minutes_passed = ranks.any(
+                bool(batch.skipped), ranks.first and times.minutes_passed()
+            )
+            if skipped:
                 reporter.skip(batch.skipped)
             applied = runner.step(progress.step, batch.micro_batches)
             guard.after_step(progress.step, applied, batch.micro_batches)
@@ -176,7 +190,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
             reporter.after_step(batch)
             if pictures is not None and pictures.due(progress.step, steps):
                 pictures.submit(engine.module, progress.step)
-            if progress.step % run.spec.checkpoint.every_steps == 0 and progress.step < steps:
+            if times.due(progress.step, minutes_passed) and progress.step < steps:
                 with runner.clock.phase("checkpoint"):
                     saver.save(progress)
 

@@ -90,7 +90,7 @@ def _rows(status: RunStatus, now: datetime, losses: Sequence[LossPoint]) -> list
     if status.last_checkpoint is not None:
         checkpoint = status.last_checkpoint
         ago = _ago(checkpoint.time, now)
-        rows["checkpoint"] = f"step {checkpoint.step:,}, {ago}: {checkpoint.uri}"
+        rows["checkpoint"] = f"step {checkpoint.step:,}, {ago}: {checkpoint.url}"
     if status.message:
         rows["message"] = status.message
     return list(rows.items())

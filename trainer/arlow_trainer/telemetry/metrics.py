@@ -160,7 +160,7 @@ _ROWS = (
         "gauge",
         "steps",
         "Checkpoints",
-        "Steps between two checkpoints",
+        "Steps between two checkpoints; +Inf where they are due by time only",
     ),
     Metric(
         "arlow_run_phase",
@@ -235,7 +235,8 @@ class RunMetrics:
         self._run_phase = {phase: run_phase.labels(self._run, phase) for phase in RUN_PHASES}
         self.phase("starting")
         self._set("arlow_run_start_timestamp_seconds", started_at.timestamp())
-        self._set("arlow_checkpoint_interval_steps", run.spec.checkpoint.every_steps)
+        interval = run.spec.checkpoint.every_steps or math.inf
+        self._set("arlow_checkpoint_interval_steps", interval)
         self._describe(run, ranks, options)
 
     def _labelled_gauge(self, name: str, label: str) -> Gauge:

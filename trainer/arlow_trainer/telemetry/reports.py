@@ -78,7 +78,7 @@ class CheckpointReport:
     """A committed checkpoint: seconds from capture to commit, and how long the step waited."""
 
     step: int
-    uri: str
+    url: str
     seconds: float
     bytes: int
     stall_seconds: float
@@ -140,7 +140,7 @@ def updated(state: StatusState, update: StatusUpdate, now: datetime) -> StatusSt
             readout = {"loss": update.loss}
             return replace(state, resumed=update, checkpoint=update.checkpoint, readout=readout)
         case CheckpointReport():
-            checkpoint = LastCheckpoint(uri=update.uri, step=update.step, time=now)
+            checkpoint = LastCheckpoint(url=update.url, step=update.step, time=now)
             return replace(state, checkpoint=checkpoint)
         case Message():
             return replace(state, message=update.text)

@@ -106,7 +106,7 @@ class Telemetry:
             return
         self._update(report)
         self._metrics.resumed(report)
-        self._event("resume", step=report.checkpoint.step, uri=report.checkpoint.uri)
+        self._event("resume", step=report.checkpoint.step, url=report.checkpoint.url)
 
     def lost_step(self, text: str) -> None:
         """A step was lost to numbers that were not finite; the text says where they occurred."""
@@ -143,11 +143,11 @@ class Telemetry:
             return
         now = self._update(report)
         self._metrics.checkpoint(report, now)
-        self._event("checkpoint", step=report.step, uri=report.uri)
+        self._event("checkpoint", step=report.step, url=report.url)
         self._log.info(
             "checkpoint",
             step=report.step,
-            uri=report.uri,
+            url=report.url,
             seconds=report.seconds,
             bytes=report.bytes,
             stall_seconds=report.stall_seconds,

@@ -1,0 +1,48 @@
+"""The options of a checkpoint section, as fsspec's file systems call them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from arlow_trainer.config import load_run
+from arlow_trainer.config.models import CheckpointSection
+from arlow_trainer.storage.options import store_options
+from arlow_trainer.storage.store import Store
+from support.s3_server import S3
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "expected"),
+    [
+        ("s3://b/r", None, {}),
+        ("s3://b/r", {}, {}),
+        ("s3://b/r", {"endpoint": "http://x:9"}, {"endpoint_url": "http://x:9"}),
+        ("s3://b/r", {"anonymous": True}, {"anon": True}),
+        (
+            "gs://b/r",
+            {"endpoint": "http://x:9", "anonymous": True},
+            {"endpoint_url": "http://x:9", "token": "anon"},
+        ),
+        ("az://c/r", {"endpoint": "https://a.example/"}, {"account_host": "a.example"}),
+        ("abfs://c/r", {"anonymous": True}, {"anon": True}),
+        ("runs", None, {}),
+    ],
+)
+def test_friendly_names(url: str, options: dict[str, Any] | None, expected: Any) -> None:
+    section = CheckpointSection.model_validate({"url": url, "options": options})
+    assert store_options(section) == expected
+
+
+def test_a_server_is_reached_by_its_endpoint(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.options["key"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.options["secret"])
+    endpoint = s3.options["endpoint_url"]
+    run = load_run(
+        "tiny", [f"checkpoint={{url: {s3.url('runs')}, options: {{endpoint: {endpoint}}}}}"]
+    )
+    store = Store(run.run_url, store_options(run.spec.checkpoint))
+    store.write_bytes("a", b"b")
+    assert store.read_bytes("a") == b"b"

@@ -1,0 +1,48 @@
+"""What all sections of a manifest share: their base, and the kinds of numbers in them.
+
+Every number has a bound beyond which no run could be, so that a typing error is a message. None is
+near 2^63: a larger maximum than MAX_INTEGER overflows where Kubernetes reads it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+# The largest float64 below 2^63.
+MAX_INTEGER = 2**63 - 1024
+# Steps, samples and files of a run.
+MAX_COUNT = 10**9
+MAX_BATCH = 2**20
+MAX_SECONDS = 10**9
+
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+CountOrNone = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH)]
+# Blocks, widths and heads of a network, and pixels and frames of a sample.
+Depth = Annotated[int, Field(ge=1, le=1000)]
+Width = Annotated[int, Field(ge=1, le=2**16)]
+Heads = Annotated[int, Field(ge=1, le=2**12)]
+Pixels = Annotated[int, Field(ge=1, le=2**14)]
+Frames = Annotated[int, Field(ge=1, le=2**12)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+Text = Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, strict about fields and types, described by its docstrings."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )

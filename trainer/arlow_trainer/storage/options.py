@@ -1,0 +1,34 @@
+"""What fsspec's file systems call the options of a checkpoint section."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from arlow_trainer.config.models import CheckpointSection
+
+# Hands a run's options to `arlow probe`, which the run starts.
+STORE_OPTIONS_VARIABLE = "ARLOW_STORE_OPTIONS"
+
+
+def store_options(section: CheckpointSection) -> dict[str, Any]:
+    """Returns the options of a section's store for its fsspec file system."""
+    options: dict[str, Any] = {}
+    if section.options is None:
+        return options
+    scheme, endpoint = section.url.partition("://")[0], section.options.endpoint
+    if endpoint and scheme in ("az", "abfs"):
+        options["account_host"] = endpoint.partition("://")[2].rstrip("/")
+    elif endpoint:
+        options["endpoint_url"] = endpoint
+    if section.options.anonymous and scheme in ("gs", "gcs"):
+        options["token"] = "anon"
+    elif section.options.anonymous:
+        options["anon"] = True
+    return options
+
+
+def inherited_options() -> dict[str, Any]:
+    """Returns the options that the run which started this process has handed over."""
+    return dict(json.loads(os.environ.get(STORE_OPTIONS_VARIABLE, "{}")))
