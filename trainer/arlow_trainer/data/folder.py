@@ -102,8 +102,7 @@ def _list(url: str, path: str) -> Iterator[str]:
             yield from _walk(root)
         else:
             found = with_retries(path, lambda: list_files(fs, root))
-            relative = (file.removeprefix(f"{root.rstrip('/')}/") for file in found)
-            yield from sorted(file for file in relative if not _is_hidden(file))
+            yield from (file for file in found if not _is_hidden(file))
     except FileNotFoundError:
         raise DataError(
             f"{path}: no such folder; give a folder that exists, or a Hugging Face data set's "

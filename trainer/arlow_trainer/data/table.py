@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -116,8 +117,11 @@ def open_tables(
     """
     from datasets import load_dataset
 
+    # `datasets` takes the name of a file for a pattern.
+    patterns = [glob.escape(file) for file in files]
+
     def load() -> Dataset:
-        return load_dataset(kind, data_files={"train": list(files)}, split="train")
+        return load_dataset(kind, data_files={"train": patterns}, split="train")
 
     return _open(section, modality, _load(section, training_settings(modality), load))
 

@@ -22,7 +22,7 @@ def read_file(fs: Any, path: str) -> bytes:
 
 
 def list_files(fs: Any, root: str) -> list[str]:
-    """Returns the full paths of all files below a folder, sorted.
+    """Returns the paths of all files below a folder, relative to it, sorted.
 
     Raises FileNotFoundError where there is no such folder, NotADirectoryError for a file,
     StoreTimeout, and what the client library raises.
@@ -33,4 +33,12 @@ def list_files(fs: Any, root: str) -> list[str]:
         raise NotADirectoryError(root)
     if not found and not bounded.isdir(root):
         raise FileNotFoundError(root)
-    return found
+    return sorted(_below(path, root.rstrip("/")) for path in found)
+
+
+def _below(path: str, root: str) -> str:
+    if path.startswith(f"{root}/"):
+        return path[len(root) + 1 :]
+    # Some servers drop the empty parts of a name: their listing of a//b names a/b/file.
+    parts = len([part for part in root.split("/") if part])
+    return "/".join([part for part in path.split("/") if part][parts:])
