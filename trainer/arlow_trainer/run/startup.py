@@ -6,7 +6,9 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
+from arlow_trainer.checkpoint.layout import checkpoint_name
 from arlow_trainer.checkpoint.reader import CheckpointInfo, newest_valid
+from arlow_trainer.checkpoint.retention import delete_checkpoint, judge_unfinished
 from arlow_trainer.config import ArlowPretrain, DataSection
 from arlow_trainer.config.errors import ConfigError, DataError
 from arlow_trainer.data import Modality, Source, open_sources
@@ -30,9 +32,31 @@ def check_batch_covers_ranks(ranks: int, batch_size: int) -> None:
 
 
 def find_newest(store: Store, telemetry: Telemetry, stop: StopSignal) -> CheckpointInfo | None:
-    """Finds the newest valid checkpoint, reading all of it. Raises Interrupted when asked to."""
+    """Finds the newest valid checkpoint, reading all of it.
+
+    Warns of what is passed over. Raises Interrupted when asked to stop, and StoreError where there
+    are checkpoints and none is intact, or a newer folder that may be one, half restored.
+    """
     with stop.interruptible():
-        return newest_valid(store, on_skip=_warn_passed_over(telemetry))
+        newest = newest_valid(store, on_skip=_warn_passed_over(telemetry))
+        for step in judge_unfinished(store, newest.step if newest else None).kept:
+            telemetry.warning(
+                f"{store.url}/{checkpoint_name(step)} has no manifest and is left alone: remove it "
+                "if nothing in it is needed"
+            )
+        return newest
+
+
+def remove_killed_saves(store: Store, newest: CheckpointInfo | None, telemetry: Telemetry) -> None:
+    """Deletes what killed saves of this run left, newer than its newest valid checkpoint.
+
+    A full disk has to get its space back. Raises StoreError as `find_newest` does.
+    """
+    for step in judge_unfinished(store, newest.step if newest else None).removed:
+        delete_checkpoint(store, step)
+        telemetry.warning(
+            f"{store.url}/{checkpoint_name(step)} is deleted: it was left by a save that was cut"
+        )
 
 
 def open_data(data: DataSection, ranks: Ranks, stop: StopSignal) -> dict[Modality, Source] | None:

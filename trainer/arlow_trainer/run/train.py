@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from arlow_trainer.checkpoint.retention import remove_unfinished
 from arlow_trainer.checkpoint.saver import CheckpointSaver, read_state, restore
 from arlow_trainer.checkpoint.training_state import Progress, TrainingState, check_same_run
 from arlow_trainer.config import ArlowPretrain, advise, total_steps
@@ -41,6 +40,7 @@ from arlow_trainer.run.startup import (
     check_same_sets,
     find_newest,
     open_data,
+    remove_killed_saves,
     stop_if_asked,
 )
 from arlow_trainer.storage.events import EventLog
@@ -74,7 +74,6 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         stack.enter_context(explain_out_of_memory("the run"))
 
         # 2. The newest valid checkpoint, if there is one.
-        ranks.agree(lambda: remove_unfinished(store) if ranks.first else None)
         newest = ranks.from_first(lambda: find_newest(store, telemetry, stop))
         saved = ranks.agree(lambda: read_state(store, newest.step)) if newest else None
         if newest and saved:
@@ -95,6 +94,8 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
             if saved.step >= steps:
                 telemetry.phase("finished", f"all {steps:,} steps were done before")
                 return
+        # Not before: a start with a wrong setting must leave everything as it is.
+        ranks.from_first(lambda: remove_killed_saves(store, newest, telemetry))
 
         # 4. The model under ZeRO-2, with the checkpoint's weights and optimiser state.
         stop_if_asked(ranks, stop)

@@ -13,7 +13,7 @@ import hashlib
 import math
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -256,11 +256,17 @@ class Store:
         # Object by object: fsspec's recursive deletion takes the path for a glob.
         found = self._attempt("delete", _checked(prefix), self._find)
 
-        def delete(name: str) -> None:
-            self._attempt("delete", _checked(prefix), lambda fs, _: _delete_file(fs, name))
+        def delete(path: str) -> None:
+            self._attempt("delete", prefix, lambda fs, _: _delete_file(fs, path))
 
         with ThreadPoolExecutor(DELETERS) as pool:
             for _ in pool.map(delete, found):
+                pass
+
+    def delete_all(self, keys: Iterable[str]) -> None:
+        """Deletes objects, several at once; those that there are not are no error."""
+        with ThreadPoolExecutor(DELETERS) as pool:
+            for _ in pool.map(self.delete, keys):
                 pass
 
     def check_writable(self) -> None:
@@ -386,7 +392,9 @@ class Store:
 
 def _checked(key: str) -> str:
     """Returns the key. Raises ValueError for one that leads out of its store."""
-    if any(part in ("", ".", "..") for part in key.split("/")):
+    parts = key.split("/")
+    # Empty parts within are names like others in an object store: what is listed can be deleted.
+    if not parts[0] or not parts[-1] or any(part in (".", "..") for part in parts):
         raise ValueError(f"a key is a relative path without dots-only parts, not {key!r}")
     return key
 
