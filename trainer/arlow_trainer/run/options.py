@@ -14,8 +14,10 @@ class TrainOptions:
         port: port of /metrics and /status on rank 0; None serves none.
         live: show the live display at a terminal.
         log_format: how log lines look; "auto" is text at a terminal and JSON elsewhere.
+        adopt: take the run's folder over from the run that it belongs to.
     """
 
     port: int | None = None
     live: bool = True
     log_format: Literal["auto", "json", "text"] = "auto"
+    adopt: bool = False
