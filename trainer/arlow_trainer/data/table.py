@@ -6,12 +6,14 @@ import glob
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arlow_trainer.config import SourceSection
 from arlow_trainer.config.errors import ArlowError, CredentialsError, DataError, StoreError
 from arlow_trainer.data.decode import BrokenSample, RawSample, read_remote_sample
 from arlow_trainer.data.errors import access_error, empty_set, root_cause
+from arlow_trainer.data.fingerprint import Entry, without_fingerprint
 from arlow_trainer.data.order import Modality
 from arlow_trainer.storage.connection import connect
 
@@ -69,6 +71,16 @@ class TableSource:
         if "://" in path:
             return read_remote_sample(name, *connect(path))
         return RawSample(name, path)
+
+    def entries(self) -> list[Entry]:
+        """The table's own fingerprint as a name, and sizes of its files; the cache's times say
+        nothing of the data."""
+        files = [Path(file["filename"]) for file in self._table.cache_files]
+        try:
+            sizes = [Entry(file.name, file.stat().st_size, None) for file in files]
+        except OSError as error:
+            return without_fingerprint(self.name, error)
+        return [Entry(self._table._fingerprint, None, None), *sizes]
 
 
 # Opening the sets of a run

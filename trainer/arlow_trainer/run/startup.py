@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from arlow_trainer.checkpoint.layout import checkpoint_name
 from arlow_trainer.checkpoint.reader import CheckpointInfo, newest_valid
 from arlow_trainer.checkpoint.retention import delete_checkpoint, judge_unfinished
 from arlow_trainer.config import ArlowPretrain, DataSection
 from arlow_trainer.config.errors import ConfigError, DataError
-from arlow_trainer.data import Modality, Source, open_sources
+from arlow_trainer.data import Modality, Source, fingerprint, open_sources
 from arlow_trainer.engine import Ranks
 from arlow_trainer.run.lease import TTL_S, Lease
 from arlow_trainer.run.owner import claim, owner_of
@@ -93,6 +93,11 @@ def check_same_sets(sizes: Sequence[dict[str, int]]) -> None:
                 f"rank {rank} finds {found} samples where rank 0 finds {sizes[0]}: the data is "
                 "being changed, or differs between ranks; start again when it no longer changes"
             )
+
+
+def fingerprints_of(sources: Mapping[Modality, Source]) -> dict[str, dict[str, str]]:
+    """Returns what tells whether the sets change until a resume, by modality."""
+    return {modality: fingerprint(source.entries()) for modality, source in sources.items()}
 
 
 def stop_if_asked(ranks: Ranks, stop: StopSignal) -> None:

@@ -32,6 +32,7 @@ from arlow_trainer.run.reporting import (
     report_end,
     resumed_from,
     telemetry_options,
+    warn_of_changes,
 )
 from arlow_trainer.run.signals import StopSignal
 from arlow_trainer.run.startup import (
@@ -39,6 +40,7 @@ from arlow_trainer.run.startup import (
     check_batch_covers_ranks,
     check_same_sets,
     find_newest,
+    fingerprints_of,
     open_data,
     remove_killed_saves,
     stop_if_asked,
@@ -84,6 +86,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         sources = ranks.agree(lambda: open_data(training.data, ranks, stop)) or {}
         set_sizes: dict[str, int] = {modality: len(source) for modality, source in sources.items()}
         check_same_sets(ranks.gather(set_sizes))
+        fingerprints = ranks.from_first(lambda: fingerprints_of(sources))
         set_size = set_sizes["image" if "image" in sources else "video"]
         steps = total_steps(run, set_size)
         for warning in advise(run, set_size) if ranks.first else ():
@@ -94,6 +97,8 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
             if saved.step >= steps:
                 telemetry.phase("finished", f"all {steps:,} steps were done before")
                 return
+            if ranks.first:
+                warn_of_changes(telemetry, saved, run, steps, fingerprints)
         # Not before: a start with a wrong setting must leave everything as it is.
         ranks.from_first(lambda: remove_killed_saves(store, newest, telemetry))
 
@@ -117,7 +122,12 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
             restore(store, saved, engine, ranks)
         progress = saved.progress if saved else Progress()
         start = TrainingState.start(
-            run, ranks=ranks.size, total_steps=steps, set_sizes=set_sizes, precision=precision
+            run,
+            ranks=ranks.size,
+            total_steps=steps,
+            set_sizes=set_sizes,
+            precision=precision,
+            fingerprints=fingerprints,
         )
         stop_if_asked(ranks, stop)
 

@@ -14,11 +14,23 @@ from arlow_trainer.storage.timeouts import BoundedFileSystem, Deadline
 # Where a client limits a single request, it ends earlier.
 READ_TIMEOUT_S = 300.0
 LIST_TIMEOUT_S = 1800.0
+# What the file systems call the time of a file's last change: local, S3, Azure, GCS.
+_CHANGED = ("mtime", "LastModified", "last_modified", "updated")
 
 
 def read_file(fs: Any, path: str) -> bytes:
     """Returns a file's content. Raises StoreTimeout, and what the client library raises."""
     return bytes(BoundedFileSystem(fs, Deadline(READ_TIMEOUT_S)).cat_file(path))
+
+
+def file_info(fs: Any, path: str) -> tuple[int | None, str | None]:
+    """Returns a file's size, and when it was changed, as far as the file system says.
+
+    Raises StoreTimeout, and what the client library raises.
+    """
+    info = BoundedFileSystem(fs, Deadline(READ_TIMEOUT_S)).info(path)
+    times = (info[name] for name in _CHANGED if info.get(name) is not None)
+    return info.get("size"), next((str(time) for time in times), None)
 
 
 def list_files(fs: Any, root: str) -> list[str]:
