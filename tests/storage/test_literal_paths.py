@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -179,3 +180,49 @@ def test_any_name(tmp_path: Path, scheme: str, folders: list[str], key: str) -> 
     for run in runs[1:]:
         run.delete(f"checkpoint-1/{key}")
         assert run.list() == {}
+
+
+# GCS and Azure, of which there is no server to install: what their clients are asked for
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("base", ["gs://bucket/runs", "gcs://bucket//runs"])
+def test_the_object_that_the_client_of_gcs_asks_for(base: str, name: str) -> None:
+    fs, path = connect(f"{base}/{name}/a", token="anon")
+    key = f"{base.partition('bucket/')[2]}/{name}/a"
+    assert not fs.version_aware
+    assert fs.split_path(path) == ("bucket", key, None)
+    assert f"/o/{quote(key, safe='')}?alt=media" in fs.url(path)
+
+
+AZURE = {"account_name": "account", "account_key": "a2V5"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "base",
+    [
+        "az://bucket/runs",
+        "abfs://bucket/runs",
+        "abfs://bucket@account.dfs.core.windows.net/runs",
+        "az://account.blob.core.windows.net/bucket/runs",
+        "az://bucket//runs",
+    ],
+)
+def test_the_object_that_the_client_of_azure_asks_for(base: str, name: str) -> None:
+    fs, path = connect(f"{base}/{name}/a", **AZURE)
+    key = f"/runs/{name}/a" if "//runs" in base else f"runs/{name}/a"
+    assert not fs.version_aware
+    assert fs.account_name == "account"
+    assert fs.split_path(path) == ("bucket", key, None)
+    client = fs.service_client.get_blob_client("bucket", key)
+    assert client.url.endswith(f"/bucket/{quote(key, safe='~/')}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_object_that_the_client_of_s3_asks_for(name: str) -> None:
+    arn = "arn:aws:s3:eu-west-1:123456789012:accesspoint/point"
+    for bucket in ("bucket", arn):
+        fs, path = connect(f"s3://{bucket}/runs/{name}/a", key="k", secret="s")
+        assert not fs.version_aware
+        assert fs.split_path(path) == (bucket, f"runs/{name}/a", None)
