@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from save_actions import play
 
 from arlow_trainer.checkpoint.commit import OtherRankFailed
-from arlow_trainer.checkpoint.layout import manifest_key
+from arlow_trainer.checkpoint.layout import SaveMark, manifest_key
 from arlow_trainer.checkpoint.reader import list_checkpoints, read_manifest, verify
 from arlow_trainer.checkpoint.writer import BackgroundWriter, SaveEvent
 from arlow_trainer.config.errors import ArlowError, StoreError
@@ -94,6 +95,8 @@ def test_the_channel_does_not_grow_with_the_run(local: Store) -> None:
 def test_rank_0_never_commits_with_a_stale_post(local: Store) -> None:
     """Neither a post of an earlier attempt nor one of an earlier save counts."""
     attempt, values = new_attempt(), SharedValues()
+    mark = SaveMark(step=1, attempt=new_attempt(), started=datetime.now(UTC))
+    local.write_bytes("checkpoint-1/save.json", mark.to_bytes())
     local.write_bytes("checkpoint-1/shard-1", b"old")
     # What a version before this one left in the store.
     local.write_bytes("checkpoint-1/parts/rank-1.json", RECORDS.encode())

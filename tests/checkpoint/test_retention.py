@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arlow_trainer.checkpoint.layout import SaveMark
 from arlow_trainer.checkpoint.reader import CheckpointInfo, list_checkpoints, newest_valid
 from arlow_trainer.checkpoint.retention import (
     Pruned,
+    Unfinished,
     delete_checkpoint,
+    judge_unfinished,
     plan_leftovers,
     plan_retention,
+    plan_unfinished,
     prune,
-    remove_unfinished,
 )
 from arlow_trainer.checkpoint.writer import SaveEvent
+from arlow_trainer.config.errors import StoreError
 from arlow_trainer.storage.store import Store
 from support.checkpoints import files_of, flip_byte, only_rank, save
 
+NOW = datetime.now(UTC)
 WEIGHTS = "vision_encoder/model.safetensors"
 
 steps = st.lists(st.integers(0, 1000), max_size=30)
@@ -98,8 +104,8 @@ def test_leftovers_lie_below_what_was_committed(unfinished: list[int], committed
 
 def test_pruning_keeps_what_it_must(store: Store) -> None:
     save(store, 10, 20, 30, 40)
-    store.write_bytes("checkpoint-35/half", b"left by a kill")
-    store.write_bytes("checkpoint-45/half", b"perhaps being written")
+    leave(store, 35)
+    leave(store, 45)
     flip_size = store.read_bytes(f"checkpoint-10/{WEIGHTS}") + b"x"
     store.write_bytes(f"checkpoint-10/{WEIGHTS}", flip_size)
     pruned = prune(store, keep_last=1, keep_every=20, committed=40)
@@ -161,16 +167,64 @@ def test_where_nothing_reads_back_nothing_is_deleted(store: Store) -> None:
     assert (pruned.deleted, set(pruned.damaged)) == ([], {1, 2, 3})
 
 
-def test_what_was_never_finished_is_removed_at_the_start(store: Store) -> None:
+def leave(store: Store, step: int, marked: bool = True, of: int | None = None) -> None:
+    """Leaves what a killed save does, or somebody else's files."""
+    if marked:
+        mark = SaveMark(step=step if of is None else of, attempt="a" * 32, started=NOW)
+        store.write_bytes(f"checkpoint-{step}/save.json", mark.to_bytes())
+    store.write_bytes(f"checkpoint-{step}/half", b"perhaps needed")
+
+
+@pytest.mark.parametrize(
+    ("unfinished", "newest", "plan"),
+    [
+        ({}, None, ([], [], [])),
+        ({}, 10, ([], [], [])),
+        ({15: True}, 10, ([15], [], [])),
+        ({5: True}, None, ([5], [], [])),
+        # A backup that is half restored: nothing was saved after it.
+        ({5: False, 10: False}, None, ([], [], [5, 10])),
+        ({5: False, 15: False}, 10, ([], [5], [15])),
+        ({5: True, 7: False, 12: True}, 10, ([12], [5, 7], [])),
+        ({15: True, 20: False}, 10, ([15], [], [20])),
+    ],
+)
+def test_what_becomes_of_folders_without_a_manifest(
+    unfinished: dict[int, bool], newest: int | None, plan: tuple[list[int], list[int], list[int]]
+) -> None:
+    assert plan_unfinished(unfinished, newest) == Unfinished(*plan)
+
+
+@given(st.dictionaries(st.integers(0, 50), st.booleans()), st.none() | st.integers(0, 50))
+def test_nothing_is_removed_without_proof(found: dict[int, bool], newest: int | None) -> None:
+    plan = plan_unfinished(found, newest)
+    assert sorted([*plan.removed, *plan.kept, *plan.refused]) == sorted(found)
+    assert all(found[step] for step in plan.removed)
+    assert all(newest is None or step > newest for step in plan.removed)
+    assert all(newest is not None and step <= newest for step in plan.kept)
+
+
+def test_a_killed_save_is_known_by_its_mark(store: Store) -> None:
     save(store, 1, 2)
     flip_byte(store, "checkpoint-2/manifest.json", 40)
-    for step in (0, 3):
-        store.write_bytes(f"checkpoint-{step}/half", b"left by a kill")
-    # Earlier versions wrote records of a save into this folder.
-    for step in (1, 4):
-        store.write_bytes(f"checkpoint-{step}/parts/rank-1.json", b"{}")
-    assert remove_unfinished(store) == [0, 3, 4]
-    assert [(info.step, info.valid) for info in list_checkpoints(store)] == [(1, True), (2, False)]
+    leave(store, 3)
+    assert judge_unfinished(store, 1) == Unfinished([3], [], [])
+    # Earlier versions wrote records of a save into this folder, and no mark.
+    store.write_bytes("checkpoint-4/parts/rank-1.json", b"{}")
+    leave(store, 5, of=3)
+    leave(store, 6)
+    store.write_bytes("checkpoint-6/save.json", b"{}")
+    with pytest.raises(StoreError, match=r"checkpoint-4; checkpoint-5; checkpoint-6: no manifest"):
+        judge_unfinished(store, 1)
+    assert [info.step for info in list_checkpoints(store)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_pruning_leaves_what_it_does_not_know(store: Store) -> None:
+    leave(store, 5, marked=False)
+    leave(store, 6)
+    save(store, 10, 20)
+    assert prune(store, keep_last=2, keep_every=None, committed=20).deleted == [6]
+    assert [info.step for info in list_checkpoints(store)] == [5, 10, 20]
 
 
 def test_a_checkpoint_half_deleted_does_not_exist(
@@ -187,6 +241,7 @@ def test_a_checkpoint_half_deleted_does_not_exist(
         delete_checkpoint(store, 1)
     infos: list[CheckpointInfo] = list_checkpoints(store)
     assert [(info.step, info.unfinished) for info in infos] == [(1, True), (2, False)]
+    assert [info.marked for info in infos] == [True, False]
     monkeypatch.undo()
     assert prune(store, keep_last=1, keep_every=None, committed=2).deleted == [1]
     assert store.list_dirs() == ["checkpoint-2"]

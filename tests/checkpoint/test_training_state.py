@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from arlow_trainer.checkpoint.training_state import (
     Progress,
     TrainingState,
+    changed_data,
+    changed_settings,
     check_same_run,
     with_saved_batch,
 )
@@ -100,3 +104,36 @@ def test_progress_is_saved_and_restored_as_it_is() -> None:
     assert state.next_sample == 7 * 16
     progress.skipped_files["b.jpg"] = "empty"
     assert state.progress.skipped_files == {"a.jpg": "truncated"}
+
+
+def test_every_field_that_may_differ_and_does_is_named() -> None:
+    state = saved_by(load_run("tiny", ["optimizer.learningRate=0.5", "data.workers=3"]))
+    assert changed_settings(state, load_run("tiny", ["optimizer.learningRate=0.5"])) == [
+        "spec.training.data.workers: 3 -> null"
+    ]
+    now = load_run("tiny", ["maxStepsPerEpoch=6", "batch.microBatch=1", "data.workers=3"])
+    assert sorted(changed_settings(state, now)) == [
+        "spec.training.batch.microBatch: null -> 1",
+        f"spec.training.maxStepsPerEpoch: {state.run['spec']['training']['maxStepsPerEpoch']} -> 6",
+        "spec.training.optimizer.learningRate: 0.5 -> "
+        f"{load_run('tiny').spec.training.optimizer.learning_rate}",
+    ]
+
+
+def test_a_set_that_changed_though_its_size_did_not_is_named() -> None:
+    now = {"image": {"names": "a", "sizes": "b", "times": "c"}, "video": {"names": "d"}}
+    state = saved_by(load_run("tiny"))
+    assert changed_data(state, now) == []  # A checkpoint of an earlier version.
+    state = state.model_copy(update={"fingerprints": now})
+    assert changed_data(state, now) == []
+    [line] = changed_data(state, now | {"image": {"names": "a", "sizes": "x", "times": "y"}})
+    assert line.startswith("spec.training.data.images: the sizes and times of its files are not")
+    # Nothing is known now: a store that did not answer is no change.
+    assert changed_data(state, {"image": {}}) == []
+
+
+def test_a_state_of_an_earlier_version_is_read() -> None:
+    state = saved_by(load_run("tiny"))
+    content = json.loads(state.to_bytes())
+    assert content.pop("fingerprints") == {}
+    assert TrainingState.from_bytes(json.dumps(content).encode(), "there") == state

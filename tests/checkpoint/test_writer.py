@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from arlow_trainer.checkpoint.layout import manifest_key
 from arlow_trainer.checkpoint.reader import list_checkpoints, read_manifest, verify
 from arlow_trainer.checkpoint.writer import BackgroundWriter, SaveEvent
-from arlow_trainer.config.errors import ArlowError, ExitCode
+from arlow_trainer.config.errors import ArlowError, ExitCode, StoreError
 from arlow_trainer.storage.store import Store
 from support.checkpoints import files_of, flip_byte, new_attempt, only_rank, save
 
@@ -143,3 +145,35 @@ def _poll_until_done(writer: BackgroundWriter) -> None:
     deadline = time.monotonic() + 30
     while not writer.poll() and time.monotonic() < deadline:
         time.sleep(0.01)
+
+
+def test_a_save_is_marked_until_it_is_committed_or_has_failed(store: Store) -> None:
+    seen: list[dict[str, int]] = []
+
+    def fails(path: Path) -> None:
+        seen.append(store.list("checkpoint-1"))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with only_rank(store) as writer:
+        for content in (fails, lambda path: path.write_bytes(b"fine")):
+            writer.submit(1, {"a": b"first", "b": content})
+            with suppress(StoreError):
+                writer.wait()
+            if len(seen) == 1:
+                assert seen[0].keys() == {"checkpoint-1/save.json", "checkpoint-1/a"}
+                seen.append(store.list("checkpoint-1"))
+    assert seen[1] == {}
+    assert store.list().keys() == {f"checkpoint-1/{name}" for name in ("a", "b", "manifest.json")}
+
+
+def test_files_of_others_are_not_written_over(store: Store) -> None:
+    """A checkpoint whose manifest a restored backup lacks so far."""
+    save(store, 1)
+    before = {key: store.read_bytes(key) for key in store.list()}
+    store.delete("checkpoint-1/manifest.json")
+    del before["checkpoint-1/manifest.json"]
+    with only_rank(store) as writer:
+        writer.submit(1, files_of(7))
+        with pytest.raises(StoreError, match=r"checkpoint-1 holds 3 files without manifest\.json"):
+            writer.wait()
+    assert {key: store.read_bytes(key) for key in store.list()} == before

@@ -3,10 +3,14 @@
 The ranks coordinate through one channel, a key-value store (c10d's, through `Ranks`). It does not
 depend on the object store, which may be what failed.
 
-1. Every rank uploads its files and posts their sizes and SHA-256 to the channel.
+1. Every rank marks the folder as a save under way (`save.json`), uploads its files and posts their
+   sizes and SHA-256 to the channel.
 2. Rank 0 waits for the posts of all ranks, compares the sizes with a listing of the object store
    and writes the manifest, last: only then does the checkpoint exist.
 3. Rank 0 posts the outcome, for which the other ranks wait.
+
+The mark is deleted after the manifest is written. A folder with files, but neither manifest nor
+mark, was not written by this program, and the save refuses to write there.
 
 A rank that fails posts that, too, and the save ends on all ranks. A save that fails at any point
 leaves no manifest, hence no checkpoint, and does not touch the checkpoints before it.
@@ -33,8 +37,10 @@ from arlow_trainer.checkpoint.layout import (
     MANIFEST,
     FileRecord,
     Manifest,
+    SaveMark,
     checkpoint_name,
     manifest_key,
+    save_mark_key,
 )
 from arlow_trainer.config.errors import ArlowError, StoreError
 from arlow_trainer.storage.errors import local_error
@@ -93,6 +99,7 @@ class Save:
     Attributes:
         number: counts the saves of this attempt, alike on all ranks.
         submitted: when, by `time.monotonic`.
+        marked: whether this rank has marked the folder as a save under way.
         upload_started: the files whose upload was started.
         may_be_committed: whether the uploaded files belong to a checkpoint, or may do so later.
     """
@@ -101,6 +108,7 @@ class Save:
     number: int
     files: Mapping[str, FileWriter | bytes]
     submitted: float
+    marked: bool = False
     upload_started: list[str] = field(default_factory=list)
     may_be_committed: bool = False
 
@@ -159,6 +167,7 @@ class Committer:
         raise failure
 
     def _upload_all(self, save: Save) -> dict[str, FileRecord]:
+        self._mark(save)
         if self._rank == 0:
             # An earlier attempt may have committed this step. While its files are replaced one by
             # one its manifest would describe a mixture, so the manifest goes first.
@@ -170,6 +179,21 @@ class Committer:
             save.upload_started.append(name)
             records[name] = self._upload(save, name)
         return records
+
+    def _mark(self, save: Save) -> None:
+        """Writes the mark, alike on every rank: the first to come has it before its files."""
+        folder = checkpoint_name(save.step)
+        found = self._store.list(folder)
+        if found and not found.keys() & {manifest_key(save.step), save_mark_key(save.step)}:
+            raise StoreError(
+                f"{self._store.url_of(folder)} holds {len(found)} files without {MANIFEST} that "
+                "this run did not write, and nothing is written over them. If it is a checkpoint "
+                "that is being restored, wait until it is complete and start again; otherwise move "
+                "or remove the folder."
+            )
+        mark = SaveMark(step=save.step, attempt=self._attempt, started=datetime.now(UTC))
+        self._store.write_bytes(save_mark_key(save.step), mark.to_bytes())
+        save.marked = True
 
     def _upload(self, save: Save, name: str) -> FileRecord:
         key = f"{checkpoint_name(save.step)}/{name}"
@@ -297,6 +321,9 @@ class Committer:
         try:
             for name in save.upload_started:
                 self._store.delete(f"{folder}/{name}")
+            # The mark last, by the last rank: what is left until then must be known for ours.
+            if save.marked and self._store.list(folder).keys() == {save_mark_key(save.step)}:
+                self._store.delete(save_mark_key(save.step))
         except ArlowError as error:
             log.warning("leftover files stay in %s: %s", folder, error)
 

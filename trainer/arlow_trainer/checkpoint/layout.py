@@ -1,7 +1,9 @@
 """Names in a run's folder, and the manifest of a checkpoint. Pure: no I/O.
 
-A run URL `<checkpoint url>/<run name>/` holds `checkpoint-<step>/`, `pictures/`, `events.jsonl` and
-`lease.json`. A checkpoint exists when its `manifest.json`, written last, is valid.
+A run URL `<checkpoint url>/<run name>/` holds `run.json`, `checkpoint-<step>/`, `pictures/`,
+`events.jsonl` and `lease.json`. A checkpoint exists when its `manifest.json`, written last, is
+valid. Until then its folder holds a mark, `save.json`, written first: it tells what this program
+left unfinished from what somebody else put there.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 MANIFEST = "manifest.json"
+SAVE_MARK = "save.json"
 
 _CHECKPOINT = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
 
@@ -39,14 +42,49 @@ def manifest_key(step: int) -> str:
     return f"{checkpoint_name(step)}/{MANIFEST}"
 
 
+def save_mark_key(step: int) -> str:
+    """Key of the mark of an unfinished save or deletion, relative to the run URL."""
+    return f"{checkpoint_name(step)}/{SAVE_MARK}"
+
+
 def check_file_name(name: str) -> str:
     """Returns `name` if it may name a file of a checkpoint: relative, forward slashes, no dots-only
-    part, not the manifest. Raises ValueError otherwise."""
+    part, neither manifest nor mark. Raises ValueError otherwise."""
     if "\\" in name or any(part in ("", ".", "..") for part in name.split("/")):
         raise ValueError(f"{name!r} is not a relative path inside a checkpoint")
     if name == MANIFEST:
         raise ValueError(f"{name!r} is reserved for the checkpoint's manifest")
+    if name == SAVE_MARK:
+        raise ValueError(f"{name!r} is reserved for the mark of an unfinished save")
     return name
+
+
+class SaveMark(BaseModel):
+    """Says that a checkpoint's folder without a manifest is a save, or a deletion, that was cut.
+
+    Attributes:
+        step: the checkpoint's; a mark that was copied to another folder proves nothing.
+        attempt: of the process group that saves; None for a checkpoint being deleted.
+        started: UTC.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    step: Annotated[int, Field(ge=0)]
+    attempt: Attempt | None
+    started: datetime
+
+    def to_bytes(self) -> bytes:
+        """The mark as it is stored."""
+        return (self.model_dump_json(indent=1) + "\n").encode()
+
+    @classmethod
+    def proves(cls, data: bytes, step: int) -> bool:
+        """Whether an object's content is the mark of a step."""
+        try:
+            return cls.model_validate_json(data).step == step
+        except ValidationError:
+            return False
 
 
 class FileRecord(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,9 +15,11 @@ from arlow_trainer.checkpoint.layout import (
     MANIFEST,
     FileRecord,
     Manifest,
+    SaveMark,
     checkpoint_name,
     checkpoint_step,
     manifest_key,
+    save_mark_key,
 )
 from arlow_trainer.config.errors import StoreError
 from arlow_trainer.storage.errors import MissingObject
@@ -39,7 +41,8 @@ class CheckpointInfo:
 
     `valid`: the manifest is intact and every file is there with its size; `reason` says what is
     wrong otherwise. `bytes` is the size of all files, `created` a UTC time; both are None where no
-    intact manifest states them. `unfinished`: there is no manifest, it was never committed.
+    intact manifest states them. `unfinished`: there is no manifest, it was never committed;
+    `marked`: its mark proves that it is a save or a deletion of this program that was cut.
     """
 
     step: int
@@ -49,6 +52,7 @@ class CheckpointInfo:
     bytes: int | None
     created: datetime | None
     unfinished: bool = False
+    marked: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,16 @@ def inspect(store: Store, step: int) -> CheckpointInfo | None:
         bytes=manifest.total_bytes if manifest else None,
         created=manifest.created if manifest else None,
         unfinished=unfinished,
+        marked=unfinished and save_mark_key(step) in stored and has_save_mark(store, step),
     )
+
+
+def has_save_mark(store: Store, step: int) -> bool:
+    """Whether a checkpoint's folder holds the mark of an unfinished save or deletion of it."""
+    try:
+        return SaveMark.proves(store.read_bytes(save_mark_key(step)), step)
+    except MissingObject:
+        return False
 
 
 def verify(store: Store, step: int) -> list[Problem]:
@@ -177,7 +190,7 @@ def newest_valid(
     if damaged:
         raise Damaged(
             f"{store.url}: none of its checkpoints is intact, and nothing is written over them. "
-            f"{_first_of(damaged)}. Repair one, or remove their folders, or start another run by "
+            f"{name_some(damaged)}. Repair one, or remove their folders, or start another run by "
             "metadata.name."
         )
     return None
@@ -242,9 +255,10 @@ def _device_failed(store: Store, error: StoreError) -> bool:
     return isinstance(cause, OSError) and cause.errno == errno.EIO
 
 
-def _first_of(damaged: list[str]) -> str:
-    more = len(damaged) - MAX_NAMED
-    return "; ".join(damaged[:MAX_NAMED]) + (f"; and {more} more" if more > 0 else "")
+def name_some(texts: Sequence[str]) -> str:
+    """Joins the first few texts, and says how many more there are."""
+    more = len(texts) - MAX_NAMED
+    return "; ".join(texts[:MAX_NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _difference(record: FileRecord, size: int, sha256: str) -> str:

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from arlow_trainer.checkpoint.layout import checkpoint_name, manifest_key
-from arlow_trainer.checkpoint.reader import Problem, list_checkpoints, verify
+from arlow_trainer.checkpoint.layout import (
+    MANIFEST,
+    SaveMark,
+    checkpoint_name,
+    manifest_key,
+    save_mark_key,
+)
+from arlow_trainer.checkpoint.reader import Problem, list_checkpoints, name_some, verify
+from arlow_trainer.config.errors import StoreError
 from arlow_trainer.storage.store import Store
 
 
@@ -35,14 +44,38 @@ def plan_retention(
     return [step for step in present if step not in kept]
 
 
-def plan_leftovers(unfinished: Iterable[int], committed: int) -> list[int]:
+def plan_leftovers(marked: Iterable[int], committed: int) -> list[int]:
     """Steps of unfinished checkpoints that nobody is writing any more, in ascending order.
 
-    `committed` is the step this process group has committed last. Its steps only grow, so whatever
-    any of its ranks is writing now lies above; what has no manifest below was left by a process
-    that has died or by a save that failed.
+    `marked` are those whose mark proves that a save or a deletion of them was cut, `committed` the
+    step this process group has committed last. Its steps only grow, so whatever any of its ranks is
+    writing now lies above; what has no manifest below was left by a process that has died or by a
+    save that failed.
     """
-    return sorted({step for step in unfinished if step < committed})
+    return sorted({step for step in marked if step < committed})
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """What becomes of the folders without a manifest: their steps, in ascending order."""
+
+    removed: Sequence[int]
+    """Killed saves of this run."""
+    kept: Sequence[int]
+    """Left alone: there is a newer checkpoint, so that they are in nobody's way."""
+    refused: Sequence[int]
+    """What the run must not go on beside: a checkpoint that is perhaps only half restored."""
+
+
+def plan_unfinished(unfinished: Mapping[int, bool], newest: int | None) -> Unfinished:
+    """Decides about the folders without a manifest that a start of a run finds.
+
+    `unfinished` maps their steps to whether a mark proves them to be this program's own; `newest`
+    is the step of the newest valid checkpoint.
+    """
+    newer = {step for step in unfinished if newest is None or step > newest}
+    removed = {step for step in newer if unfinished[step]}
+    return Unfinished(sorted(removed), sorted(unfinished.keys() - newer), sorted(newer - removed))
 
 
 @dataclass(frozen=True)
@@ -63,7 +96,7 @@ def prune(store: Store, keep_last: int, keep_every: int | None, committed: int) 
     """
     found = list_checkpoints(store)
     valid = [info.step for info in found if info.valid]
-    gone = plan_leftovers([info.step for info in found if info.unfinished], committed)
+    gone = plan_leftovers([info.step for info in found if info.marked], committed)
     damaged: dict[int, list[Problem]] = {}
     if plan_retention(valid, keep_last, keep_every):
         verified = _newest_verified(store, [step for step in valid if step <= committed], damaged)
@@ -75,21 +108,37 @@ def prune(store: Store, keep_last: int, keep_every: int | None, committed: int) 
     return Pruned(sorted(gone), damaged)
 
 
-def remove_unfinished(store: Store) -> list[int]:
-    """Deletes the checkpoints that were never committed; returns their steps.
+def judge_unfinished(store: Store, newest: int | None) -> Unfinished:
+    """Returns what becomes of the folders without a manifest, as `plan_unfinished` decides.
 
-    Called by rank 0 when it has just taken the run's lease: nobody is writing them any more, and a
-    full disk has to get its space back. Raises StoreError.
+    Called by rank 0, which holds the run's lease: nobody is writing them any more. `newest` is the
+    step of the newest valid checkpoint. Raises StoreError where the run must not go on.
     """
-    steps = [info.step for info in list_checkpoints(store) if info.unfinished]
-    for step in steps:
-        delete_checkpoint(store, step)
-    return steps
+    found = {info.step: info.marked for info in list_checkpoints(store) if info.unfinished}
+    plan = plan_unfinished(found, newest)
+    if plan.refused:
+        names = name_some([checkpoint_name(step) for step in plan.refused])
+        latest = "no valid checkpoint" if newest is None else f"none after step {newest}"
+        raise StoreError(
+            f"{store.url}: {names}: no {MANIFEST}, and not a save of this run that was cut. The "
+            f"run has {latest} to resume from, and nothing is deleted or written over. If a backup "
+            "is being restored, wait until it is complete; else restore their manifests, or remove "
+            "their folders, or start another run by metadata.name."
+        )
+    return plan
 
 
 def delete_checkpoint(store: Store, step: int) -> None:
-    """Deletes a checkpoint, its manifest first: one half deleted does not exist."""
+    """Deletes a checkpoint: it is marked, its manifest goes first and the mark last.
+
+    One half deleted does not exist, and its mark says that it may be deleted to its end.
+    """
+    mark = SaveMark(step=step, attempt=None, started=datetime.now(UTC))
+    # A full disk must not keep what is to be deleted.
+    with suppress(StoreError):
+        store.write_bytes(save_mark_key(step), mark.to_bytes())
     store.delete(manifest_key(step))
+    store.delete_all(store.list(checkpoint_name(step)).keys() - {save_mark_key(step)})
     store.delete_tree(checkpoint_name(step))
 
 

@@ -27,6 +27,7 @@ _IDENTITY = (
     "data.min_crop_scale",
     "data.flip",
 )
+_DUMP: dict[str, Any] = {"mode": "json", "by_alias": True}
 
 
 @dataclass
@@ -52,7 +53,8 @@ class TrainingState(BaseModel):
     The data's whole state is `next_sample`, the global index of the first sample not yet seen; all
     random choices follow from it, `seed` and `set_sizes` (samples of each set, by modality).
     `loss_scaler` is empty without fp16; `loss`, `overflows` and `skipped_files` are those of
-    `Progress`; `run` is the manifest.
+    `Progress`; `run` is the manifest. `fingerprints`, by modality, are those of
+    `data.fingerprint`; there are none in checkpoints of earlier versions.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -63,6 +65,7 @@ class TrainingState(BaseModel):
     ranks: int
     total_steps: int
     set_sizes: dict[str, int]
+    fingerprints: dict[str, dict[str, str]] = {}
     precision: str
     loss: float | None
     loss_scaler: dict[str, float]
@@ -79,6 +82,7 @@ class TrainingState(BaseModel):
         total_steps: int,
         set_sizes: Mapping[str, int],
         precision: str,
+        fingerprints: Mapping[str, Mapping[str, str]] | None = None,
     ) -> TrainingState:
         """Returns the state of a run before its first step."""
         return cls(
@@ -88,6 +92,7 @@ class TrainingState(BaseModel):
             ranks=ranks,
             total_steps=total_steps,
             set_sizes=dict(set_sizes),
+            fingerprints={key: dict(value) for key, value in (fingerprints or {}).items()},
             precision=precision,
             loss=None,
             loss_scaler={},
@@ -177,6 +182,48 @@ def with_saved_batch(run: ArlowPretrain, state: TrainingState, url: str) -> Arlo
     training = run.spec.training.model_copy(update={"batch": batch})
     spec = run.spec.model_copy(update={"training": training})
     return run.model_copy(update={"spec": spec})
+
+
+def changed_settings(state: TrainingState, run: ArlowPretrain) -> list[str]:
+    """Returns a line for every field of spec.training that differs from the saved run's.
+
+    Call after `check_same_run`: those that may not differ do not.
+    """
+    before = _flat(stored_run(state.run).spec.training.model_dump(**_DUMP))
+    now = _flat(run.spec.training.model_dump(**_DUMP))
+    return [
+        f"spec.training.{path}: {json.dumps(before.get(path))} -> {json.dumps(now.get(path))}"
+        for path in dict.fromkeys((*now, *before))
+        if before.get(path) != now.get(path)
+    ]
+
+
+def changed_data(state: TrainingState, fingerprints: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Returns a line for every set whose files are not what they were at the checkpoint.
+
+    Its size is the same: `check_same_run` refuses another one.
+    """
+    lines = []
+    for modality, now in fingerprints.items():
+        before = state.fingerprints.get(modality, {})
+        changed = [what for what, digest in now.items() if before.get(what, digest) != digest]
+        if changed:
+            lines.append(
+                f"spec.training.data.{modality}s: the {' and '.join(changed)} of its files are not "
+                f"those of step {state.step:,}, though their number is. If their content changed, "
+                "the run continues with other samples: restore the set, or start another run by "
+                "metadata.name"
+            )
+    return lines
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {path: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat |= _flat(inner, f"{path}.{key}" if path else key)
+    return flat
 
 
 def _of_another_version(error: ValidationError, url: str) -> StoreError:

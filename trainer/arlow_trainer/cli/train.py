@@ -31,6 +31,12 @@ def train(
     live: Annotated[
         bool, typer.Option("--live/--plain", help="A live display, or plain log lines.")
     ] = True,
+    adopt: Annotated[
+        bool,
+        typer.Option(
+            "--adopt", help="Take over the run's folder from a run of another namespace or name."
+        ),
+    ] = False,
 ) -> None:
     """Pretrain a tower, or resume the run from its newest valid checkpoint.
 
@@ -42,4 +48,4 @@ def train(
         print_warning(ignored)
     from arlow_trainer.run.launch import launch
 
-    launch(manifest, ranks, TrainOptions(port, live, log))
+    launch(manifest, ranks, TrainOptions(port, live, log, adopt))

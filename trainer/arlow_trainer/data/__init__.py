@@ -12,6 +12,7 @@ from arlow_trainer.data.decode import (
     random_view,
 )
 from arlow_trainer.data.demo import DemoSet, write_demo_set
+from arlow_trainer.data.fingerprint import fingerprint
 from arlow_trainer.data.loader import (
     MicroBatch,
     Skipped,
@@ -43,6 +44,7 @@ __all__ = [
     "deal",
     "decode_clip",
     "decode_image",
+    "fingerprint",
     "modality_at",
     "open_source",
     "open_sources",

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from arlow_trainer.config.errors import ArlowError
 from arlow_trainer.data.errors import access_error
+from arlow_trainer.data.fingerprint import Entry
 from arlow_trainer.data.order import Draw, hash64, uniform
 from arlow_trainer.storage.failures import Failure, classify
 from arlow_trainer.storage.remote_files import read_file
@@ -42,6 +43,10 @@ class Source(Protocol):
         Raises BrokenSample when there is nothing to decode, StoreError when the set is out of reach
         for minutes, CredentialsError when access is refused, DataError otherwise.
         """
+
+    def entries(self) -> list[Entry]:
+        """Returns a bounded sample of the set's files as a listing describes them, without reading
+        them; none where that fails."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import re
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from multiprocessing.reduction import DupFd
 from pathlib import PurePosixPath
@@ -17,9 +18,10 @@ from arlow_trainer.config import Modality, SourceSection
 from arlow_trainer.config.errors import DataError
 from arlow_trainer.data.decode import RawSample, Source, read_remote_sample
 from arlow_trainer.data.errors import access_error
+from arlow_trainer.data.fingerprint import Entry, sampled_positions, without_fingerprint
 from arlow_trainer.data.table import open_saved, open_tables
 from arlow_trainer.storage.connection import connect
-from arlow_trainer.storage.remote_files import list_files
+from arlow_trainer.storage.remote_files import file_info, list_files
 from arlow_trainer.storage.retries import with_retries
 
 EXTENSIONS: dict[Modality, frozenset[str]] = {
@@ -36,6 +38,7 @@ _SPLIT_MARKERS = {"state.json", "dataset_info.json"}
 # Every ext4 volume has this folder at its root, and only root may read it.
 _LOST_AND_FOUND = "lost+found"
 _ITEM = array("Q").itemsize
+_ASKING = 16
 _SPLITS = ("train", "test", "validation", "valid", "val", "dev", "held-out")
 
 
@@ -84,6 +87,24 @@ class MediaSource:
         path = f"{root.rstrip('/')}/{file}"
         return RawSample(name, path) if _is_local(fs) else read_remote_sample(name, fs, path)
 
+    def entries(self) -> list[Entry]:
+        """Names, sizes and times of some files, spread evenly over the set."""
+        fs, root = self._connected
+
+        def entry(file: str) -> Entry:
+            path = f"{root.rstrip('/')}/{file}"
+            try:
+                return Entry(file, *with_retries(file, lambda: file_info(fs, path)))
+            except FileNotFoundError:
+                return Entry(file, None, None)
+
+        files = [self._files[position] for position in sampled_positions(len(self))]
+        try:
+            with ThreadPoolExecutor(_ASKING) as pool:
+                return list(pool.map(entry, files))
+        except Exception as error:
+            return without_fingerprint(self.name, error)
+
     @cached_property
     def _connected(self) -> tuple[Any, str]:
         return connect(self._url)
@@ -101,8 +122,7 @@ def _list(url: str, path: str) -> Iterator[str]:
             yield from _walk(root)
         else:
             found = with_retries(path, lambda: list_files(fs, root))
-            relative = (file.removeprefix(f"{root.rstrip('/')}/") for file in found)
-            yield from sorted(file for file in relative if not _is_hidden(file))
+            yield from (file for file in found if not _is_hidden(file))
     except FileNotFoundError:
         raise DataError(
             f"{path}: no such folder; give a folder that exists, or a Hugging Face data set's "

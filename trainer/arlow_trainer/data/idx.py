@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from arlow_trainer.config.errors import DataError
 from arlow_trainer.data.errors import access_error
+from arlow_trainer.storage.connection import connect
 
 Array = npt.NDArray[np.uint8]
 Content = Literal["images", "labels"]
@@ -139,7 +139,8 @@ def _png(image: Array) -> bytes:
 
 def _write(target: str, content: bytes) -> None:
     try:
-        with fsspec.open(target, "wb", auto_mkdir=True) as file:
-            file.write(content)
+        fs, path = connect(target)
+        fs.makedirs(fs._parent(path), exist_ok=True)
+        fs.pipe_file(path, content)
     except Exception as error:
         raise access_error(target, error, "written") from error

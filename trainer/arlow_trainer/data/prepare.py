@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import fsspec
-
 from arlow_trainer.config.errors import DataError
 from arlow_trainer.data.errors import access_error
+from arlow_trainer.storage.connection import connect
 
 # Arguments of each tool that unpacks {archive} into {folder}; the first that is installed is used.
 _UNPACKERS = {
@@ -153,7 +152,7 @@ def _put(video: Path, target: str, keep: bool) -> None:
     """Copies a video; without `keep` it is moved where `target` is local."""
     try:
         if "://" in target:
-            filesystem, path = fsspec.url_to_fs(target)
+            filesystem, path = connect(target)
             filesystem.makedirs(filesystem._parent(path), exist_ok=True)
             filesystem.put_file(str(video), path)
             return

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arlow_trainer.config import Modality, SourceSection
 from arlow_trainer.config.errors import ArlowError, CredentialsError, DataError, StoreError
 from arlow_trainer.data.decode import BrokenSample, RawSample, read_remote_sample
 from arlow_trainer.data.errors import access_error, empty_set, root_cause
+from arlow_trainer.data.fingerprint import Entry, without_fingerprint
 from arlow_trainer.storage.connection import connect
 
 if TYPE_CHECKING:
@@ -68,6 +71,16 @@ class TableSource:
             return read_remote_sample(name, *connect(path))
         return RawSample(name, path)
 
+    def entries(self) -> list[Entry]:
+        """The table's own fingerprint as a name, and sizes of its files; the cache's times say
+        nothing of the data."""
+        files = [Path(file["filename"]) for file in self._table.cache_files]
+        try:
+            sizes = [Entry(file.name, file.stat().st_size, None) for file in files]
+        except OSError as error:
+            return without_fingerprint(self.name, error)
+        return [Entry(self._table._fingerprint, None, None), *sizes]
+
 
 # Opening the sets of a run
 
@@ -115,8 +128,11 @@ def open_tables(
     """
     from datasets import load_dataset
 
+    # `datasets` takes the name of a file for a pattern.
+    patterns = [glob.escape(file) for file in files]
+
     def load() -> Dataset:
-        return load_dataset(kind, data_files={"train": list(files)}, split="train")
+        return load_dataset(kind, data_files={"train": patterns}, split="train")
 
     return _open(section, modality, _load(section, training_settings(modality), load))
 

@@ -15,8 +15,10 @@ class TrainOptions:
         live: show the live display at a terminal.
         log_format: how log lines look; "auto" is JSON in a pod without a
             terminal and text elsewhere.
+        adopt: take the run's folder over from the run that it belongs to.
     """
 
     port: int | None = None
     live: bool = True
     log_format: Literal["auto", "json", "text"] = "auto"
+    adopt: bool = False

@@ -6,15 +6,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 
 import torch
 
+from arlow_trainer.checkpoint.layout import checkpoint_name
 from arlow_trainer.checkpoint.reader import CheckpointInfo
 from arlow_trainer.checkpoint.retention import prune
-from arlow_trainer.checkpoint.training_state import Progress, TrainingState
+from arlow_trainer.checkpoint.training_state import (
+    Progress,
+    TrainingState,
+    changed_data,
+    changed_settings,
+)
 from arlow_trainer.checkpoint.writer import SaveEvent
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.errors import ArlowError, Interrupted
@@ -26,6 +32,7 @@ from arlow_trainer.engine import (
     StepRunner,
     device_name,
     effective_precision,
+    learning_rate,
     peak_flops,
 )
 from arlow_trainer.plan.flops import clip_training_flops, image_training_flops
@@ -188,6 +195,31 @@ def resumed_from(newest: CheckpointInfo, saved: TrainingState) -> ResumeReport:
         saved.loss,
         saved.overflows,
     )
+
+
+def warn_of_changes(
+    telemetry: Telemetry,
+    saved: TrainingState,
+    run: ArlowPretrain,
+    total_steps: int,
+    fingerprints: Mapping[str, Mapping[str, str]],
+) -> None:
+    """Warns of the data and the settings that a resumed run does not find as it left them."""
+    for line in (*changed_data(saved, fingerprints), *changed_settings(saved, run)):
+        telemetry.warning(f"since {checkpoint_name(saved.step)}: {line}")
+    saved_run = ArlowPretrain.model_validate(saved.run)
+    before, now = (
+        learning_rate(saved.step, steps, optimizer.warmup_steps, optimizer.learning_rate)
+        for steps, optimizer in (
+            (saved.total_steps, saved_run.spec.training.optimizer),
+            (total_steps, run.spec.training.optimizer),
+        )
+    )
+    if before != now:
+        telemetry.warning(
+            f"since {checkpoint_name(saved.step)}: the learning rate of step {saved.step + 1:,} of "
+            f"{total_steps:,}: {before:.4g} -> {now:.4g}"
+        )
 
 
 def on_saved(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from arlow_trainer.checkpoint.layout import checkpoint_name
 from arlow_trainer.checkpoint.reader import CheckpointInfo, newest_valid
+from arlow_trainer.checkpoint.retention import delete_checkpoint, judge_unfinished
 from arlow_trainer.config import ArlowPretrain, DataSection, Modality
 from arlow_trainer.config.errors import ConfigError, DataError
-from arlow_trainer.data import Source, open_sources
+from arlow_trainer.data import Source, fingerprint, open_sources
 from arlow_trainer.engine import Ranks
 from arlow_trainer.run.lease import TTL_S, Lease
+from arlow_trainer.run.owner import claim, owner_of
 from arlow_trainer.run.signals import StopSignal
 from arlow_trainer.storage.store import Store
 from arlow_trainer.telemetry import Telemetry
@@ -30,9 +33,31 @@ def check_batch_covers_ranks(ranks: int, batch_size: int) -> None:
 
 
 def find_newest(store: Store, telemetry: Telemetry, stop: StopSignal) -> CheckpointInfo | None:
-    """Finds the newest valid checkpoint, reading all of it. Raises Interrupted when asked to."""
+    """Finds the newest valid checkpoint, reading all of it.
+
+    Warns of what is passed over. Raises Interrupted when asked to stop, and StoreError where there
+    are checkpoints and none is intact, or a newer folder that may be one, half restored.
+    """
     with stop.interruptible():
-        return newest_valid(store, on_skip=_warn_passed_over(telemetry))
+        newest = newest_valid(store, on_skip=_warn_passed_over(telemetry))
+        for step in judge_unfinished(store, newest.step if newest else None).kept:
+            telemetry.warning(
+                f"{store.url}/{checkpoint_name(step)} has no manifest and is left alone: remove it "
+                "if nothing in it is needed"
+            )
+        return newest
+
+
+def remove_killed_saves(store: Store, newest: CheckpointInfo | None, telemetry: Telemetry) -> None:
+    """Deletes what killed saves of this run left, newer than its newest valid checkpoint.
+
+    A full disk has to get its space back. Raises StoreError as `find_newest` does.
+    """
+    for step in judge_unfinished(store, newest.step if newest else None).removed:
+        delete_checkpoint(store, step)
+        telemetry.warning(
+            f"{store.url}/{checkpoint_name(step)} is deleted: it was left by a save that was cut"
+        )
 
 
 def open_data(data: DataSection, ranks: Ranks, stop: StopSignal) -> dict[Modality, Source] | None:
@@ -70,6 +95,11 @@ def check_same_sets(sizes: Sequence[dict[str, int]]) -> None:
             )
 
 
+def fingerprints_of(sources: Mapping[Modality, Source]) -> dict[str, dict[str, str]]:
+    """Returns what tells whether the sets change until a resume, by modality."""
+    return {modality: fingerprint(source.entries()) for modality, source in sources.items()}
+
+
 def stop_if_asked(ranks: Ranks, stop: StopSignal) -> None:
     """Ends a run that was asked to stop while it was still loading; nothing is to be saved."""
     if ranks.any(stop.raised)[0]:
@@ -77,17 +107,24 @@ def stop_if_asked(ranks: Ranks, stop: StopSignal) -> None:
         stop.check()
 
 
-def acquire_run(store: Store, run: ArlowPretrain) -> Lease:
+def acquire_run(store: Store, run: ArlowPretrain, adopt: bool) -> Lease:
     """Checks that the run's URL can be written, and takes its lease so that no other run does.
 
-    Raises StoreError, CredentialsError, or LeaseError where another live run holds it.
+    Raises StoreError, CredentialsError, LeaseError where another live run holds it, or ConfigError
+    where the folder is another run's and `adopt` does not say to take it over.
     """
     store.check_writable()
     # A killed pod's lease expires; the pod that replaces it waits for that instead of failing.
     in_pod = "KUBERNETES_SERVICE_HOST" in os.environ
     wait_s = 1.25 * TTL_S if in_pod else 0.0
     # A run that lost its lease must not overwrite the next one's saves, pictures and status.
-    return Lease.acquire(store, run.metadata.name, wait_s=wait_s, on_lost=store.forbid_writes)
+    lease = Lease.acquire(store, run.metadata.name, wait_s=wait_s, on_lost=store.forbid_writes)
+    try:
+        claim(store, owner_of(run), adopt)
+    except BaseException:
+        lease.release()
+        raise
+    return lease
 
 
 def _warn_passed_over(telemetry: Telemetry) -> Callable[[CheckpointInfo, str], None]:

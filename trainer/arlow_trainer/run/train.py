@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from arlow_trainer.checkpoint.retention import remove_unfinished
 from arlow_trainer.checkpoint.saver import CheckpointSaver, read_state, restore
 from arlow_trainer.checkpoint.training_state import (
     Progress,
@@ -39,6 +38,7 @@ from arlow_trainer.run.reporting import (
     report_end,
     resumed_from,
     telemetry_options,
+    warn_of_changes,
 )
 from arlow_trainer.run.signals import StopSignal
 from arlow_trainer.run.startup import (
@@ -46,7 +46,9 @@ from arlow_trainer.run.startup import (
     check_batch_covers_ranks,
     check_same_sets,
     find_newest,
+    fingerprints_of,
     open_data,
+    remove_killed_saves,
     stop_if_asked,
 )
 from arlow_trainer.storage.events import EventLog
@@ -68,7 +70,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         stack.callback(ranks.leave)
         ranks.agree(lambda: check_batch_covers_ranks(ranks.size, batch_size))
         store = Store(run.run_url, store_options(run.spec.checkpoint))
-        lease = ranks.agree(lambda: acquire_run(store, run) if ranks.first else None)
+        lease = ranks.agree(lambda: acquire_run(store, run, options.adopt) if ranks.first else None)
         events = None
         if lease is not None:
             stack.callback(lease.release)
@@ -81,7 +83,6 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         stack.enter_context(explain_out_of_memory("the run"))
 
         # 2. The newest valid checkpoint, if there is one.
-        ranks.agree(lambda: remove_unfinished(store) if ranks.first else None)
         newest = ranks.from_first(lambda: find_newest(store, telemetry, stop))
         saved = ranks.agree(lambda: read_state(store, newest.step)) if newest else None
         if newest and saved:
@@ -95,6 +96,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         sources = ranks.agree(lambda: open_data(training.data, ranks, stop)) or {}
         set_sizes: dict[str, int] = {modality: len(source) for modality, source in sources.items()}
         check_same_sets(ranks.gather(set_sizes))
+        fingerprints = ranks.from_first(lambda: fingerprints_of(sources))
         set_size = set_sizes["image" if "image" in sources else "video"]
         steps = total_steps(run, set_size)
         for warning in advise(run, set_size) if ranks.first else ():
@@ -105,6 +107,10 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
             if saved.step >= steps:
                 telemetry.phase("finished", f"all {steps:,} steps were done before")
                 return
+            if ranks.first:
+                warn_of_changes(telemetry, saved, run, steps, fingerprints)
+        # Not before: a start with a wrong setting must leave everything as it is.
+        ranks.from_first(lambda: remove_killed_saves(store, newest, telemetry))
 
         # 4. The model under ZeRO-2, with the checkpoint's weights and optimiser state.
         stop_if_asked(ranks, stop)
@@ -126,7 +132,12 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
             restore(store, saved, engine, ranks)
         progress = saved.progress if saved else Progress()
         start = TrainingState.start(
-            run, ranks=ranks.size, total_steps=steps, set_sizes=set_sizes, precision=precision
+            run,
+            ranks=ranks.size,
+            total_steps=steps,
+            set_sizes=set_sizes,
+            precision=precision,
+            fingerprints=fingerprints,
         )
         stop_if_asked(ranks, stop)
 

@@ -9,6 +9,7 @@ import fsspec
 
 from arlow_trainer.config import STORE_SCHEMES
 from arlow_trainer.config.errors import StoreError
+from arlow_trainer.storage.literal_paths import take_paths_literally
 
 _INHERITED: list[Any] = []
 
@@ -57,18 +58,29 @@ class Connection:
 def connect(url: str, **options: Any) -> tuple[Any, str]:
     """Returns the fsspec file system of a URL or local path, and the path in it.
 
-    `options` go to the file system. Raises what fsspec does for a scheme that it does not know.
+    The file systems of STORE_SCHEMES take every path literally; in other URLs fsspec's own syntax
+    holds (`zip://FILE::s3://BUCKET/ARCHIVE`). `options` go to the file system. Raises what fsspec
+    does for a scheme that it does not know.
     """
-    scheme, _, _ = url.partition("://")
-    if scheme in STORE_SCHEMES:
-        # Listings are not cached: one must show what other processes wrote, and a large one costs
-        # much memory. Other file systems, such as SFTP's, do not take the option.
-        options["use_listings_cache"] = False
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        scheme, url = "file", f"file://{url}"
+    if scheme not in STORE_SCHEMES:
+        # SFTP's file system, for one, takes no option that it does not know.
+        fs, path = fsspec.url_to_fs(url, **options)
+        return fs, str(path)
+    # Listings are not cached: one must show what other processes wrote, and a large one costs much
+    # memory.
+    options["use_listings_cache"] = False
     if scheme == "s3" and "config_kwargs" not in options:
         # Few inner attempts: the outer ones are ours, and a dead server must be reported soon.
         options["config_kwargs"] = {"retries": {"mode": "standard", "total_max_attempts": 2}}
-    fs, path = fsspec.url_to_fs(url, **options)
+    fs_class = fsspec.get_filesystem_class(scheme)
+    # Azure's account may be in the URL. That "?versionId=" or "#1" means a version is not taken.
+    implied = fs_class._get_kwargs_from_urls(url)
+    implied.pop("version_aware", None)
+    fs = take_paths_literally(fs_class(**implied | options), scheme)
     if scheme == "s3":
         # Its repetitions would multiply botocore's and ours.
         fs.retries = 1
-    return fs, str(path)
+    return fs, str(fs._strip_protocol(url))

@@ -16,6 +16,8 @@ LIST_TIMEOUT_S = 1800.0
 READ_TIMEOUT_S = 300.0
 """For each part of a file: a large one takes as long as it takes while its parts arrive."""
 READ_PART = 32 * 2**20
+# What the file systems call the time of a file's last change: local, S3, Azure, GCS.
+_CHANGED = ("mtime", "LastModified", "last_modified", "updated")
 
 
 def read_file(fs: Any, path: str) -> bytes:
@@ -39,8 +41,18 @@ def read_file(fs: Any, path: str) -> bytes:
     return b"".join(parts)
 
 
+def file_info(fs: Any, path: str) -> tuple[int | None, str | None]:
+    """Returns a file's size, and when it was changed, as far as the file system says.
+
+    Raises StoreTimeout, and what the client library raises.
+    """
+    info = BoundedFileSystem(fs, Deadline(READ_TIMEOUT_S)).info(path)
+    times = (info[name] for name in _CHANGED if info.get(name) is not None)
+    return info.get("size"), next((str(time) for time in times), None)
+
+
 def list_files(fs: Any, root: str) -> list[str]:
-    """Returns the full paths of all files below a folder, sorted.
+    """Returns the paths of all files below a folder, relative to it, sorted.
 
     Raises FileNotFoundError where there is no such folder, NotADirectoryError for a file,
     StoreTimeout, and what the client library raises.
@@ -51,4 +63,12 @@ def list_files(fs: Any, root: str) -> list[str]:
         raise NotADirectoryError(root)
     if not found and not bounded.isdir(root):
         raise FileNotFoundError(root)
-    return found
+    return sorted(_below(path, root.rstrip("/")) for path in found)
+
+
+def _below(path: str, root: str) -> str:
+    if path.startswith(f"{root}/"):
+        return path[len(root) + 1 :]
+    # Some servers drop the empty parts of a name: their listing of a//b names a/b/file.
+    parts = len([part for part in root.split("/") if part])
+    return "/".join([part for part in path.split("/") if part][parts:])

@@ -1,8 +1,8 @@
 """A folder of objects behind a URL: local path, file://, s3://, gs://, az:// or memory://.
 
-Thin over fsspec. What it adds: listings are fresh, a local write is atomic and durable, transient
-errors are retried a bounded number of times, every operation over a network ends within a time
-limit, and every failure says which URL, why, and what to do.
+Thin over fsspec. What it adds: every path is literal, listings are fresh, a local write is atomic
+and durable, transient errors are retried a bounded number of times, every operation over a network
+ends within a time limit, and every failure says which URL, why, and what to do.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import hashlib
 import math
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -34,6 +35,7 @@ from arlow_trainer.storage.retries import is_transient
 from arlow_trainer.storage.timeouts import BoundedFileSystem, Deadline
 
 ATTEMPTS = 4
+DELETERS = 8
 READ_CHUNK = 32 * 2**20
 TIMEOUT_S = 120.0
 # A part of a large file has more time than a small object.
@@ -47,6 +49,9 @@ T = TypeVar("T")
 
 class Store:
     """The objects under one URL. Keys are relative paths with forward slashes.
+
+    URL and keys are literal: `*`, `?`, `[`, `#` and `%` are characters like others. Empty parts of
+    the URL (`s3://bucket//folder`) are dropped.
 
     `options` go to fsspec's file system (for s3: `endpoint_url`, `key`, `secret`, ...); what they
     lack is taken from the usual environment (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`,
@@ -74,7 +79,8 @@ class Store:
             path = os.path.abspath(os.path.expanduser(path))
             self._url = path
         else:
-            self._url = f"{scheme}://{path.strip('/')}"
+            # Without empty parts, which servers drop, or keep in some operations only.
+            self._url = f"{scheme}://{'/'.join(filter(None, path.split('/')))}"
         self._connection = Connection(self._url, scheme, dict(options or {}))
         self._forbidden: ArlowError | None = None
         self._timeout_s = timeout_s
@@ -205,17 +211,11 @@ class Store:
         """Every object under `prefix`: its key relative to the store, and its size in bytes."""
 
         def find(fs: Any, path: str) -> dict[str, int]:
-            fs.invalidate_cache()
-            walking = {"on_error": _raise_unless_gone} if self._scheme == "file" else {}
-            try:
-                found = fs.find(path, detail=True, **walking)
-            except FileNotFoundError as error:
-                _raise_unless_gone(error)
-                return {}
             return {
-                self._relative(fs, name): int(info["size"])
-                for name, info in sorted(found.items())
-                if info.get("type") == "file" and not is_temporary(name)
+                self._relative(fs, name): size
+                for name, size in self._find(fs, path).items()
+                # Consoles mark a folder with an empty object of its name and a slash.
+                if not name.endswith("/") and not is_temporary(name)
             }
 
         return self._attempt("list", prefix and _checked(prefix), find)
@@ -246,25 +246,28 @@ class Store:
     def delete(self, key: str) -> None:
         """Deletes one object; does nothing if there is none."""
 
-        def delete(fs: Any, path: str) -> None:
-            try:
-                fs.rm_file(path)
-            except FileNotFoundError as error:
-                _raise_unless_gone(error)
-
-        self._attempt("delete", _checked(key), delete)
+        self._attempt("delete", _checked(key), _delete_file)
 
     def delete_tree(self, prefix: str) -> None:
         """Deletes everything under `prefix`; does nothing if there is nothing."""
+        if self._scheme == "file":
+            self._attempt("delete", _checked(prefix), _delete_folder)
+            return
+        # Object by object: fsspec's recursive deletion takes the path for a glob.
+        found = self._attempt("delete", _checked(prefix), self._find)
 
-        def delete(fs: Any, path: str) -> None:
-            fs.invalidate_cache()
-            try:
-                fs.rm(path, recursive=True)
-            except FileNotFoundError as error:
-                _raise_unless_gone(error)
+        def delete(path: str) -> None:
+            self._attempt("delete", prefix, lambda fs, _: _delete_file(fs, path))
 
-        self._attempt("delete", _checked(prefix), delete)
+        with ThreadPoolExecutor(DELETERS) as pool:
+            for _ in pool.map(delete, found):
+                pass
+
+    def delete_all(self, keys: Iterable[str]) -> None:
+        """Deletes objects, several at once; those that there are not are no error."""
+        with ThreadPoolExecutor(DELETERS) as pool:
+            for _ in pool.map(self.delete, keys):
+                pass
 
     def check_writable(self) -> None:
         """Writes, reads back and deletes a small object; fails as saving a checkpoint would."""
@@ -288,6 +291,23 @@ class Store:
                 )
         finally:
             self.delete(key)
+
+    def _find(self, fs: Any, path: str) -> dict[str, int]:
+        """Full path and size of every object below a path, folder markers and all."""
+        fs.invalidate_cache()
+        walking = {"on_error": _raise_unless_gone} if self._scheme == "file" else {}
+        try:
+            found = fs.find(path, detail=True, **walking)
+        except FileNotFoundError as error:
+            _raise_unless_gone(error)
+            return {}
+        # adlfs returns a list where the path is that of an object.
+        files = {} if isinstance(found, list) else found
+        return {
+            name: int(info["size"])
+            for name, info in sorted(files.items())
+            if info.get("type") == "file" and name != path
+        }
 
     def _names(self, prefix: str, kind: str) -> builtins.list[str]:
         def names(fs: Any, path: str) -> builtins.list[str]:
@@ -359,7 +379,8 @@ class Store:
             if self._forbidden is not None and doing in ("write", "delete"):
                 raise self._forbidden
             fs = BoundedFileSystem(self._connection.file_system(), bound)
-            return work(fs, str(fs._strip_protocol(url)))
+            root = str(fs._strip_protocol(self._url))
+            return work(fs, f"{root.rstrip('/')}/{key}" if key else root)
 
         try:
             return retrying(once)
@@ -371,9 +392,25 @@ class Store:
 
 def _checked(key: str) -> str:
     """Returns the key. Raises ValueError for one that leads out of its store."""
-    if any(part in ("", ".", "..") for part in key.split("/")):
+    parts = key.split("/")
+    # Empty parts within are names like others in an object store: what is listed can be deleted.
+    if not parts[0] or not parts[-1] or any(part in (".", "..") for part in parts):
         raise ValueError(f"a key is a relative path without dots-only parts, not {key!r}")
     return key
+
+
+def _delete_file(fs: Any, path: str) -> None:
+    try:
+        fs.rm_file(path)
+    except FileNotFoundError as error:
+        _raise_unless_gone(error)
+
+
+def _delete_folder(fs: Any, path: str) -> None:
+    try:
+        fs.rm(path, recursive=True)
+    except FileNotFoundError as error:
+        _raise_unless_gone(error)
 
 
 def _raise_unless_gone(error: OSError) -> None:

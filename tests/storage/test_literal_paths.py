@@ -1,0 +1,228 @@
+"""Every path is literal, in every operation and every store: what is listed is read and deleted."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from arlow_trainer.storage.connection import connect
+from arlow_trainer.storage.remote_files import list_files, read_file
+from arlow_trainer.storage.store import Store
+from support.s3_server import S3
+
+NAMES = [
+    "exp[1]",
+    "exp[!a]",
+    "exp*",
+    "exp?",
+    "**",
+    "[",
+    "a?versionId=1",
+    "a?versionid=1",
+    "a?generation=1",
+    "a#1",
+    "a?b#c",
+    "a#",
+    "a?",
+    "100%",
+    "%2F",
+    "%20",
+    "a b",
+    "a+b",
+    "a&b=c",
+    "a::b",
+    "s3:c",
+    "{a,b}",
+    "ü-図-🜁",
+    "a\tb",
+    "'\"`",
+    "~",
+]
+# What each of these, taken for a pattern or a version, would reach.
+NEIGHBOURS = ["exp1", "exp", "expa", "a", "b"]
+
+
+@pytest.fixture(params=["s3", "local", "memory"])
+def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, Any]]:
+    """A new, empty URL in every kind of store, and the options to reach it."""
+    if request.param == "s3":
+        s3: S3 = request.getfixturevalue("s3")
+        return s3.url(uuid.uuid4().hex), s3.options
+    if request.param == "local":
+        return str(tmp_path / "runs"), {}
+    return f"memory://{uuid.uuid4().hex}", {}
+
+
+def use_everything(store: Store, key: str, folder: Path) -> None:
+    """Writes, finds, reads and deletes one object by every operation."""
+    store.write_bytes(key, b"one")
+    assert not store.create_bytes(key, b"again")
+    assert store.exists(key)
+    assert store.size(key) == 3
+    assert store.digest(key)[0] == 3
+    assert store.read_bytes(key) == b"one"
+    local = folder / "local"
+    store.get_file(key, local)
+    local.write_bytes(local.read_bytes() + b"two")
+    store.put_file(local, key)
+    assert store.read_bytes(key) == b"onetwo"
+    store.delete(key)
+    assert not store.exists(key)
+    assert store.create_bytes(key, b"new")
+
+
+def test_every_operation_on_a_name_reaches_that_name_alone(
+    bucket: tuple[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    url, options = bucket
+    store = Store(url, options)
+    others = {f"{folder}/{name}": 5 for folder in NEIGHBOURS for name in NEIGHBOURS}
+    for key in others:
+        store.write_bytes(key, b"other")
+    for name, inner in zip(NAMES, NAMES[7:] + NAMES[:7], strict=True):
+        run = Store(f"{url}/{name}", options)
+        use_everything(run, inner, tmp_path)
+        assert run.list() == {inner: 3}
+        assert run.list_files() == [inner]
+        run.write_bytes("checkpoint-1/a", b"1")
+        run.write_bytes("checkpoint-10/a", b"1")
+        assert run.list("checkpoint-1") == {"checkpoint-1/a": 1}
+        assert run.list_dirs() == ["checkpoint-1", "checkpoint-10"]
+        run.delete_tree("checkpoint-1")
+        assert run.list("checkpoint-1") == {}
+        assert run.list("checkpoint-10") == {"checkpoint-10/a": 1}
+        assert name in store.list_dirs()
+        store.delete_tree(name)
+        assert run.list() == {}
+        assert store.list() == others
+
+
+def test_a_listed_file_of_a_folder_can_be_read(bucket: tuple[str, dict[str, Any]]) -> None:
+    url, options = bucket
+    for folder in ["data[1]", "data?versionId=1", "data#1 100%"]:
+        store = Store(f"{url}/{folder}", options)
+        for name in NAMES:
+            store.write_bytes(f"{name}/{name}.jpg", name.encode())
+        fs, root = connect(f"{url}/{folder}", **options)
+        found = list_files(fs, root)
+        assert found == sorted(f"{name}/{name}.jpg" for name in NAMES)
+        for file in found:
+            assert read_file(fs, f"{root}/{file}").decode() == file.split("/")[0]
+
+
+@pytest.mark.parametrize("url", ["{}//run", "{}/run//", "{}/a//b///run"])
+def test_empty_parts_of_a_url_are_dropped(bucket: tuple[str, dict[str, Any]], url: str) -> None:
+    base, options = bucket
+    store = Store(url.format(base), options)
+    store.write_bytes("checkpoint-1/a", b"1")
+    assert store.list() == {"checkpoint-1/a": 1}
+    assert store.list_dirs() == ["checkpoint-1"]
+    plain = Store(url.format(base).replace("///", "/").replace("//", "/").replace(":/", "://"))
+    assert plain.url.rstrip("/") == store.url
+    store.delete_tree("checkpoint-1")
+    assert store.list() == {}
+
+
+def test_a_folder_of_data_below_empty_parts(s3: S3) -> None:
+    name = uuid.uuid4().hex
+    fs, root = connect(f"s3://{s3.bucket}//{name}", **s3.options)
+    for file in ("a.jpg", "sub//b.jpg", "c[1].jpg"):
+        fs.pipe_file(f"{root}/{file}", file.encode())
+    found = list_files(fs, root)
+    assert [file.replace("//", "/") for file in found] == ["a.jpg", "c[1].jpg", "sub/b.jpg"]
+    assert [read_file(fs, f"{root}/{file}") for file in found] == [
+        b"a.jpg",
+        b"c[1].jpg",
+        b"sub//b.jpg",
+    ]
+
+
+def test_the_marker_of_a_folder_is_no_object_of_it(s3_store: Store) -> None:
+    s3_store.write_bytes("checkpoint-5/a", b"1")
+    fs = s3_store._connection.file_system()
+    fs.pipe_file(f"{s3_store.url.removeprefix('s3://')}/checkpoint-5/", b"")
+    assert s3_store.list() == {"checkpoint-5/a": 1}
+    s3_store.delete_tree("checkpoint-5")
+    assert s3_store.list() == {}
+
+
+part = st.text(
+    st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="/"), min_size=1, max_size=8
+).filter(lambda text: text not in (".", "..") and not text.endswith(".tmp"))
+special = st.text("[]*?#%:!{}~ a1", min_size=1, max_size=8)
+keys = st.lists(part | special, min_size=1, max_size=3).map("/".join)
+
+
+@pytest.mark.parametrize("scheme", ["local", "memory"])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(folders=st.lists(part | special, min_size=2, max_size=3, unique=True), key=keys)
+def test_any_name(tmp_path: Path, scheme: str, folders: list[str], key: str) -> None:
+    base = (
+        f"memory://{uuid.uuid4().hex}" if scheme == "memory" else str(tmp_path / str(uuid.uuid4()))
+    )
+    runs = [Store(f"{base}/{folder}") for folder in folders]
+    for number, run in enumerate(runs):
+        run.write_bytes(f"checkpoint-1/{key}", bytes(number + 1))
+    for number, run in enumerate(runs):
+        assert run.list() == {f"checkpoint-1/{key}": number + 1}
+        assert run.list("checkpoint-1") == run.list()
+        assert run.read_bytes(f"checkpoint-1/{key}") == bytes(number + 1)
+    runs[0].delete_tree("checkpoint-1")
+    assert runs[0].list() == {}
+    for run in runs[1:]:
+        run.delete(f"checkpoint-1/{key}")
+        assert run.list() == {}
+
+
+# GCS and Azure, of which there is no server to install: what their clients are asked for
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("base", ["gs://bucket/runs", "gcs://bucket//runs"])
+def test_the_object_that_the_client_of_gcs_asks_for(base: str, name: str) -> None:
+    fs, path = connect(f"{base}/{name}/a", token="anon")
+    key = f"{base.partition('bucket/')[2]}/{name}/a"
+    assert not fs.version_aware
+    assert fs.split_path(path) == ("bucket", key, None)
+    assert f"/o/{quote(key, safe='')}?alt=media" in fs.url(path)
+
+
+AZURE = {"account_name": "account", "account_key": "a2V5"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "base",
+    [
+        "az://bucket/runs",
+        "abfs://bucket/runs",
+        "abfs://bucket@account.dfs.core.windows.net/runs",
+        "az://account.blob.core.windows.net/bucket/runs",
+        "az://bucket//runs",
+    ],
+)
+def test_the_object_that_the_client_of_azure_asks_for(base: str, name: str) -> None:
+    fs, path = connect(f"{base}/{name}/a", **AZURE)
+    key = f"/runs/{name}/a" if "//runs" in base else f"runs/{name}/a"
+    assert not fs.version_aware
+    assert fs.account_name == "account"
+    assert fs.split_path(path) == ("bucket", key, None)
+    client = fs.service_client.get_blob_client("bucket", key)
+    assert client.url.endswith(f"/bucket/{quote(key, safe='~/')}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_object_that_the_client_of_s3_asks_for(name: str) -> None:
+    arn = "arn:aws:s3:eu-west-1:123456789012:accesspoint/point"
+    for bucket in ("bucket", arn):
+        fs, path = connect(f"s3://{bucket}/runs/{name}/a", key="k", secret="s")
+        assert not fs.version_aware
+        assert fs.split_path(path) == (bucket, f"runs/{name}/a", None)
