@@ -8,11 +8,14 @@ import shutil
 import signal
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 import pytest
 from training_runs import EVERY, STEPS, Ended, Media, TrainingRun, distance, interrupt, same
+
+from arlow_trainer.checkpoint.layout import SAVE_MARK, SaveMark
 
 # Sums in another order; AdamW makes full steps of gradients that are nothing but rounding.
 ROUNDING = 1e-3
@@ -182,6 +185,8 @@ def test_a_damaged_checkpoint_is_passed_over(
     # What a kill in the middle of a save leaves behind.
     torn = run.url / f"checkpoint-{STEPS + EVERY}" / "optimizer"
     shutil.copytree(run.url / f"checkpoint-{EVERY}" / "optimizer", torn)
+    mark = SaveMark(step=STEPS + EVERY, attempt="a" * 32, started=datetime.now(UTC))
+    (torn.parent / SAVE_MARK).write_bytes(mark.to_bytes())
     newest = run.url / f"checkpoint-{4 * EVERY}"
     shard = next(newest.glob("optimizer/rank-00001-*.safetensors"))
     data = bytearray(shard.read_bytes())

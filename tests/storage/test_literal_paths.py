@@ -152,6 +152,18 @@ def test_the_marker_of_a_folder_is_no_object_of_it(s3_store: Store) -> None:
     assert s3_store.list() == {}
 
 
+def test_what_is_listed_is_deleted_whatever_its_name() -> None:
+    store = Store(f"memory://{uuid.uuid4().hex}")
+    root = store.url.removeprefix("memory:/")
+    fs = store._connection.file_system()
+    for name in ("a//b", "c", "..", "a/./b"):
+        fs.pipe_file(f"{root}/checkpoint-1/{name}", b"1")
+    listed = store.list("checkpoint-1")
+    assert len(listed) == 4
+    store.delete_all(listed)
+    assert store.list() == {}
+
+
 part = st.text(
     st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="/"), min_size=1, max_size=8
 ).filter(lambda text: text not in (".", "..") and not text.endswith(".tmp"))

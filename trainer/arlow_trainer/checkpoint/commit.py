@@ -284,9 +284,7 @@ class Committer:
         """Deletes the files that an earlier attempt at this step left in the folder."""
         known = {f"{folder}/{name}" for name in (*manifest.files, MANIFEST)}
         try:
-            for key in self._store.list(folder):
-                if key not in known:
-                    self._store.delete(key)
+            self._store.delete_all(self._store.list(folder).keys() - known)
         except ArlowError as error:
             log.warning("leftover files stay in %s: %s", folder, error)
 
