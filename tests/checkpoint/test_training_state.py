@@ -82,3 +82,13 @@ def test_progress_is_saved_and_restored_as_it_is() -> None:
     assert state.next_sample == 7 * 16
     progress.skipped_files["b.jpg"] = "empty"
     assert state.progress.skipped_files == {"a.jpg": "truncated"}
+
+
+def test_credentials_that_an_earlier_version_saved_are_not_read_back() -> None:
+    run = load_run("tiny")
+    state = saved_by(run)
+    state.run["spec"]["training"]["data"]["images"]["path"] = "http://user:SECRET@host/x"
+    state.skipped_files["http://host/a.jpg?sig=SECRET"] = "refused by http://user:SECRET@host"
+    read = TrainingState.from_bytes(state.to_bytes(), "there")
+    assert "SECRET" not in read.model_dump_json()
+    check_same_run(read, run, SIZES, "there")

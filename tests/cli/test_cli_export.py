@@ -34,3 +34,13 @@ def test_a_run_without_checkpoints_is_reported(arlow, tmp_path: Path) -> None:
     code, _, err = arlow("export", str(tmp_path / "none"), "--out", str(tmp_path / "out"))
     assert code == 74
     assert f"{tmp_path}/none holds no complete checkpoint" in err
+
+
+def test_the_card_of_an_earlier_version_is_exported_without_credentials(
+    arlow, store: Store, tmp_path: Path
+) -> None:
+    card = b"| Images | `http://user:SECRET@host/x`, split `train` |\n"
+    save_checkpoint(store, tiny_run(), 20, instead={"README.md": card})
+    assert arlow("export", store.url, "--out", str(tmp_path / "out"))[0] == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert text == "| Images | `http://***@host/x`, split `train` |\n"

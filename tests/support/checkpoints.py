@@ -82,7 +82,7 @@ def files_of(step: int, size: int = 1000) -> dict[str, FileWriter | bytes]:
 
 
 def only_rank(
-    store: Store, on_event: Callable[[SaveEvent], None] = print, **options: Any
+    store: Store, on_event: Callable[[SaveEvent], object] = str, **options: Any
 ) -> BackgroundWriter:
     """The writer of a process group of one."""
     return BackgroundWriter(store, 0, 1, new_attempt(), on_event, channel=SharedValues(), **options)

@@ -16,6 +16,7 @@ from arlow_trainer.checkpoint.card import model_card
 from arlow_trainer.checkpoint.reader import download, read_manifest
 from arlow_trainer.checkpoint.training_state import TRAINING_STATE, TrainingState
 from arlow_trainer.config import ArlowPretrain, ModelSection
+from arlow_trainer.config.shown_text import redact_urls
 from arlow_trainer.model import (
     ArlowImageProcessor,
     ArlowProcessor,
@@ -99,5 +100,9 @@ def export(store: Store, step: int, out: Store) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         paths = download(store, step, names, Path(folder))
         for name, path in zip(names, paths, strict=True):
+            if name == CARD:
+                # Earlier versions accepted credentials in a manifest's URLs, and the card has them.
+                text = path.read_text("utf-8", "replace")
+                path.write_text(redact_urls(text), "utf-8")
             out.put_file(path, name)
     return names

@@ -12,6 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.errors import ConfigError, StoreError
+from arlow_trainer.config.shown_text import redact_tree
 
 TRAINING_STATE = "training_state.json"
 
@@ -118,11 +119,16 @@ class TrainingState(BaseModel):
 
     @classmethod
     def from_bytes(cls, data: bytes, uri: str) -> TrainingState:
-        """Reads what `to_bytes` wrote; `uri` names it in messages. Raises StoreError."""
+        """Reads what `to_bytes` wrote; `uri` names it in messages. Raises StoreError.
+
+        Without the credentials in URLs, which earlier versions accepted in a manifest.
+        """
         try:
-            return cls.model_validate_json(data)
+            state = cls.model_validate_json(data)
         except ValidationError as error:
             raise _of_another_version(error, uri) from None
+        clean = redact_tree(state.model_dump(include={"run", "skipped_files"}))
+        return state.model_copy(update=clean)
 
 
 def check_same_run(

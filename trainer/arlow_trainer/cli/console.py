@@ -5,6 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
+from arlow_trainer.config.shown_text import printable_lines, redact_urls
+
 
 def print_error(message: str) -> None:
     """Writes an error to stderr; long lines of the message are not wrapped."""
@@ -23,5 +25,5 @@ def print_note(message: str) -> None:
 
 def _print(level: str, style: str, message: str) -> None:
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    for line in message.splitlines():
+    for line in printable_lines(redact_urls(message)).split("\n"):
         console.print(Text.assemble((f"{level}: ", style), line))

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from arlow_trainer.config.mismatch import Mismatch, refuse
+from arlow_trainer.config.shown_text import has_credentials, redact_urls
 
 API_VERSION = "arlow.dev/v1alpha1"
 KIND = "ArlowPretrain"
@@ -44,6 +45,16 @@ class Section(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
+
+
+def credentials_mismatch(field: str, url: str) -> Iterator[Mismatch]:
+    """Yields the mistake of a URL that holds credentials: cards, checkpoints and logs repeat it."""
+    if has_credentials(url):
+        allowed = (
+            "a URL without credentials; give them in the environment (docs/configuration.md, "
+            "Credentials), in a cluster by a Secret"
+        )
+        yield Mismatch(field, redact_urls(url), allowed)
 
 
 class ModelSection(Section):
@@ -161,6 +172,11 @@ class SourceSection(Section):
     one."""
     column: str | None = None
     """Column of the images or videos; unset: `image` or `video`, or the only such column."""
+
+    @model_validator(mode="after")
+    def _holds_no_credentials(self) -> SourceSection:
+        refuse(credentials_mismatch("path", self.path))
+        return self
 
 
 class DataSection(Section):
@@ -351,6 +367,7 @@ class CheckpointSection(Section):
         return self
 
     def _mismatches(self) -> Iterator[Mismatch]:
+        yield from credentials_mismatch("url", self.url)
         scheme, separator, path = self.url.partition("://")
         bucket = path.partition("/")[0]
         if not separator:

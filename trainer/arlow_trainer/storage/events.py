@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from arlow_trainer.config.shown_text import redact_urls
 from arlow_trainer.storage.jsonl import StoredLines, read_lines
 from arlow_trainer.storage.outbox import CLOSE_TIMEOUT_S, Closeable, Outbox
 from arlow_trainer.storage.store import Store
@@ -51,7 +52,7 @@ class EventLog(Closeable):
         """Records an event of this moment; it reaches the store within a few seconds."""
         try:
             now = datetime.now(UTC).isoformat(timespec="microseconds")
-            line = json.dumps({"time": now, "kind": kind, **fields}, default=str)
+            line = redact_urls(json.dumps({"time": now, "kind": kind, **fields}, default=str))
         except Exception:
             log.warning("the event %r cannot be written as JSON", kind, exc_info=True)
             return
