@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from arlow_trainer.checkpoint.contents import list_readable
 from arlow_trainer.checkpoint.export import CARD
 from arlow_trainer.checkpoint.layout import checkpoint_name
-from arlow_trainer.checkpoint.load import run_of
-from arlow_trainer.checkpoint.reader import CheckpointInfo, list_checkpoints
+from arlow_trainer.checkpoint.reader import CheckpointInfo
 from arlow_trainer.checkpoint.saver import read_state
-from arlow_trainer.checkpoint.training_state import TrainingState
+from arlow_trainer.checkpoint.training_state import TRAINING_STATE, TrainingState, saved_run
 from arlow_trainer.config import ArlowPretrain, RunStatus
 from arlow_trainer.config.errors import StoreError
+from arlow_trainer.config.shown_text import redact_urls
 from arlow_trainer.pictures.drawing import DESCRIPTION
 from arlow_trainer.pictures.stored import StoredPicture, list_pictures
 from arlow_trainer.probe.stored import PROBE_FILE, Probe, read_probes
@@ -73,14 +74,14 @@ def read_record(store: Store, step: int | None = None) -> Record:
     Raises:
         StoreError: the store cannot be read, it holds no run, or there is no such checkpoint.
     """
-    checkpoints = list_checkpoints(store)
+    checkpoints = list_readable(store)
     valid = [info.step for info in checkpoints if info.valid]
     chosen = step if step is not None else max(valid, default=None)
     run, state, card = None, None, ""
     if chosen is not None:
         state = read_state(store, chosen)
-        run = run_of(state, store.url_of(checkpoint_name(chosen)))
-        card = _text(store, f"{checkpoint_name(chosen)}/{CARD}") or ""
+        run = saved_run(state, store.url_of(f"{checkpoint_name(chosen)}/{TRAINING_STATE}"))
+        card = redact_urls(_text(store, f"{checkpoint_name(chosen)}/{CARD}") or "")
     status = _status(store)
     history = read_curve(store)
     if state is None and status is None and not history:

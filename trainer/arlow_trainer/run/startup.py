@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
+from arlow_trainer.checkpoint.contents import content_problems
 from arlow_trainer.checkpoint.reader import CheckpointInfo, newest_valid
 from arlow_trainer.config import ArlowPretrain, DataSection
 from arlow_trainer.config.errors import ConfigError, DataError
@@ -32,7 +33,7 @@ def check_batch_covers_ranks(ranks: int, batch_size: int) -> None:
 def find_newest(store: Store, telemetry: Telemetry, stop: StopSignal) -> CheckpointInfo | None:
     """Finds the newest valid checkpoint, reading all of it. Raises Interrupted when asked to."""
     with stop.interruptible():
-        return newest_valid(store, on_skip=_warn_passed_over(telemetry))
+        return newest_valid(store, on_skip=_warn_passed_over(telemetry), contents=content_problems)
 
 
 def open_data(data: DataSection, ranks: Ranks, stop: StopSignal) -> dict[Modality, Source] | None:
