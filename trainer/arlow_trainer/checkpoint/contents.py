@@ -31,7 +31,7 @@ from arlow_trainer.checkpoint.training_state import (
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.engine import MASTER, MOMENTS, SCALER_FIELDS, Fragment, shard_name
 from arlow_trainer.plan.parameters import decoder_parameters, tower_parameters
-from arlow_trainer.storage.errors import MissingObject
+from arlow_trainer.storage.errors import MissingObject, OversizedObject
 from arlow_trainer.storage.json_text import parse_json
 from arlow_trainer.storage.store import Store
 
@@ -85,6 +85,9 @@ def _problems(store: Store, manifest: Manifest) -> Iterator[Problem]:
     folder = checkpoint_name(manifest.step)
     key = f"{folder}/{TRAINING_STATE}"
     uri = store.url_of(key)
+    if TRAINING_STATE not in manifest.files:
+        yield Problem(TRAINING_STATE, "is not in the manifest")
+        return
     try:
         state = TrainingState.from_bytes(store.read_bytes(key), uri)
         run = saved_run(state, uri)
@@ -93,7 +96,7 @@ def _problems(store: Store, manifest: Manifest) -> Iterator[Problem]:
     except MissingObject:
         yield Problem(TRAINING_STATE, "is missing")
         return
-    except Damaged as error:
+    except (Damaged, OversizedObject) as error:
         yield Problem(TRAINING_STATE, damage_of(error, uri))
         return
     shards = {name for name in manifest.files if name.startswith(_OPTIMIZER)}

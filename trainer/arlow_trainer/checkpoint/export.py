@@ -84,6 +84,14 @@ def card_file(run: ArlowPretrain, state: TrainingState, parameters: int) -> byte
     return model_card(run, state, parameters).encode()
 
 
+def exported_names(store: Store, step: int) -> list[str]:
+    """Returns the files of a checkpoint that an export copies. Raises StoreError."""
+    manifest = read_manifest(store, step)
+    prefixes = (f"{TOWER}/", f"{IMAGE_PROCESSOR}/", f"{VIDEO_PROCESSOR}/")
+    names = [n for n in manifest.files if n.startswith(prefixes) or "/" not in n]
+    return [n for n in names if n != TRAINING_STATE]
+
+
 def export(store: Store, step: int, out: Store) -> list[str]:
     """Copies what users keep of a checkpoint to a folder or URL; returns the files' names.
 
@@ -93,10 +101,7 @@ def export(store: Store, step: int, out: Store) -> list[str]:
 
     Raises StoreError when the checkpoint is missing or damaged, or the target cannot be written.
     """
-    manifest = read_manifest(store, step)
-    prefixes = (f"{TOWER}/", f"{IMAGE_PROCESSOR}/", f"{VIDEO_PROCESSOR}/")
-    names = [n for n in manifest.files if n.startswith(prefixes) or "/" not in n]
-    names = [n for n in names if n != TRAINING_STATE]
+    names = exported_names(store, step)
     with tempfile.TemporaryDirectory() as folder:
         paths = download(store, step, names, Path(folder))
         for name, path in zip(names, paths, strict=True):

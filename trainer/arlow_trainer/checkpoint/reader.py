@@ -20,7 +20,7 @@ from arlow_trainer.checkpoint.layout import (
     manifest_key,
 )
 from arlow_trainer.config.errors import StoreError
-from arlow_trainer.storage.errors import MissingObject
+from arlow_trainer.storage.errors import MissingObject, OversizedObject
 from arlow_trainer.storage.store import Store
 
 READERS = 4
@@ -80,7 +80,7 @@ def read_manifest(store: Store, step: int) -> Manifest:
             "`arlow checkpoints ls` lists what there is."
         ) from None
     except StoreError as error:
-        if not _device_failed(store, error):
+        if not isinstance(error, OversizedObject) and not _device_failed(store, error):
             raise
         raise Damaged(str(error)) from error
     try:

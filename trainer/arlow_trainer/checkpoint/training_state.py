@@ -216,7 +216,7 @@ def _damaged(uri: str, what: str) -> Damaged:
     return Damaged(f"{uri} is damaged: {what}{_REMEDY}")
 
 
-def damage_of(error: Damaged, uri: str) -> str:
+def damage_of(error: StoreError, uri: str) -> str:
     """Returns what is wrong with the state at `uri`, without its URL and the remedy."""
     return str(error).removeprefix(f"{uri} ").removesuffix(_REMEDY)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+
 from rich.console import Console
 from rich.text import Text
 
@@ -21,6 +24,17 @@ def print_warning(message: str) -> None:
 def print_note(message: str) -> None:
     """Writes to stderr a message that is neither an error nor a warning."""
     _print("note", "bold", message)
+
+
+class ConsoleHandler(logging.Handler):
+    """Writes log lines as messages to the user, with tracebacks as they are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a line."""
+        write = print_error if record.levelno >= logging.ERROR else print_warning
+        write(record.getMessage())
+        if record.exc_info:
+            sys.stderr.write(logging.Formatter().formatException(record.exc_info) + "\n")
 
 
 def _print(level: str, style: str, message: str) -> None:

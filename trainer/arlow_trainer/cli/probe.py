@@ -103,11 +103,13 @@ def probe(
 def _print_table(probed: Probed) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
+    from arlow_trainer.config.shown_text import printable
     from arlow_trainer.probe.results import SEEDS, table_rows
 
     table = Table(
-        title=f"{probed.run}, step {probed.step:,}, on {probed.data}",
+        title=Text(printable(f"{probed.run}, step {probed.step:,}, on {probed.data}")),
         caption=(
             f"{probed.samples['train']:,} training and {probed.samples['test']:,} test samples of "
             f"{probed.classes:,} classes; mean ± standard deviation over {SEEDS} halves of the "

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 Phase = Literal["starting", "loading", "training", "saving", "finished", "stopped", "failed"]
@@ -21,7 +20,7 @@ class LastCheckpoint(BaseModel):
 
     uri: str
     step: int
-    time: datetime
+    time: AwareDatetime
 
 
 class LossPoint(BaseModel):
@@ -43,7 +42,7 @@ class RunStatus(BaseModel):
 
     run: str
     phase: Phase = "starting"
-    started_at: datetime | None = None
+    started_at: AwareDatetime | None = None
     step: int = 0
     total_steps: int | None = None
     loss: float | None = None
@@ -51,7 +50,7 @@ class RunStatus(BaseModel):
     images_per_second: float | None = None
     step_phase_seconds: dict[str, float] = {}
     eta_seconds: float | None = None
-    last_step_time: datetime | None = None
+    last_step_time: AwareDatetime | None = None
     median_step_seconds: float | None = None
     last_checkpoint: LastCheckpoint | None = None
     message: str = ""

@@ -29,6 +29,7 @@ from arlow_trainer.telemetry import STATUS_FILE, HistoryPoint
 from arlow_trainer.telemetry.status_source import NoAnswer, parse_status
 
 MAX_PICTURES = 8
+MAX_PIXELS = 50_000_000
 _WEBP_QUALITY = 82
 
 
@@ -116,13 +117,17 @@ def chosen_pictures(found: Sequence[StoredPicture]) -> list[StoredPicture]:
 def _picture(store: Store, each: StoredPicture) -> Picture:
     data = store.read_bytes(each.key)
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            # Before it is decoded: a few kilobytes may be gigabytes of one colour.
+            if image.width * image.height > MAX_PIXELS:
+                raise OSError(f"it has {image.width:,} x {image.height:,} pixels")
             image.load()
             buffer = io.BytesIO()
             image.save(buffer, "WEBP", quality=_WEBP_QUALITY)
-            description = str(image.info.get(DESCRIPTION, ""))
+            description = redact_urls(str(image.info.get(DESCRIPTION, "")))
             return Picture(each.step, each.modality, buffer.getvalue(), *image.size, description)
-    except (OSError, SyntaxError) as error:
+    except Exception as error:
+        # Pillow raises errors of many classes for damaged files.
         raise StoreError(
             f"{store.url_of(each.key)} is damaged: {error}; delete it and run `arlow report` again"
         ) from None

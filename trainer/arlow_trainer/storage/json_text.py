@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from arlow_trainer.config.shown_text import redact_tree
+
 MAX_DEPTH = 64
 MAX_NUMBER = 1e100
 MAX_INTEGER_DIGITS = 19
@@ -31,8 +33,17 @@ def parse_json(data: bytes | str) -> Any:
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
     _check_depth(content)
-    # Only an escape makes one: decoded text has none.
-    return _without_surrogates(content) if "\\u" in text or isinstance(data, str) else content
+    decoded = isinstance(data, bytes) or text.isascii()
+    return content if decoded and "\\u" not in text else _without_surrogates(content)
+
+
+def parse_object(line: bytes | str) -> dict[str, Any] | None:
+    """Returns the object of a JSON line without the credentials of URLs; None where it is none."""
+    try:
+        content = parse_json(line)
+    except ValueError:
+        return None
+    return redact_tree(content) if isinstance(content, dict) else None
 
 
 _TOO_DEEP = f"it is JSON nested deeper than {MAX_DEPTH} levels"

@@ -21,7 +21,13 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from arlow_trainer.config.errors import ArlowError, CredentialsError, StoreError
 from arlow_trainer.storage.connection import Connection, split_url
-from arlow_trainer.storage.errors import MissingObject, as_store_error, failure_message, local_error
+from arlow_trainer.storage.errors import (
+    MissingObject,
+    OversizedObject,
+    as_store_error,
+    failure_message,
+    local_error,
+)
 from arlow_trainer.storage.failures import Failure, classify
 from arlow_trainer.storage.local_files import (
     create_exclusively,
@@ -109,14 +115,14 @@ class Store:
         self._forbidden = reason
 
     def read_bytes(self, key: str) -> bytes:
-        """A small object's content. Raises StoreError for one of more than `MAX_READ_BYTES`."""
+        """A small object's content. Raises OversizedObject for more than `MAX_READ_BYTES`."""
 
         def read(fs: Any, path: str) -> bytes:
             # Anybody may have written it: not into memory before its size is known.
             fs.invalidate_cache()
             size = int(fs.info(path).get("size") or 0)
             if size > MAX_READ_BYTES:
-                raise StoreError(
+                raise OversizedObject(
                     f"{self.url_of(key)} is damaged: it has {size:,} bytes, and no such file has "
                     f"more than {MAX_READ_BYTES:,}. Move it away."
                 )
