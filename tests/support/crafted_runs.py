@@ -46,15 +46,15 @@ class Crafted:
     file: str = ""
 
 
-def checkpoint(run: Path) -> Path:
-    return run / f"checkpoint-{STEP}"
+def checkpoint(run: Path, step: int = STEP) -> Path:
+    return run / f"checkpoint-{step}"
 
 
-def with_file(name: str, content: bytes | None) -> Callable[[Path], None]:
-    """Replaces or removes a file of the newest checkpoint, under a manifest that fits it."""
+def with_file(name: str, content: bytes | None, step: int = STEP) -> Callable[[Path], None]:
+    """Replaces or removes a file of a checkpoint, under a manifest that fits it."""
 
     def make(run: Path) -> None:
-        folder = checkpoint(run)
+        folder = checkpoint(run, step)
         manifest = Manifest.from_bytes((folder / "manifest.json").read_bytes())
         files = dict(manifest.files)
         if content is None:
