@@ -137,3 +137,13 @@ def test_a_state_of_an_earlier_version_is_read() -> None:
     content = json.loads(state.to_bytes())
     assert content.pop("fingerprints") == {}
     assert TrainingState.from_bytes(json.dumps(content).encode(), "there") == state
+
+
+def test_credentials_that_an_earlier_version_saved_are_not_read_back() -> None:
+    run = load_run("tiny")
+    state = saved_by(run)
+    state.run["spec"]["training"]["data"]["images"]["path"] = "http://user:SECRET@host/x"
+    state.skipped_files["http://host/a.jpg?sig=SECRET"] = "refused by http://user:SECRET@host"
+    read = TrainingState.from_bytes(state.to_bytes(), "there")
+    assert "SECRET" not in read.model_dump_json()
+    check_same_run(read, run, SIZES, "there")

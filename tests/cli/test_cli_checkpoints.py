@@ -7,13 +7,11 @@ from typer.testing import CliRunner
 
 from arlow_trainer.cli.app import app
 from arlow_trainer.storage.store import Store
-from support.checkpoints import only_rank
+from support.stored_run import save_checkpoint, tiny_run
 
 
 def save(folder: Path, step: int) -> None:
-    with only_rank(Store(str(folder))) as writer:
-        writer.submit(step, {"file": b"content"})
-        writer.wait()
+    save_checkpoint(Store(str(folder)), tiny_run(), step, instead={"file": b"content"})
 
 
 def test_verify_skips_unfinished_checkpoints(tmp_path: Path) -> None:
@@ -45,7 +43,8 @@ def test_ls_says_that_it_checks_sizes_only(tmp_path: Path) -> None:
     assert first[:2] == ["10", "complete"]
     assert second[:2] == ["20", "unfinished:"]
     assert (
-        "checked by file sizes only; `arlow checkpoints verify` reads every byte" in result.stderr
+        "checked by file sizes, state and headers; `arlow checkpoints verify` reads every byte"
+        in result.stderr
     )
 
 

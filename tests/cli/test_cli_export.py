@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from arlow_trainer.checkpoint.export import TOWER, WEIGHTS
+from arlow_trainer.checkpoint.export import TOWER, WEIGHTS, fixed_files
+from arlow_trainer.engine import build_autoencoder
 from arlow_trainer.storage.store import Store
 from support.stored_run import save_checkpoint, tiny_run
 
@@ -34,3 +36,38 @@ def test_a_run_without_checkpoints_is_reported(arlow, tmp_path: Path) -> None:
     code, _, err = arlow("export", str(tmp_path / "none"), "--out", str(tmp_path / "out"))
     assert code == 74
     assert f"{tmp_path}/none holds no complete checkpoint" in err
+
+
+def test_the_card_of_an_earlier_version_is_exported_without_credentials(
+    arlow, store: Store, tmp_path: Path
+) -> None:
+    card = b"| Images | `http://user:SECRET@host/x`, split `train` |\n"
+    save_checkpoint(store, tiny_run(), 20, instead={"README.md": card})
+    assert arlow("export", store.url, "--out", str(tmp_path / "out"))[0] == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert text == "| Images | `http://***@host/x`, split `train` |\n"
+
+
+def test_code_that_this_version_does_not_write_is_named(
+    arlow, store: Store, tmp_path: Path
+) -> None:
+    run = tiny_run()
+    own = fixed_files(build_autoencoder(run.spec.training).tower, run.spec.training.model)
+    code = f"{TOWER}/modeling_arlow.py"
+    config = json.loads(own[f"{TOWER}/config.json"])
+    config["auto_map"]["AutoModel"] = "somebody/else--modeling_arlow.ArlowVLVisionModel"
+    for step, changed in (
+        (20, {}),
+        (30, {code: own[code] + b"# changed"}),
+        (40, {f"{TOWER}/config.json": json.dumps(config).encode()}),
+        (50, {f"{TOWER}/more.py": b"import os"}),
+    ):
+        save_checkpoint(store, run, step, instead={**own, **changed})
+        ended, _, err = arlow("export", store.url, "--out", str(tmp_path / str(step)))
+        assert ended == 0
+        if not changed:
+            assert err == ""
+            continue
+        [line] = err.splitlines()
+        assert line.startswith(f"warning: checkpoint-{step}: its code is not what this version")
+        assert f"writes: {next(iter(changed))}; trust_remote_code=True would run it" in line

@@ -68,3 +68,15 @@ def test_mistakes_end_in_a_message_and_an_exit_code(arlow, store: Store, folder:
     assert code == 74
     assert "holds no complete checkpoint" in err
     assert not store.exists("probe.jsonl")
+
+
+def test_credentials_in_a_url_are_refused(arlow, store: Store) -> None:
+    for arguments in (
+        ("probe", store.url, "--data", "http://user:SECRET@host/x"),
+        ("probe", "s3://KEY:SECRET@bucket/run", "--data", "./x"),
+    ):
+        code, out, err = arlow(*arguments)
+        assert code in (74, 78)
+        assert "environment" in err
+        assert "SECRET" not in out + err
+        assert "Traceback" not in err

@@ -367,3 +367,34 @@ def test_a_missing_file_names_the_presets(tmp_path: Path) -> None:
 def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load_run(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("field", "url"),
+    [
+        ("data.images.path", "http://user:SECRET@host/images"),
+        ("data.videos.path", "https://host/videos?X-Amz-Signature=SECRET"),
+        ("probe.data.path", "s3://KEY:SEC/RET@bucket/labelled"),
+        ("checkpoint.url", "s3://KEY:SECRET@bucket/runs"),
+        ("checkpoint.url", "az://container/runs?sig=SECRET"),
+        ("checkpoint.url", "ftp://user:SECRET@host/runs"),
+    ],
+)
+def test_credentials_in_a_url_are_refused_and_not_repeated(field: str, url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_run("tiny", [f"{field}={url}"])
+    assert "without credentials" in str(caught.value)
+    assert "in the environment" in str(caught.value)
+    assert field in str(caught.value)
+    assert "SECRET" not in str(caught.value)
+    assert "SEC/RET" not in str(caught.value)
+
+
+def test_no_other_mistake_repeats_credentials() -> None:
+    for value in ("[http://user:SECRET@host]", "{a: 'http://user:SECRET@host'}"):
+        with pytest.raises(ConfigError) as caught:
+            load_run("tiny", [f"data.images.path={value}", f"data.images.more={value}"])
+        assert "SECRET" not in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        load_run("tiny", ["data.images.path={http://user:SECRET@host"])
+    assert "SECRET" not in str(caught.value)

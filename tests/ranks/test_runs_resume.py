@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import shutil
@@ -16,6 +17,8 @@ import pytest
 from training_runs import EVERY, STEPS, Ended, Media, TrainingRun, distance, interrupt, same
 
 from arlow_trainer.checkpoint.layout import SAVE_MARK, SaveMark
+from arlow_trainer.checkpoint.training_state import TRAINING_STATE
+from support.crafted_runs import with_file
 
 # Sums in another order; AdamW makes full steps of gradients that are nothing but rounding.
 ROUNDING = 1e-3
@@ -199,6 +202,25 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert same(run, whole)
     assert same(run, whole, 4 * EVERY)
     assert not torn.exists()
+
+
+def test_a_checkpoint_that_is_as_it_was_written_but_is_none_is_passed_over(
+    whole: TrainingRun, media: Media, tmp_path: Path
+) -> None:
+    run = TrainingRun(tmp_path, media)
+    run.take_checkpoints(whole, 4 * EVERY)
+    state = run.url / f"checkpoint-{4 * EVERY}" / TRAINING_STATE
+    crafted = json.loads(state.read_bytes()) | {"ranks": 10**9}
+    with_file(TRAINING_STATE, json.dumps(crafted).encode(), 4 * EVERY)(run.url)
+    shard = next((run.url / f"checkpoint-{3 * EVERY}").glob("optimizer/rank-00001-*"))
+    name = str(shard.relative_to(shard.parents[1]))
+    with_file(name, b"", 3 * EVERY)(run.url)
+    ended = run.train(2)
+    assert ended.code == 0, ended.log
+    for step, reason in ((4, f"{TRAINING_STATE}: says 1,000,000,000 ranks"), (3, f"{name}: is no")):
+        assert f"passing over {run.url}/checkpoint-{step * EVERY}: {reason}" in ended.log
+    assert f"resuming from {run.url}/checkpoint-{2 * EVERY}" in ended.log
+    assert same(run, whole)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

@@ -174,3 +174,45 @@ def test_a_card_is_shown_without_its_header_and_markup() -> None:
     assert "<h3>Use</h3>" in html
     assert "<td>2</td>" in html
     assert str(card_html("")) == ""
+
+
+def test_a_card_of_anybody_loads_and_runs_nothing() -> None:
+    html = str(
+        card_html(
+            "![a <b> photo](https://evil.example/pixel.png) [run](javascript:alert(1)) "
+            "[read](file:///etc/passwd) [data](data:text/html,x) [web](https://example.org/?a=1) "
+            "[![inner](http://evil.example/y.png)](vbscript:x) <http://example.org>\n\n"
+            "<script>alert(1)</script>\n\n[ref]\n\n[ref]: ftp://host/x\n"
+        )
+    )
+    shown = Page(html)
+    assert set(shown.tags) <= {"p", "a"}
+    assert shown.links == ["https://example.org/?a=1", "http://example.org"]
+    assert html.count('rel="noopener noreferrer"') == 2
+    assert "a <b> photo" in shown.text
+    assert "inner" in shown.text
+
+
+def test_a_page_allows_neither_scripts_nor_other_files(store: Store) -> None:
+    text = page(read_record(store), NOW)
+    [policy] = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
+    assert policy.split("; ") == [
+        "default-src 'none'",
+        "style-src 'unsafe-inline'",
+        "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+    # Before anything that it is to forbid.
+    assert text.index("Content-Security-Policy") < text.index("<style")
+
+
+def test_credentials_that_an_earlier_version_stored_are_not_shown(full_store: Store) -> None:
+    url = "http://user:SECRET@host/x?sig=SECRET"
+    event = {"time": "2026-05-04T03:00:00", "kind": "skip", "name": url}
+    full_store.write_bytes("events.jsonl", json.dumps(event).encode())
+    status = RunStatus(run="tiny-run", phase="failed", message=f"no {url}")
+    full_store.write_bytes(STATUS_FILE, status.model_dump_json(by_alias=True).encode())
+    text = page(read_record(full_store), NOW)
+    assert "SECRET" not in text
+    assert text.count("http://***@host/x?sig=***") == 2

@@ -86,11 +86,13 @@ frame.onload = async () => {
 
 @dataclass(frozen=True)
 class Site:
-    """A folder with a run's report, its URL, and what pages of it have measured."""
+    """A folder with a run's report, its URL, what pages of it have measured, and which paths
+    were requested."""
 
     folder: Path
     url: str
     found: Queue[dict[str, Any]]
+    requested: list[str]
 
 
 def clip_panels() -> Panels:
@@ -124,8 +126,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     store.write_bytes(PROBE_FILE, "\n".join(map(json.dumps, probes)).encode())
     (folder / "report.html").write_text(page(read_record(store), datetime.now(UTC)))
     found: Queue[dict[str, Any]] = Queue()
+    requested: list[str] = []
 
     class Handler(_Quiet):
+        def do_GET(self) -> None:
+            requested.append(self.path)
+            super().do_GET()
+
         def do_POST(self) -> None:
             found.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(204)
@@ -133,7 +140,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield Site(folder, f"http://127.0.0.1:{server.server_port}", found)
+        yield Site(folder, f"http://127.0.0.1:{server.server_port}", found, requested)
         server.shutdown()
 
 
@@ -200,3 +207,28 @@ def test_the_page_is_painted(site: Site, tmp_path: Path) -> None:
         colours = image.convert("RGB").getcolors(maxcolors=2**24)
     assert colours is not None
     assert max(count for count, (r, g, b) in colours if r > 240 and g < 20 and b < 20) > 10_000
+
+
+SMUGGLED = """<img src="NAME.png"><link rel="stylesheet" href="NAME.css">
+<script src="NAME.js"></script><script>new Image().src = "NAME-inline"</script>
+<iframe src="NAME.html"></iframe><p style="background: url(NAME-style)">x</p>
+<img src="data:," onerror="new Image().src = 'NAME-handler'"></body>"""
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_what_is_smuggled_into_the_page_loads_and_runs_nothing(
+    site: Site, tmp_path: Path, allowed: bool
+) -> None:
+    name = f"smuggled-{allowed}"
+    text = (site.folder / "report.html").read_text()
+    text = text.replace("</body>", SMUGGLED.replace("NAME", name))
+    if allowed:  # without the policy, to show that the browser would
+        text = text.replace("Content-Security-Policy", "X-None")
+    (site.folder / f"{name}-page.html").write_text(text)
+    shot = f"--screenshot={tmp_path / 'shot.png'}"
+    with chromium(tmp_path, shot, f"{site.url}/{name}-page.html") as browser:
+        assert browser.wait(120) == 0
+    loaded = {path for path in site.requested if path.startswith(f"/{name}")}
+    parts = (".png", ".css", ".js", "-inline", ".html", "-style", "-handler")
+    smuggled = {f"/{name}{part}" for part in parts}
+    assert loaded == {f"/{name}-page.html"} | (smuggled if allowed else set())

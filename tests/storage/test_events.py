@@ -122,3 +122,11 @@ def test_an_unreadable_store_raises_for_the_reader(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StoreError, match="Not a directory"):
         read_events(Store(str(tmp_path / "file" / "run")))
+
+
+def test_credentials_reach_no_event(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    with EventLog(store) as events:
+        events.record("skip", name='http://u:SECRET@host/"a"', reason="no https://h/?sig=SECRET\\")
+    [event] = read_events(store)
+    assert event.fields == {"name": 'http://***@host/"a"', "reason": "no https://h/?sig=***\\"}

@@ -14,7 +14,14 @@ from arlow_trainer.checkpoint.export import DECODER, TOWER, WEIGHTS, card_file, 
 from arlow_trainer.checkpoint.training_state import TRAINING_STATE, TrainingState
 from arlow_trainer.checkpoint.writer import FileWriter
 from arlow_trainer.config import ArlowPretrain, validate
-from arlow_trainer.engine import build_autoencoder
+from arlow_trainer.engine import (
+    MASTER,
+    MOMENTS,
+    Fragment,
+    OptimizerShard,
+    build_autoencoder,
+    shard_name,
+)
 from arlow_trainer.mae import MaskedAutoencoder
 from arlow_trainer.storage.store import Store
 from support.checkpoints import only_rank
@@ -66,6 +73,12 @@ def state_at(step: int, run: ArlowPretrain, **changed: Any) -> TrainingState:
     return TrainingState(**(values | changed))
 
 
+def small_shard(step: int) -> OptimizerShard:
+    """An optimiser state of a few numbers, which fits no model."""
+    tensors = {f"0.{name}": torch.zeros(4) for name in (MASTER, *MOMENTS)}
+    return OptimizerShard(tensors, [Fragment("weight", 0, 0, 4, 0)], step)
+
+
 def save_checkpoint(
     store: Store,
     run: ArlowPretrain,
@@ -82,6 +95,7 @@ def save_checkpoint(
         f"{DECODER}/{WEIGHTS}": weights_file(module.decoder.state_dict()),
         TRAINING_STATE: state.to_bytes(),
         "README.md": card_file(run, state, 1000),
+        shard_name(0, 1): small_shard(step).save,
         **(instead or {}),
     }
     with only_rank(store) as writer:

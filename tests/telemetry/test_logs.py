@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
 from child_process import child_process
 
 PRELUDE = """
@@ -145,3 +146,23 @@ def test_a_reader_that_has_gone_ends_nothing() -> None:
         process.stdout.close()
         err = process.stderr.read()
     assert err.startswith("reached the end\n"), err
+
+
+FOREIGN = r"""
+import logging, sys
+from arlow_trainer.telemetry.logs import configure_logging, logger
+configure_logging("run", 0, sys.argv[1])
+logger().warning("skipped", name="a\x1b[2Jb\udcff.jpg", reason="http://user:SECRET@host refused")
+logging.getLogger("fsspec").warning("GET https://host/x?X-Amz-Signature=%s", "SECRET")
+"""
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_credentials_and_escape_sequences_reach_no_log(log_format: str) -> None:
+    command = [sys.executable, "-c", FOREIGN, log_format]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "SECRET" not in done.stdout
+    assert done.stdout.count("***") == 2
+    assert "\x1b[2J" not in done.stdout
+    assert r"a\x1b[2Jb\udcff.jpg" in done.stdout.replace(r"\\", "\\")

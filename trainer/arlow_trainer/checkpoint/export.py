@@ -16,6 +16,7 @@ from arlow_trainer.checkpoint.card import model_card
 from arlow_trainer.checkpoint.reader import download, read_manifest
 from arlow_trainer.checkpoint.training_state import TRAINING_STATE, TrainingState
 from arlow_trainer.config import ArlowPretrain, ModelSection
+from arlow_trainer.config.shown_text import redact_urls
 from arlow_trainer.model import (
     ArlowImageProcessor,
     ArlowProcessor,
@@ -83,6 +84,14 @@ def card_file(run: ArlowPretrain, state: TrainingState, parameters: int) -> byte
     return model_card(run, state, parameters).encode()
 
 
+def exported_names(store: Store, step: int) -> list[str]:
+    """Returns the files of a checkpoint that an export copies. Raises StoreError."""
+    manifest = read_manifest(store, step)
+    prefixes = (f"{TOWER}/", f"{IMAGE_PROCESSOR}/", f"{VIDEO_PROCESSOR}/")
+    names = [n for n in manifest.files if n.startswith(prefixes) or "/" not in n]
+    return [n for n in names if n != TRAINING_STATE]
+
+
 def export(store: Store, step: int, out: Store) -> list[str]:
     """Copies what users keep of a checkpoint to a folder or URL; returns the files' names.
 
@@ -92,12 +101,13 @@ def export(store: Store, step: int, out: Store) -> list[str]:
 
     Raises StoreError when the checkpoint is missing or damaged, or the target cannot be written.
     """
-    manifest = read_manifest(store, step)
-    prefixes = (f"{TOWER}/", f"{IMAGE_PROCESSOR}/", f"{VIDEO_PROCESSOR}/")
-    names = [n for n in manifest.files if n.startswith(prefixes) or "/" not in n]
-    names = [n for n in names if n != TRAINING_STATE]
+    names = exported_names(store, step)
     with tempfile.TemporaryDirectory() as folder:
         paths = download(store, step, names, Path(folder))
         for name, path in zip(names, paths, strict=True):
+            if name == CARD:
+                # Earlier versions accepted credentials in a manifest's URLs, and the card has them.
+                text = path.read_text("utf-8", "replace")
+                path.write_text(redact_urls(text), "utf-8")
             out.put_file(path, name)
     return names

@@ -16,10 +16,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from arlow_trainer.storage.json_text import parse_json
+
 MANIFEST = "manifest.json"
 SAVE_MARK = "save.json"
 
-_CHECKPOINT = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
+# At most 18 digits, so that a step is an integer of 64 bits.
+_CHECKPOINT = re.compile(r"checkpoint-(0|[1-9][0-9]{0,17})")
 
 Attempt = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
@@ -49,8 +52,9 @@ def save_mark_key(step: int) -> str:
 
 def check_file_name(name: str) -> str:
     """Returns `name` if it may name a file of a checkpoint: relative, forward slashes, no dots-only
-    part, neither manifest nor mark. Raises ValueError otherwise."""
-    if "\\" in name or any(part in ("", ".", "..") for part in name.split("/")):
+    part, printable, neither manifest nor mark. Raises ValueError otherwise."""
+    inside = all(part not in ("", ".", "..") for part in name.split("/"))
+    if "\\" in name or not inside or not name.isprintable():
         raise ValueError(f"{name!r} is not a relative path inside a checkpoint")
     if name == MANIFEST:
         raise ValueError(f"{name!r} is reserved for the checkpoint's manifest")
@@ -145,17 +149,14 @@ class Manifest(BaseModel):
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Reads what `to_bytes` wrote; raises ValueError (one line) when anything is off."""
-        try:
-            content = json.loads(data)
-        except ValueError:
-            raise ValueError("it is not JSON") from None
+        content = parse_json(data)
         if not isinstance(content, dict):
             raise ValueError("it is not a JSON object")
         digest = content.pop("digest", None)
         if digest != _digest(content):
             raise ValueError("its digest does not match its content")
         try:
-            return cls.model_validate_json(json.dumps(content))
+            return cls.model_validate(content)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"])

@@ -6,17 +6,17 @@ import tempfile
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from arlow_trainer.checkpoint.contents import check_contents
 from arlow_trainer.checkpoint.export import DECODER, TOWER, WEIGHTS
 from arlow_trainer.checkpoint.layout import checkpoint_name
 from arlow_trainer.checkpoint.location import newest_step
 from arlow_trainer.checkpoint.reader import download
-from arlow_trainer.checkpoint.training_state import TRAINING_STATE, TrainingState
-from arlow_trainer.config import ArlowPretrain, stored_run
+from arlow_trainer.checkpoint.training_state import TRAINING_STATE, TrainingState, saved_run
+from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.errors import StoreError
 from arlow_trainer.engine import build_autoencoder
 from arlow_trainer.mae import MaskedAutoencoder
@@ -35,9 +35,9 @@ def load_autoencoder(
     Raises:
         StoreError: there is no such checkpoint, or it is damaged or of another version.
     """
-    step = newest_step(store) if step is None else step
-    url = store.url_of(checkpoint_name(step))
     names = [TRAINING_STATE, f"{TOWER}/{WEIGHTS}", f"{DECODER}/{WEIGHTS}"]
+    step = newest_step(store) if step is None else check_contents(store, step, names)
+    url = store.url_of(checkpoint_name(step))
     with tempfile.TemporaryDirectory() as folder:
         state_file, *weights = download(store, step, names, Path(folder))
         state = TrainingState.from_bytes(state_file.read_bytes(), f"{url}/{TRAINING_STATE}")
@@ -45,7 +45,7 @@ def load_autoencoder(
             tower, decoder = (_tensors(path) for path in weights)
         except SafetensorError as error:
             raise _other_version(url, str(error)) from None
-    run = run_of(state, url)
+    run = saved_run(state, f"{url}/{TRAINING_STATE}")
     # On the meta device, since the checkpoint replaces all initial weights.
     with torch.device("meta"):
         module = build_autoencoder(run.spec.training)
@@ -55,22 +55,6 @@ def load_autoencoder(
     except RuntimeError as error:
         raise _other_version(url, str(error)) from None
     return module.eval().requires_grad_(False), run, state
-
-
-def run_of(state: TrainingState, url: str) -> ArlowPretrain:
-    """Returns the run that saved a training state.
-
-    Args:
-        state: the training state.
-        url: the URL of its checkpoint, for the message.
-
-    Raises:
-        StoreError: another version of Arlow saved it, whose configuration this one cannot read.
-    """
-    try:
-        return stored_run(state.run)
-    except ValidationError as error:
-        raise _other_version(url, str(error)) from None
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

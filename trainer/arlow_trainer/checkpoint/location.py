@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from arlow_trainer.checkpoint.contents import content_problems
 from arlow_trainer.checkpoint.layout import checkpoint_step
 from arlow_trainer.checkpoint.reader import newest_valid
 from arlow_trainer.config.errors import ConfigError, StoreError
@@ -23,12 +24,13 @@ def check_run_url(url: str) -> str:
 def newest_step(store: Store, deep: bool = False) -> int:
     """Returns the step of the newest complete checkpoint.
 
-    Complete means that every file has the size its manifest states; with `deep`, also that every
-    file has the manifest's SHA-256, for which all of them are read.
+    Complete means that every file has the size its manifest states, and that the state and the
+    headers of the tensors can be read; with `deep`, also that every file has the manifest's
+    SHA-256, for which all of them are read.
 
     Raises StoreError where there is none.
     """
-    newest = newest_valid(store, deep=deep)
+    newest = newest_valid(store, deep=deep, contents=content_problems)
     if newest is None:
         raise StoreError(
             f"{store.url} holds no complete checkpoint; "

@@ -22,7 +22,7 @@ from arlow_trainer.checkpoint.layout import (
     save_mark_key,
 )
 from arlow_trainer.config.errors import StoreError
-from arlow_trainer.storage.errors import MissingObject
+from arlow_trainer.storage.errors import MissingObject, OversizedObject
 from arlow_trainer.storage.store import Store
 
 READERS = 4
@@ -84,7 +84,7 @@ def read_manifest(store: Store, step: int) -> Manifest:
             "`arlow checkpoints ls` lists what there is."
         ) from None
     except StoreError as error:
-        if not _device_failed(store, error):
+        if not isinstance(error, OversizedObject) and not _device_failed(store, error):
             raise
         raise Damaged(str(error)) from error
     try:
@@ -163,11 +163,13 @@ def newest_valid(
     store: Store,
     deep: bool = True,
     on_skip: Callable[[CheckpointInfo, str], None] | None = None,
+    contents: Callable[[Store, int], list[Problem]] | None = None,
 ) -> CheckpointInfo | None:
     """The newest checkpoint that is intact, or None where there is none.
 
-    With `deep` its files are read and hashed, otherwise only their sizes are compared. `on_skip` is
-    called with every newer one that is passed over and the reason, which is also logged.
+    With `deep` its files are read and hashed, otherwise only their sizes are compared; `contents`
+    says what is wrong in files that are as they were written. `on_skip` is called with every newer
+    one that is passed over and the reason, which is also logged.
 
     Raises StoreError when the store cannot be read, and when checkpoints were committed but none is
     intact: a run that started again from step 0 would overwrite what may still be rescued.
@@ -180,6 +182,8 @@ def newest_valid(
         reason = info.reason
         if info.valid and deep:
             reason = "; ".join(str(problem) for problem in verify(store, step))
+        if info.valid and not reason and contents is not None:
+            reason = "; ".join(str(problem) for problem in contents(store, step))
         if not reason:
             return info
         log.warning("passing over %s: %s", info.url, reason)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from arlow_trainer.checkpoint.reader import Damaged
 from arlow_trainer.config import ArlowPretrain, stored_run
 from arlow_trainer.config.errors import ConfigError, StoreError
+from arlow_trainer.config.shown_text import printable, redact_tree
+from arlow_trainer.storage.json_text import parse_json
 
 TRAINING_STATE = "training_state.json"
 
@@ -28,6 +31,20 @@ _IDENTITY = (
     "data.flip",
 )
 _DUMP: dict[str, Any] = {"mode": "json", "by_alias": True}
+
+
+# Ends of the types of pydantic's errors for a value of the wrong kind.
+_WRONG_KIND = ("_type", "_parsing", "_parsing_size", "_from_float", "greater_than_equal")
+
+
+Count = Annotated[int, Field(ge=0)]
+
+
+_REMEDY = ". Use another checkpoint (`arlow checkpoints ls`)."
+
+
+class OtherVersion(StoreError):
+    """A state was saved by another version of Arlow, and this one cannot read it."""
 
 
 @dataclass
@@ -59,11 +76,11 @@ class TrainingState(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    step: int
-    next_sample: int
+    step: Count
+    next_sample: Count
     seed: int
-    ranks: int
-    total_steps: int
+    ranks: Count
+    total_steps: Count
     set_sizes: dict[str, int]
     fingerprints: dict[str, dict[str, str]] = {}
     precision: str
@@ -123,11 +140,19 @@ class TrainingState(BaseModel):
 
     @classmethod
     def from_bytes(cls, data: bytes, url: str) -> TrainingState:
-        """Reads what `to_bytes` wrote; `url` names it in messages. Raises StoreError."""
+        """Reads what `to_bytes` wrote; `url` names it in messages. Raises Damaged and
+        OtherVersion, both StoreError.
+
+        Without the credentials in URLs, which earlier versions accepted in a manifest.
+        """
         try:
-            return cls.model_validate_json(data)
+            state = cls.model_validate(parse_json(data))
         except ValidationError as error:
-            raise _of_another_version(error, url) from None
+            raise _refusal(error, url) from None
+        except ValueError as error:
+            raise _damaged(url, str(error)) from None
+        clean = redact_tree(state.model_dump(include={"run", "skipped_files"}))
+        return state.model_copy(update=clean)
 
 
 def check_same_run(
@@ -138,10 +163,7 @@ def check_same_run(
     Raises ConfigError with one line for every field, and every set's size, that differs, and
     StoreError where the saved run is one of another version of Arlow.
     """
-    try:
-        saved = stored_run(state.run)
-    except ValidationError as error:
-        raise _of_another_version(error, url) from None
+    saved = saved_run(state, url)
     lines = []
     for path in _IDENTITY:
         before = _dump(_at(saved.spec.training, path))
@@ -174,10 +196,7 @@ def with_saved_batch(run: ArlowPretrain, state: TrainingState, url: str) -> Arlo
     """
     if run.spec.training.batch.global_size:
         return run
-    try:
-        size = stored_run(state.run).spec.global_batch_size
-    except ValidationError as error:
-        raise _of_another_version(error, url) from None
+    size = saved_run(state, url).spec.global_batch_size
     batch = run.spec.training.batch.model_copy(update={"global_size": size})
     training = run.spec.training.model_copy(update={"batch": batch})
     spec = run.spec.model_copy(update={"training": training})
@@ -226,13 +245,42 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
     return flat
 
 
-def _of_another_version(error: ValidationError, url: str) -> StoreError:
-    first = error.errors(include_url=False)[0]
+def saved_run(state: TrainingState, url: str) -> ArlowPretrain:
+    """Returns the run that saved a state; `url` names it in messages.
+
+    Raises Damaged and OtherVersion, both StoreError.
+    """
+    try:
+        return stored_run(state.run)
+    except ValidationError as error:
+        raise _refusal(error, url) from None
+
+
+def _refusal(error: ValidationError, url: str) -> StoreError:
+    """Returns the error to raise for a state that does not validate.
+
+    Fields that are missing, unknown, null or not allowed are those of another version of Arlow, a
+    value of the wrong kind is damage.
+    """
+    found = error.errors(include_url=False)
+    damage = [e for e in found if e["type"].endswith(_WRONG_KIND) and e["input"] is not None]
+    first = (damage or found)[0]
     where = ".".join(str(part) for part in first["loc"])
-    return StoreError(
-        f"{url}: {where}: {first['msg']}; it was written by another version of Arlow: "
-        "resume with that version"
+    what = f"{printable(where)}: {first['msg']}" if where else first["msg"]
+    if damage:
+        return _damaged(url, what)
+    return OtherVersion(
+        f"{url}: {what}; it was written by another version of Arlow: use that version"
     )
+
+
+def _damaged(url: str, what: str) -> Damaged:
+    return Damaged(f"{url} is damaged: {what}{_REMEDY}")
+
+
+def damage_of(error: StoreError, url: str) -> str:
+    """Returns what is wrong with the state at `url`, without its URL and the remedy."""
+    return str(error).removeprefix(f"{url} ").removesuffix(_REMEDY)
 
 
 def _at(section: Any, path: str) -> Any:

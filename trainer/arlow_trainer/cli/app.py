@@ -7,6 +7,7 @@ slow packages inside the function, so that `arlow --help` stays fast.
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import sys
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ from typer.core import TyperGroup
 
 from arlow_trainer.cli.checkpoints import checkpoints_app
 from arlow_trainer.cli.config import config_app
-from arlow_trainer.cli.console import print_error, print_note
+from arlow_trainer.cli.console import ConsoleHandler, print_error, print_note
 from arlow_trainer.cli.curves import curves
 from arlow_trainer.cli.data import data_app
 from arlow_trainer.cli.export import export
@@ -84,6 +85,12 @@ def arlow(
 
 def main() -> None:
     """Runs `arlow` with the process's arguments; errors end it with a message and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name that is not UTF-8 must not end a command that prints it.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    # What is logged where nothing else takes log lines, as in all commands except train.
+    logging.lastResort = ConsoleHandler(logging.WARNING)
     try:
         app()
     except Interrupted as error:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from arlow_trainer.cli.console import print_error, print_warning
 from arlow_trainer.cli.options import RunUrl
 from arlow_trainer.config.errors import ExitCode
+from arlow_trainer.config.shown_text import printable
 
 if TYPE_CHECKING:
     from arlow_trainer.checkpoint.reader import CheckpointInfo
@@ -23,27 +25,30 @@ checkpoints_app = typer.Typer(
 
 @checkpoints_app.command("ls")
 def ls(url: RunUrl) -> None:
-    """List a run's checkpoints; one is complete when its manifest and all file sizes are right.
+    """List a run's checkpoints; one is complete when manifest, file sizes and state are right.
 
     Ends with exit code 74 if there are no checkpoints, not even unfinished ones.
     """
-    from arlow_trainer.checkpoint.reader import list_checkpoints
+    from arlow_trainer.checkpoint.contents import list_readable
     from arlow_trainer.storage.store import Store
 
     table = Table(box=None, pad_edge=False)
     for name in ("STEP", "STATE", "SIZE", "CREATED (UTC)", "URI"):
         table.add_column(name, justify="right" if name in ("STEP", "SIZE") else "left")
-    found = list_checkpoints(Store(url))
+    found = list_readable(Store(url))
     for info in found:
         created = info.created.strftime("%Y-%m-%d %H:%M:%S") if info.created else "-"
         size = "-" if info.bytes is None else f"{info.bytes / 2**20:,.1f} MiB"
         state = "complete" if info.valid else info.reason
-        table.add_row(f"{info.step:,}", state, size, created, info.url)
+        # As text: rich reads [brackets] in a str as markup.
+        cells = (f"{info.step:,}", printable(state), size, created, printable(info.url))
+        table.add_row(*map(Text, cells))
     if not found:
         raise _no_checkpoints(url)
     _console().print(table)
     typer.echo(
-        "complete: checked by file sizes only; `arlow checkpoints verify` reads every byte",
+        "complete: checked by file sizes, state and headers; `arlow checkpoints verify` reads "
+        "every byte",
         err=True,
     )
 
@@ -61,6 +66,7 @@ def verify(
     are listed and skipped.
     """
     from arlow_trainer.checkpoint import reader
+    from arlow_trainer.checkpoint.contents import content_problems
     from arlow_trainer.storage.store import Store
 
     store = Store(url)
@@ -69,7 +75,7 @@ def verify(
         raise _no_checkpoints(url)
     damaged = False
     for number in steps:
-        problems = reader.verify(store, number)
+        problems = reader.verify(store, number) or content_problems(store, number)
         for problem in problems:
             print_error(f"checkpoint-{number}: {problem}")
         damaged = damaged or bool(problems)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+
 from rich.console import Console
 from rich.text import Text
+
+from arlow_trainer.config.shown_text import printable_lines, redact_urls
 
 
 def print_error(message: str) -> None:
@@ -21,7 +26,18 @@ def print_note(message: str) -> None:
     _print("note", "bold", message)
 
 
+class ConsoleHandler(logging.Handler):
+    """Writes log lines as messages to the user, with tracebacks as they are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a line."""
+        write = print_error if record.levelno >= logging.ERROR else print_warning
+        write(record.getMessage())
+        if record.exc_info:
+            sys.stderr.write(logging.Formatter().formatException(record.exc_info) + "\n")
+
+
 def _print(level: str, style: str, message: str) -> None:
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    for line in message.splitlines():
+    for line in printable_lines(redact_urls(message)).split("\n"):
         console.print(Text.assemble((f"{level}: ", style), line))

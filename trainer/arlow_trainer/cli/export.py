@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from arlow_trainer.cli.console import print_warning
 from arlow_trainer.cli.options import RunUrl, Step
 
 
@@ -19,11 +20,24 @@ def export(
     `AutoModel.from_pretrained("OUT/vision_encoder", trust_remote_code=True)` loads the tower
     wherever transformers is installed.
     """
+    from arlow_trainer.checkpoint.code_files import foreign_code
+    from arlow_trainer.checkpoint.contents import check_contents
+    from arlow_trainer.checkpoint.export import TOWER, WEIGHTS
     from arlow_trainer.checkpoint.export import export as copy
     from arlow_trainer.checkpoint.location import newest_step
+    from arlow_trainer.checkpoint.training_state import TRAINING_STATE
     from arlow_trainer.storage.store import Store
 
     store = Store(url)
-    step = newest_step(store, deep=True) if step is None else step
+    if step is None:
+        step = newest_step(store, deep=True)
+    else:
+        check_contents(store, step, (TRAINING_STATE, f"{TOWER}/{WEIGHTS}"))
     names = copy(store, step, Store(out))
+    if foreign := foreign_code(store, step):
+        print_warning(
+            f"checkpoint-{step}: its code is not what this version of Arlow writes: "
+            f"{', '.join(foreign)}; trust_remote_code=True would run it: read it before, or "
+            "export with the version that wrote it"
+        )
     typer.echo(f"checkpoint-{step}: wrote {len(names)} files to {out}")

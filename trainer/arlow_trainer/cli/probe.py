@@ -54,11 +54,12 @@ def probe(
     results are appended to the run's probe.jsonl, which `arlow report` reads; see docs/probing.md.
     """
     from datasets import disable_progress_bars
+    from pydantic import ValidationError
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from arlow_trainer.cli.console import print_warning
-    from arlow_trainer.config import ProbeSection, SourceSection
+    from arlow_trainer.config import ConfigError, ProbeSection, SourceSection
     from arlow_trainer.probe.evaluate import append_records, run_probe, to_records
     from arlow_trainer.storage.options import inherited_options
     from arlow_trainer.storage.store import Store
@@ -66,12 +67,11 @@ def probe(
     if not sys.stderr.isatty():
         disable_progress_bars()
     store = Store(url, inherited_options())
-    section = ProbeSection(
-        data=SourceSection(path=data, name=name, split=train_split, column=column),
-        test_split=test_split,
-        label=label,
-        limit=limit,
-    )
+    try:
+        source = SourceSection(path=data, name=name, split=train_split, column=column)
+    except ValidationError as error:
+        raise ConfigError(f"--data: {error.errors(include_url=False)[0]['msg']}") from None
+    section = ProbeSection(data=source, test_split=test_split, label=label, limit=limit)
     with Progress(
         TextColumn("images"),
         BarColumn(),
@@ -103,11 +103,13 @@ def probe(
 def _print_table(probed: Probed) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
+    from arlow_trainer.config.shown_text import printable
     from arlow_trainer.probe.results import SEEDS, table_rows
 
     table = Table(
-        title=f"{probed.run}, step {probed.step:,}, on {probed.data}",
+        title=Text(printable(f"{probed.run}, step {probed.step:,}, on {probed.data}")),
         caption=(
             f"{probed.samples['train']:,} training and {probed.samples['test']:,} test samples of "
             f"{probed.classes:,} classes; mean ± standard deviation over {SEEDS} halves of the "

@@ -29,6 +29,6 @@ def report(
     from arlow_trainer.telemetry.times import utc_now
 
     check_suffix(out, ".html")
-    content = page(read_record(Store(url), step), utc_now()).encode()
+    content = page(read_record(Store(url), step), utc_now()).encode("utf-8", "backslashreplace")
     write_file(out, content)
     typer.echo(f"wrote the report to {out} ({len(content) / 1e6:.1f} MB)")

@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from arlow_trainer.config.shown_text import redact_urls
+
 
 class ExitCode(IntEnum):
     """Exit codes of `arlow`: those of sysexits.h where one fits, own ones below 64 otherwise."""
@@ -38,10 +40,14 @@ class ExitCode(IntEnum):
 class ArlowError(Exception):
     """An error that is reported to the user without a traceback.
 
-    The message is one or more lines: what was wrong, where (file, field, key), what to do.
+    The message is one or more lines: what was wrong, where (file, field, key), what to do. It goes
+    to logs, events and the status, so the credentials of URLs in it are removed.
     """
 
     exit_code: ExitCode = ExitCode.INTERNAL
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact_urls(message))
 
 
 class ConfigError(ArlowError):

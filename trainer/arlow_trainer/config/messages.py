@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from arlow_trainer.config.allowed import describe_allowed, field_schema, resolve, run_schema
 from arlow_trainer.config.mismatch import Mismatches
 from arlow_trainer.config.models import ArlowPretrain
+from arlow_trainer.config.shown_text import redact_urls
 
 Path = tuple[str, ...]
 
@@ -114,13 +115,17 @@ def _not_allowed(value: object, allowed: str) -> str:
 
 
 def as_text(value: object, max_length: int = 60) -> str:
-    """Returns a value on one printable line, as YAML would write it, shortened if it is long."""
+    """Returns a value on one printable line, as YAML would write it, shortened if it is long.
+
+    Without the credentials of URLs in it.
+    """
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
         if not text.isprintable():
             text = json.dumps(value, default=str)
     except (TypeError, ValueError, RecursionError):  # odd keys, 10,000-digit numbers, loops
         text = f"this {type(value).__name__}"
+    text = redact_urls(text)
     return text if len(text) <= max_length else text[: max_length - 1] + "…"
 
 

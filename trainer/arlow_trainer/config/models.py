@@ -31,6 +31,7 @@ from arlow_trainer.config.section import (
     CountOrNone,
     Section,
     Text,
+    credentials_mismatch,
 )
 from arlow_trainer.config.training import TrainingSection
 
@@ -76,6 +77,7 @@ class CheckpointSection(Section):
         return self
 
     def _mismatches(self) -> Iterator[Mismatch]:
+        yield from credentials_mismatch("url", self.url)
         scheme, separator, path = self.url.partition("://")
         bucket = path.partition("/")[0]
         shown = self.options and self.options.model_dump(by_alias=True, exclude_none=True)

@@ -90,6 +90,18 @@ value is YAML.
 arlow train tiny --set data.images.path=./photographs --set data.videoProbability=0
 arlow train run.yaml --set metadata.name=second-try --set data.images='{{path: ./x, split: val}}'
 ```
+
+## Credentials
+
+A URL with credentials in it (`http://user:password@host`, `?X-Amz-Signature=...`) is refused: model
+cards, checkpoints, reports and logs repeat URLs. Credentials are read from the environment, in a
+cluster from a Secret's keys:
+
+* `s3://`: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_ENDPOINT_URL`
+* `gs://`: `GOOGLE_APPLICATION_CREDENTIALS`
+* `az://`: `AZURE_STORAGE_ACCOUNT_NAME`, `AZURE_STORAGE_ACCOUNT_KEY`
+* `http://`, `https://`: `FSSPEC_HTTP={{"headers": {{"Authorization": "Basic ..."}}}}`
+* Hugging Face data sets: `HF_TOKEN`
 """
 
 

@@ -6,10 +6,14 @@ near 2^63: a larger maximum than MAX_INTEGER overflows where Kubernetes reads it
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+
+from arlow_trainer.config.mismatch import Mismatch
+from arlow_trainer.config.shown_text import has_credentials, redact_urls
 
 # The largest float64 below 2^63.
 MAX_INTEGER = 2**63 - 1024
@@ -46,3 +50,13 @@ class Section(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
+
+
+def credentials_mismatch(field: str, url: str) -> Iterator[Mismatch]:
+    """Yields the mistake of a URL that holds credentials: cards, checkpoints and logs repeat it."""
+    if has_credentials(url):
+        allowed = (
+            "a URL without credentials; give them in the environment (docs/configuration.md, "
+            "Credentials), in a cluster by a Secret"
+        )
+        yield Mismatch(field, redact_urls(url), allowed)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 Phase = Literal["starting", "loading", "training", "saving", "finished", "stopped", "failed"]
@@ -22,7 +21,7 @@ class LastCheckpoint(BaseModel):
     # Statuses of earlier versions have `uri`.
     url: Annotated[str, Field(validation_alias=AliasChoices("url", "uri"))]
     step: int
-    time: datetime
+    time: AwareDatetime
 
 
 class LossPoint(BaseModel):
@@ -44,7 +43,7 @@ class RunStatus(BaseModel):
 
     run: str
     phase: Phase = "starting"
-    started_at: datetime | None = None
+    started_at: AwareDatetime | None = None
     step: int = 0
     total_steps: int | None = None
     loss: float | None = None
@@ -52,7 +51,7 @@ class RunStatus(BaseModel):
     images_per_second: float | None = None
     step_phase_seconds: dict[str, float] = {}
     eta_seconds: float | None = None
-    last_step_time: datetime | None = None
+    last_step_time: AwareDatetime | None = None
     median_step_seconds: float | None = None
     last_checkpoint: LastCheckpoint | None = None
     message: str = ""

@@ -28,6 +28,7 @@ from arlow_trainer.config.section import (
     Section,
     Text,
     Width,
+    credentials_mismatch,
 )
 
 Precision = Literal["fp16", "bf16", "fp32"]
@@ -151,6 +152,11 @@ class SourceSection(Section):
     one."""
     column: Text | None = None
     """Column of the images or videos; unset: `image` or `video`, or the only such column."""
+
+    @model_validator(mode="after")
+    def _holds_no_credentials(self) -> SourceSection:
+        refuse(credentials_mismatch("path", self.path))
+        return self
 
 
 class DataSection(Section):

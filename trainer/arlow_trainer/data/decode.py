@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from arlow_trainer.config.errors import ArlowError
+from arlow_trainer.config.shown_text import redact_urls
 from arlow_trainer.data.errors import access_error
 from arlow_trainer.data.fingerprint import Entry
 from arlow_trainer.data.order import Draw, hash64, uniform
@@ -65,7 +66,8 @@ class BrokenSample(ValueError):
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, reason)
         self.name = name
-        self.reason = reason
+        # Checkpoints, events and logs repeat it.
+        self.reason = redact_urls(reason)
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"

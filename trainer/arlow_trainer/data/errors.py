@@ -6,6 +6,7 @@ import errno
 from typing import Literal
 
 from arlow_trainer.config.errors import ArlowError, CredentialsError, DataError, StoreError
+from arlow_trainer.config.shown_text import redact_urls
 from arlow_trainer.storage.failures import Failure, classify
 
 
@@ -47,4 +48,4 @@ def root_cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return redact_urls(lines[0]) if lines else type(error).__name__

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from arlow_trainer.config import Modality, SourceSection
 from arlow_trainer.config.errors import ArlowError, CredentialsError, DataError, StoreError
+from arlow_trainer.config.shown_text import redact_urls
 from arlow_trainer.data.decode import BrokenSample, RawSample, read_remote_sample
 from arlow_trainer.data.errors import access_error, empty_set, root_cause
 from arlow_trainer.data.fingerprint import Entry, without_fingerprint
@@ -62,7 +63,8 @@ class TableSource:
         """
         cell = self._table[position][self._column] or {}
         content, path = cell.get("bytes"), cell.get("path")
-        name = f"{self.name} row {position}" + (f" ({path})" if path else "")
+        # A path may be a signed URL.
+        name = f"{self.name} row {position}" + (f" ({redact_urls(path)})" if path else "")
         if content is not None:
             return RawSample(name, content)
         if not path:

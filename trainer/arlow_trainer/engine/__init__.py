@@ -11,6 +11,10 @@ from arlow_trainer.engine.guard import FiniteGuard
 from arlow_trainer.engine.ranks import Ranks
 from arlow_trainer.engine.setup import effective_precision, initialize_engine
 from arlow_trainer.engine.state import (
+    MASTER,
+    MOMENTS,
+    SCALER_FIELDS,
+    Fragment,
     OptimizerShard,
     RestoredShard,
     capture_optimizer,
@@ -24,7 +28,11 @@ from arlow_trainer.engine.state import (
 from arlow_trainer.engine.step import StepRunner, learning_rate
 
 __all__ = [
+    "MASTER",
+    "MOMENTS",
+    "SCALER_FIELDS",
     "FiniteGuard",
+    "Fragment",
     "OptimizerShard",
     "Ranks",
     "RestoredShard",

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -143,7 +143,7 @@ def read_shards(engine: Any, shards: Iterable[Path]) -> RestoredShard:
         shards: files of the ranks that saved, read one after another.
 
     Raises:
-        StoreError: the shards do not cover a parameter.
+        StoreError: the shards do not cover a parameter, or one is damaged.
     """
     flats = engine.optimizer.single_partition_of_fp32_groups
     wanted: dict[str, list[Fragment]] = defaultdict(list)
@@ -153,13 +153,18 @@ def read_shards(engine: Any, shards: Iterable[Path]) -> RestoredShard:
     missing = sum(fragment.count for parts in wanted.values() for fragment in parts)
     step = 0
     for path in shards:
-        with safe_open(path, framework="pt") as shard:
-            metadata = shard.metadata()
-            step = int(metadata["adam_step"])
-            for record in json.loads(metadata["fragments"]):
-                saved = Fragment(**record)
-                for own in wanted[saved.name]:
-                    missing -= _copy_overlap(shard, saved, own, groups[own.group])
+        try:
+            with safe_open(path, framework="pt") as shard:
+                metadata = shard.metadata()
+                step = int(metadata["adam_step"])
+                for record in json.loads(metadata["fragments"]):
+                    saved = Fragment(**record)
+                    for own in wanted[saved.name]:
+                        missing -= _copy_overlap(shard, saved, own, groups[own.group])
+        except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"the optimiser's state in {path.name} is damaged: {error}; remove that checkpoint"
+            ) from error
     if missing:
         raise StoreError(
             f"the optimiser's state lacks {missing} elements of this model; it was saved by "
@@ -195,17 +200,17 @@ def loss_scaler_state(engine: Any) -> dict[str, float]:
     if not engine.fp16_enabled():
         return {}
     scaler = engine.optimizer.loss_scaler
-    return {key: getattr(scaler, key) for key in _SCALER_FIELDS}
+    return {key: getattr(scaler, key) for key in SCALER_FIELDS}
 
 
 def restore_loss_scaler(engine: Any, state: dict[str, float]) -> None:
     """Restores what `loss_scaler_state` returned."""
     if engine.fp16_enabled() and state:
-        for key in _SCALER_FIELDS:
+        for key in SCALER_FIELDS:
             setattr(engine.optimizer.loss_scaler, key, state[key])
 
 
-_SCALER_FIELDS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
+SCALER_FIELDS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 
 
 def _copy_out(value: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from arlow_trainer.config.shown_text import printable, printable_lines
 from arlow_trainer.pictures.reconstruction import Panels, Pixels
 
 ROWS = ("Original", "Masked", "Reconstruction")
@@ -84,7 +85,7 @@ def shown_frames(frames: int) -> list[int]:
 def png(image: Image.Image, description: str) -> bytes:
     """Returns an image as a PNG file with a description for readers who cannot see it."""
     text = PngInfo()
-    text.add_itxt(DESCRIPTION, description)
+    text.add_itxt(DESCRIPTION, printable_lines(description))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=text)
     return buffer.getvalue()
@@ -116,7 +117,7 @@ class _Sheet:
         height = bottom + len(lines) * line_height + self.left - (line_height - note)
         self.image = Image.new("RGB", (width + 2 * self.left, height), _WHITE)
         self._draw = ImageDraw.Draw(self.image)
-        heading = _shorten(title, zoomed(_TITLE), width)
+        heading = _shorten(printable(title), zoomed(_TITLE), width)
         self.text((self.left, self.left), heading, _TITLE, _TEXT)
         for number, line in enumerate(lines):
             self.text((self.left, bottom + number * line_height), line, _NOTE, _FAINT)
@@ -169,7 +170,7 @@ def _enlarge_mask(mask: npt.NDArray[np.bool_], scale: int) -> npt.NDArray[np.boo
 def _wrap(text: str, size: int, width: int) -> list[str]:
     font = ImageFont.load_default(size)
     lines = [""]
-    for word in text.split():
+    for word in printable(" ".join(text.split())).split():
         longer = f"{lines[-1]} {word}".strip()
         if lines[-1] and font.getlength(longer) > width:
             lines.append(_shorten(word, size, width))

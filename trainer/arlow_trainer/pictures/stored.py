@@ -9,7 +9,7 @@ from arlow_trainer.config import Modality
 from arlow_trainer.storage.store import Store
 
 PICTURES_FOLDER = "pictures"
-_NAME = re.compile(r"step-(\d+)-(image|video)\.png")
+_NAME = re.compile(r"step-([0-9]{1,18})-(image|video)\.png")
 
 
 @dataclass(frozen=True, order=True)

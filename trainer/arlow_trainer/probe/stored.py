@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from arlow_trainer.storage.json_text import parse_object
 
 PROBE_FILE = "probe.jsonl"
 
@@ -45,8 +46,10 @@ def read_probes(lines: Iterable[bytes]) -> list[Probe]:
     """
     probes: dict[tuple[str, str, int, int], Probe] = {}
     for line in lines:
+        record = parse_object(line)
         try:
-            record = json.loads(line)
+            if record is None:
+                continue
             neighbors = record.get("neighbors")
             probe = Probe(
                 str(record["data"]),
@@ -57,7 +60,10 @@ def read_probes(lines: Iterable[bytes]) -> list[Probe]:
                 _number(record.get("baseline")),
                 None if neighbors is None else int(neighbors),
             )
-        except (ValueError, KeyError, TypeError, AttributeError):
+            shares = (probe.accuracy, probe.spread or 0.0, probe.baseline or 0.0)
+            if probe.step < 0 or not all(0 <= share <= 1 for share in shares):
+                continue
+        except (ValueError, KeyError, TypeError, OverflowError):
             continue
         probes[probe.data, probe.method, probe.neighbors or 0, probe.step] = probe
     return [probes[key] for key in sorted(probes)]

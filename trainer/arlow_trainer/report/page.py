@@ -11,7 +11,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
-from markupsafe import Markup
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+from markupsafe import Markup, escape
 
 from arlow_trainer.config import to_yaml
 from arlow_trainer.report.curves import scalar_plots
@@ -26,6 +28,8 @@ MAX_EVENTS = 200
 RECENT_POINTS = 20
 """Logged steps that the shares of phases are averaged over."""
 MAX_COLUMNS = 5
+MAX_CARD = 2**18
+"""Characters of a model card that are shown."""
 _TEMPLATE = "page.html.jinja"
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
@@ -96,16 +100,40 @@ def columns(tiles: int) -> int:
 def card_html(card: str) -> Markup:
     """Returns a model card as HTML, without title and front matter, with headings one level lower.
 
-    HTML in the card is escaped.
+    HTML in the card is escaped, an image becomes its description, and only links to the web stay
+    links: anybody may have written it.
     """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = parser.parse(_FRONT_MATTER.sub("", card))
+    parser.add_render_rule("image", _image_description)
+    tokens = parser.parse(_FRONT_MATTER.sub("", card[:MAX_CARD]))
     if tokens and tokens[0].tag == "h1":
         del tokens[:3]
     for token in tokens:
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(6, int(token.tag[1]) + 1)}"
+        if token.children:
+            token.children = _plain_links(token.children)
     return Markup(parser.renderer.render(tokens, parser.options, {}))
+
+
+def _image_description(
+    renderer: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any
+) -> str:
+    return str(escape(renderer.renderInlineAsText(tokens[index].children, options, env)))
+
+
+def _plain_links(tokens: Sequence[Token]) -> list[Token]:
+    """Returns the tokens of a line without the links that do not lead to the web."""
+    kept, opened = [], []
+    for token in tokens:
+        if token.type == "link_open":
+            opened.append(str(token.attrGet("href")).startswith(("https://", "http://")))
+            token.attrSet("rel", "noopener noreferrer")
+        if token.type not in ("link_open", "link_close") or opened[-1]:
+            kept.append(token)
+        if token.type == "link_close":
+            opened.pop()
+    return kept
 
 
 def _name(record: Record) -> str:

@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from arlow_trainer.config.shown_text import printable
+
 Curve = npt.NDArray[np.float64]
 
 
@@ -52,6 +54,8 @@ _STYLE: Any = {
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "svg.fonttype": "none",
+    # Names of runs and data sets may hold any characters, two dollar signs among them.
+    "text.parse_math": False,
 }
 
 
@@ -63,7 +67,7 @@ def to_png(plots: Sequence[Plot], title: str) -> bytes:
         height = 2.4 * (len(plots) + 1)
         figure = Figure(figsize=(9, height), dpi=150, layout=layout, facecolor="white")
         FigureCanvasAgg(figure)
-        figure.suptitle(title, x=0.03, ha="left", fontsize=15, color=palette.ink, parse_math=False)
+        figure.suptitle(printable(title), x=0.03, ha="left", fontsize=15, color=palette.ink)
         ratios = [2] + [1] * (len(plots) - 1)
         grid = figure.subplots(len(plots), 1, sharex=True, squeeze=False, height_ratios=ratios)
         for axes, plot in zip(grid[:, 0], plots, strict=True):
@@ -164,7 +168,7 @@ def log_scale(axes: Axes) -> None:
 
 
 def _draw(axes: Axes, plot: Plot, palette: Palette) -> None:
-    axes.set_title(plot.title, loc="left", fontsize=11, color=palette.ink, pad=10)
+    axes.set_title(printable(plot.title), loc="left", fontsize=11, color=palette.ink, pad=10)
     axes.grid(axis="y", color=palette.grid, linewidth=0.8)
     axes.tick_params(colors=palette.faint, which="both", length=0, labelsize=9)
     for side in ("left", "bottom"):

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
+from arlow_trainer.config.shown_text import printable
 from arlow_trainer.probe.stored import Probe
 from arlow_trainer.report.plotting import Palette, Plot, draw_legend, draw_line
 
@@ -31,7 +32,7 @@ def _plot(data: str, probes: Sequence[Probe]) -> Plot:
             steps = np.array([point.step for point in points], dtype=np.float64)
             accuracy = np.array([point.accuracy for point in points])
             spread = np.array([point.spread or 0.0 for point in points])
-            draw_line(axes, steps, accuracy, colour, name)
+            draw_line(axes, steps, accuracy, colour, printable(name))
             axes.fill_between(steps, accuracy - spread, accuracy + spread, color=colour, alpha=0.15)
             baseline = points[-1].baseline
             if baseline is not None:

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from arlow_trainer.checkpoint.contents import list_readable
 from arlow_trainer.checkpoint.export import CARD
 from arlow_trainer.checkpoint.layout import checkpoint_name
-from arlow_trainer.checkpoint.load import run_of
-from arlow_trainer.checkpoint.reader import CheckpointInfo, list_checkpoints, read_manifest
+from arlow_trainer.checkpoint.reader import CheckpointInfo, read_manifest
 from arlow_trainer.checkpoint.saver import read_state
-from arlow_trainer.checkpoint.training_state import TrainingState
+from arlow_trainer.checkpoint.training_state import TRAINING_STATE, TrainingState, saved_run
 from arlow_trainer.config import ArlowPretrain, RunStatus
 from arlow_trainer.config.errors import StoreError
+from arlow_trainer.config.shown_text import redact_urls
 from arlow_trainer.pictures.drawing import DESCRIPTION
 from arlow_trainer.pictures.stored import StoredPicture, list_pictures
 from arlow_trainer.probe.stored import PROBE_FILE, Probe, read_probes
@@ -28,6 +29,7 @@ from arlow_trainer.telemetry import STATUS_FILE, HistoryPoint
 from arlow_trainer.telemetry.status_source import NoAnswer, parse_status
 
 MAX_PICTURES = 8
+MAX_PIXELS = 50_000_000
 _WEBP_QUALITY = 82
 
 
@@ -73,15 +75,15 @@ def read_record(store: Store, step: int | None = None) -> Record:
     Raises:
         StoreError: the store cannot be read, it holds no run, or there is no such checkpoint.
     """
-    checkpoints = list_checkpoints(store)
+    checkpoints = list_readable(store)
     valid = [info.step for info in checkpoints if info.valid]
     chosen = step if step is not None else max(valid, default=None)
     run, state, card = None, None, ""
     if chosen is not None:
         read_manifest(store, chosen)  # which says so where there is no such checkpoint
         state = read_state(store, chosen)
-        run = run_of(state, store.url_of(checkpoint_name(chosen)))
-        card = _text(store, f"{checkpoint_name(chosen)}/{CARD}") or ""
+        run = saved_run(state, store.url_of(f"{checkpoint_name(chosen)}/{TRAINING_STATE}"))
+        card = redact_urls(_text(store, f"{checkpoint_name(chosen)}/{CARD}") or "")
     status = _status(store)
     history = read_curve(store)
     if state is None and status is None and not history:
@@ -116,13 +118,17 @@ def chosen_pictures(found: Sequence[StoredPicture]) -> list[StoredPicture]:
 def _picture(store: Store, each: StoredPicture) -> Picture:
     data = store.read_bytes(each.key)
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            # Before it is decoded: a few kilobytes may be gigabytes of one colour.
+            if image.width * image.height > MAX_PIXELS:
+                raise OSError(f"it has {image.width:,} x {image.height:,} pixels")
             image.load()
             buffer = io.BytesIO()
             image.save(buffer, "WEBP", quality=_WEBP_QUALITY)
-            description = str(image.info.get(DESCRIPTION, ""))
+            description = redact_urls(str(image.info.get(DESCRIPTION, "")))
             return Picture(each.step, each.modality, buffer.getvalue(), *image.size, description)
-    except (OSError, SyntaxError) as error:
+    except Exception as error:
+        # Pillow raises errors of many classes for damaged files.
         raise StoreError(
             f"{store.url_of(each.key)} is damaged: {error}; delete it and run `arlow report` again"
         ) from None

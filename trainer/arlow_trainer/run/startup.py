@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from arlow_trainer.checkpoint.contents import content_problems
 from arlow_trainer.checkpoint.layout import checkpoint_name
 from arlow_trainer.checkpoint.reader import CheckpointInfo, newest_valid
 from arlow_trainer.checkpoint.retention import delete_checkpoint, judge_unfinished
@@ -39,7 +40,9 @@ def find_newest(store: Store, telemetry: Telemetry, stop: StopSignal) -> Checkpo
     are checkpoints and none is intact, or a newer folder that may be one, half restored.
     """
     with stop.interruptible():
-        newest = newest_valid(store, on_skip=_warn_passed_over(telemetry))
+        newest = newest_valid(
+            store, on_skip=_warn_passed_over(telemetry), contents=content_problems
+        )
         for step in judge_unfinished(store, newest.step if newest else None).kept:
             telemetry.warning(
                 f"{store.url}/{checkpoint_name(step)} has no manifest and is left alone: remove it "

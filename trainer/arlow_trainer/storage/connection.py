@@ -9,6 +9,7 @@ import fsspec
 
 from arlow_trainer.config import STORE_SCHEMES
 from arlow_trainer.config.errors import StoreError
+from arlow_trainer.config.shown_text import has_credentials
 from arlow_trainer.storage.literal_paths import take_paths_literally
 
 _INHERITED: list[Any] = []
@@ -19,6 +20,11 @@ def split_url(url: str) -> tuple[str, str]:
     scheme, separator, path = url.partition("://")
     if not separator:
         scheme, path = "file", url
+    if has_credentials(url):
+        raise StoreError(
+            f"The store URL {url!r} holds credentials. Give them in the environment, and the URL "
+            "without them: it is repeated in checkpoints, model cards and logs."
+        )
     if scheme not in STORE_SCHEMES:
         raise StoreError(
             f"The store URL {url!r} has the unknown scheme {scheme!r}. "

@@ -12,6 +12,10 @@ class MissingObject(StoreError):
     """An object that was asked for does not exist."""
 
 
+class OversizedObject(StoreError):
+    """An object that should be small is larger than anything that Arlow writes there."""
+
+
 def as_store_error(error: Exception, doing: str, url: str, scheme: str) -> ArlowError:
     """Returns the error to raise where `doing` ("read", "write", ...) at `url` met `error`."""
     if isinstance(error, ImportError):

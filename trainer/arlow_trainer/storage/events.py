@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from arlow_trainer.config.shown_text import redact_urls
+from arlow_trainer.storage.json_text import parse_object
 from arlow_trainer.storage.jsonl import StoredLines, read_lines
 from arlow_trainer.storage.outbox import CLOSE_TIMEOUT_S, Closeable, Outbox
 from arlow_trainer.storage.store import Store
@@ -51,7 +53,7 @@ class EventLog(Closeable):
         """Records an event of this moment; it reaches the store within a few seconds."""
         try:
             now = datetime.now(UTC).isoformat(timespec="microseconds")
-            line = json.dumps({"time": now, "kind": kind, **fields}, default=str)
+            line = redact_urls(json.dumps({"time": now, "kind": kind, **fields}, default=str))
         except Exception:
             log.warning("the event %r cannot be written as JSON", kind, exc_info=True)
             return
@@ -77,9 +79,11 @@ def read_events(store: Store) -> list[Event]:
 
 
 def _parsed(line: bytes) -> Event | None:
+    content = parse_object(line)
     try:
-        content = json.loads(line)
+        if content is None:
+            return None
         when = datetime.fromisoformat(content.pop("time"))
         return Event(when, str(content.pop("kind")), content)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError):
         return None

@@ -11,6 +11,8 @@ import errno
 from collections.abc import Iterator
 from enum import Enum
 
+from arlow_trainer.config.shown_text import redact_urls
+
 
 class Failure(Enum):
     """Why an operation on a store failed."""
@@ -228,7 +230,7 @@ def describe(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         text = error.strerror
-    return text or type(error).__name__
+    return redact_urls(text) or type(error).__name__
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

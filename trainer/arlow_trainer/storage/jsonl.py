@@ -11,10 +11,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from arlow_trainer.config.errors import StoreError
 from arlow_trainer.storage.errors import MissingObject
 from arlow_trainer.storage.store import Store
 
 ROTATE_BYTES = 2**20
+# Far more than the longest run writes.
+MAX_LINES_BYTES = 2**29
 
 
 class StoredLines:
@@ -51,8 +54,15 @@ def read_lines(store: Store, name: str) -> list[bytes]:
 
     Raises StoreError when the store cannot be read.
     """
-    names = [*_rotated(store, name).values(), name]
-    lines = b"".join(_terminated(_read(store, part)) for part in names).splitlines()
+    content = bytearray()
+    for part in (*_rotated(store, name).values(), name):
+        content += _terminated(_read(store, part))
+        if len(content) > MAX_LINES_BYTES:
+            raise StoreError(
+                f"{store.url_of(part)} is damaged: with the files of lines before it, it has more "
+                f"than {MAX_LINES_BYTES:,} bytes. Move them away."
+            )
+    lines = bytes(content).splitlines()
     # A process that died between storing a rotated file and emptying the current one left its lines
     # in both.
     return list(dict.fromkeys(lines))
@@ -60,7 +70,7 @@ def read_lines(store: Store, name: str) -> list[bytes]:
 
 def _rotated(store: Store, name: str) -> dict[int, str]:
     stem, _, suffix = name.rpartition(".")
-    pattern = re.compile(rf"{re.escape(stem)}-(\d+)\.{re.escape(suffix)}")
+    pattern = re.compile(rf"{re.escape(stem)}-([0-9]{{1,9}})\.{re.escape(suffix)}")
     matches = (pattern.fullmatch(found) for found in store.list_files())
     return dict(sorted((int(match.group(1)), match.group(0)) for match in matches if match))
 

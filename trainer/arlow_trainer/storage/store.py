@@ -22,7 +22,13 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from arlow_trainer.config.errors import ArlowError, CredentialsError, StoreError
 from arlow_trainer.storage.connection import Connection, split_url
-from arlow_trainer.storage.errors import MissingObject, as_store_error, failure_message, local_error
+from arlow_trainer.storage.errors import (
+    MissingObject,
+    OversizedObject,
+    as_store_error,
+    failure_message,
+    local_error,
+)
 from arlow_trainer.storage.failures import Failure, classify
 from arlow_trainer.storage.local_files import (
     create_exclusively,
@@ -37,6 +43,8 @@ from arlow_trainer.storage.timeouts import BoundedFileSystem, Deadline
 ATTEMPTS = 4
 DELETERS = 8
 READ_CHUNK = 32 * 2**20
+# Manifests, states, pictures and files of lines, which are rotated, are far smaller.
+MAX_READ_BYTES = 64 * 2**20
 TIMEOUT_S = 120.0
 # A part of a large file has more time than a small object.
 PARTS_TIMEOUT_FACTOR = 2.5
@@ -113,12 +121,26 @@ class Store:
         self._forbidden = reason
 
     def read_bytes(self, key: str) -> bytes:
-        """An object's content."""
+        """A small object's content. Raises OversizedObject for more than `MAX_READ_BYTES`."""
 
         def read(fs: Any, path: str) -> bytes:
+            # Anybody may have written it: not into memory before its size is known.
+            fs.invalidate_cache()
+            size = int(fs.info(path).get("size") or 0)
+            if size > MAX_READ_BYTES:
+                raise OversizedObject(
+                    f"{self.url_of(key)} is damaged: it has {size:,} bytes, and no such file has "
+                    f"more than {MAX_READ_BYTES:,}. Move it away."
+                )
             return bytes(fs.cat_file(path))
 
         return self._attempt("read", _checked(key), read)
+
+    def read_range(self, key: str, start: int, end: int) -> bytes:
+        """The bytes of an object from `start` to before `end`, which must lie in it."""
+        return self._attempt(
+            "read", _checked(key), lambda fs, path: bytes(fs.cat_file(path, start=start, end=end))
+        )
 
     def write_bytes(self, key: str, data: bytes) -> None:
         """Writes an object; a reader sees the old content or the new, never a part."""

@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from arlow_trainer.config.shown_text import printable, printable_lines
 from arlow_trainer.config.status import ENDED, LossPoint, RunStatus
 from arlow_trainer.telemetry.scalars import SCALARS, texts
 from arlow_trainer.telemetry.times import duration, utc_now
@@ -56,12 +57,12 @@ def status_panel(
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for label, text in _rows(status, now, losses or status.recent_losses):
-        table.add_row(label, Text(text))
+        table.add_row(label, Text(printable_lines(text)))
     style = _PHASE_STYLES.get(status.phase, "bold yellow")
-    title = Text.assemble((status.run, "bold"), " · ", (status.phase, style))
+    title = Text.assemble((printable(status.run), "bold"), " · ", (status.phase, style))
     parts: list[RenderableType] = [_progress(status), table]
     if remark:
-        parts.append(Text(remark, style="yellow"))
+        parts.append(Text(printable_lines(remark), style="yellow"))
     return Panel(Group(*parts), title=title, title_align="left")
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from arlow_trainer.storage.json_text import parse_object
 from arlow_trainer.telemetry.scalars import SCALARS, ScalarValues
 
 HISTORY_FILE = "history.jsonl"
@@ -48,20 +48,21 @@ def read_history(lines: Iterable[str]) -> list[HistoryPoint]:
     """
     points: list[HistoryPoint] = []
     for line in lines:
-        try:
-            values = json.loads(line)
-        except json.JSONDecodeError:
+        values = parse_object(line) or {}
+        step, time = values.pop("step", None), values.pop("time", None)
+        if type(step) is not int or step < 0 or not isinstance(time, str):
             continue
-        if not isinstance(values, dict) or "step" not in values or "time" not in values:
-            continue
-        step, time = values.pop("step"), values.pop("time")
-        phase_seconds = values.pop("phase_seconds", None) or {}
-        # JSON's true and false are integers to Python.
-        scalars = {key: value for key, value in values.items() if type(value) in (int, float)}
+        phase_seconds = _numbers(values.pop("phase_seconds", None))
         while points and points[-1].step >= step:
             points.pop()
-        points.append(HistoryPoint(step, time, scalars, phase_seconds))
+        points.append(HistoryPoint(step, time, _numbers(values), phase_seconds))
     return points
+
+
+def _numbers(values: object) -> dict[str, float]:
+    """Returns what is a number in an object; JSON's true and false are integers to Python."""
+    found = values.items() if isinstance(values, dict) else ()
+    return {key: value for key, value in found if type(value) in (int, float)}
 
 
 def _finite(value: float | None) -> float | None:

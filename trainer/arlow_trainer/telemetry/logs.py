@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from arlow_trainer.config.shown_text import printable_lines, redact_urls
 from arlow_trainer.telemetry.reports import LogFormat
 from arlow_trainer.telemetry.scalars import SCALARS, texts
 
@@ -30,6 +31,7 @@ def configure_logging(run: str, rank: int, log_format: LogFormat = "auto") -> No
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json),
         _AddRunAndRank(run, rank, as_json),
+        _safe_to_show,
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -108,6 +110,14 @@ class _AddRunAndRank:
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         return {**event, **self._fields}
+
+
+def _safe_to_show(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Removes credentials of URLs, and what a terminal would obey: others wrote names and texts."""
+    return {
+        key: printable_lines(redact_urls(value)) if isinstance(value, str) else value
+        for key, value in event.items()
+    }
 
 
 _JSON_FIRST = ("timestamp", "level", "run", "rank", "event")

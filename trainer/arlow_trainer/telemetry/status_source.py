@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import http.client
+import math
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from arlow_trainer.config.errors import StoreError
 from arlow_trainer.config.status import RunStatus
+from arlow_trainer.storage.json_text import parse_object
 
 STATUS_FILE = "status.json"
 ANSWER_TIMEOUT_S = 5.0
+MAX_ANSWER_BYTES = 2**20
 
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}")
 
@@ -42,7 +45,7 @@ def from_endpoint(target: str) -> StatusSource:
     def read_status() -> RunStatus:
         try:
             with urllib.request.urlopen(url, timeout=ANSWER_TIMEOUT_S) as answer:
-                return parse_status(answer.read(), url)
+                return parse_status(answer.read(MAX_ANSWER_BYTES), url)
         except urllib.error.HTTPError as error:
             raise NoAnswer(f"{url} answers {error.code} {error.reason}") from None
         except urllib.error.URLError as error:
@@ -66,11 +69,26 @@ def from_store(read: Callable[[], bytes], url: str) -> StatusSource:
 
 
 def parse_status(content: bytes, url: str) -> RunStatus:
-    """Returns the status in an answer. Raises NoAnswer when it is none."""
+    """Returns the status in an answer, without the credentials of URLs in it.
+
+    Raises NoAnswer when it is none.
+    """
     try:
-        return RunStatus.model_validate_json(content)
-    except ValidationError:
+        status = RunStatus.model_validate(parse_object(content))
+        # Texts such as "inf" are numbers to pydantic.
+        if not all(map(math.isfinite, _floats(status.model_dump()))):
+            raise ValueError("numbers that are not finite")
+        return status
+    except (ValidationError, ValueError):
         raise NoAnswer(f"{url} does not hold the status of a run") from None
+
+
+def _floats(value: object) -> Iterator[float]:
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _floats(inner)
 
 
 def _text(reason: object) -> str:

@@ -8,6 +8,7 @@ from threading import Lock
 from typing import Any
 
 from arlow_trainer.config.models import ArlowPretrain
+from arlow_trainer.config.shown_text import redact_urls
 from arlow_trainer.config.status import Phase, RunStatus
 from arlow_trainer.telemetry.display import LiveDisplay
 from arlow_trainer.telemetry.history import history_line
@@ -92,7 +93,7 @@ class Telemetry:
             ):
                 # Not before: until then the store keeps the status of the process before.
                 self._publisher = Publisher(self._options, self.status, self.warning)
-            self._update(PhaseChanged(phase, message))
+            self._update(PhaseChanged(phase, redact_urls(message)))
             self._metrics.phase(phase)
             self._event("phase", phase=phase, message=message)
         elif phase != "failed":
@@ -169,13 +170,13 @@ class Telemetry:
         with self._lock:
             self._skipped += 1
             self._metrics.count_up("skipped_samples", self._skipped)
-        self._update(Message(f"skipped {name}: {reason}"))
+        self._update(Message(redact_urls(f"skipped {name}: {reason}")))
         self._event("skip", name=name, reason=reason)
         self._log.warning("skipped", name=name, reason=reason)
 
     def warning(self, text: str) -> None:
         """Something that a reader should act on. May be called from any thread."""
-        self._update(Message(text))
+        self._update(Message(redact_urls(text)))
         self._event("warning", message=text)
         self._log.warning(text)
 

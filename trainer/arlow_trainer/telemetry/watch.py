@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
+from arlow_trainer.config.shown_text import printable, printable_lines
 from arlow_trainer.config.status import LossPoint, RunStatus
 from arlow_trainer.telemetry.display import status_panel
 from arlow_trainer.telemetry.scalars import SCALARS, texts
@@ -84,8 +85,8 @@ def panel(watched: WatchState, target: str, now: datetime) -> RenderableType:
     """Returns the state as a panel."""
     if watched.status is None:
         reason = f": {watched.reason}" if watched.reason else ""
-        text = Text(f"no status yet{reason}; waiting")
-        return Panel(text, title=Text(target), title_align="left")
+        text = Text(printable_lines(f"no status yet{reason}; waiting"))
+        return Panel(text, title=Text(printable(target)), title_align="left")
     return status_panel(watched.status, now, losses=watched.losses, remark=remark(watched, now))
 
 
@@ -95,7 +96,7 @@ def status_line(status: RunStatus) -> str:
     rows = [row for row in SCALARS.values() if row.log and row.status]
     parts += [text for _, text in texts({row.name: status.scalar(row.name) for row in rows})]
     if status.message:
-        parts.append(status.message)
+        parts.append(" ".join(status.message.splitlines()))
     return "  ".join(parts)
 
 
@@ -136,7 +137,7 @@ def _print_lines(
         else:
             text = f"no answer: {watched.reason}"
         if text != last:
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
         last = text
         if not ended(watched):
             time.sleep(interval)

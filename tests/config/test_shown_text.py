@@ -1,0 +1,71 @@
+"""Credentials in URLs are found and removed, and control characters are escaped."""
+
+from __future__ import annotations
+
+import pytest
+
+from arlow_trainer.config.shown_text import (
+    has_credentials,
+    printable,
+    printable_lines,
+    redact_urls,
+)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://user:SECRET@host/x", "http://***@host/x"),
+        ("http://user:123@host/x", "http://***@host/x"),
+        ("https://SECRET@host", "https://***@host"),
+        ("s3://KEY:SEC/RET+x=@bucket/a", "s3://***@bucket/a"),
+        ("s3://KEY:12/SECRET@bucket/a", "s3://***@bucket/a"),
+        ("s3://key:SEC@RET@bucket/folder@2", "s3://***@bucket/folder@2"),
+        ("sftp://user:12345@host/x", "sftp://***@host/x"),
+        ("simplecache::s3://key:SECRET@b/x", "simplecache::s3://***@b/x"),
+        (
+            "https://h/x?X-Amz-Signature=SECRET&X-Amz-Credential=AK%2F1&part=2",
+            "https://h/x?X-Amz-Signature=***&X-Amz-Credential=***&part=2",
+        ),
+        ("az://container/x?sv=2024&sig=SECRET%3D", "az://container/x?sv=2024&sig=***"),
+        ("https://h/x?Access_Token=SECRET#y", "https://h/x?Access_Token=***#y"),
+        ("https://h/x?AWSAccessKeyId=SECRET", "https://h/x?AWSAccessKeyId=***"),
+    ],
+)
+def test_credentials_are_removed_from_urls_and_from_texts_that_hold_them(
+    url: str, shown: str
+) -> None:
+    assert has_credentials(url)
+    assert redact_urls(url) == shown
+    assert redact_urls(shown) == shown
+    assert not has_credentials(shown)
+    text = 'Cannot read {}: refused, as "{}" too.'
+    assert redact_urls(text.format(url, url)) == text.format(shown, shown)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://bucket/folder@2/x:y@z",
+        "s3://arn:aws:s3:us-east-1:1:accesspoint/name/a@b",
+        "abfs://container@account.dfs.core.windows.net/x",
+        "http://host:8080/a@b",
+        "http://[::1]:8080/a@b",
+        "https://h/x?part=2&monkey=3",
+        "hf://datasets/a/b@main/x",
+        "sftp://user@host/x",
+        "/folder/a:b@c",
+        "./photographs?key=1",
+    ],
+)
+def test_what_only_looks_like_credentials_is_left(url: str) -> None:
+    assert not has_credentials(url)
+    if "://" in url:
+        assert redact_urls(url) == url
+
+
+def test_what_a_terminal_would_obey_is_escaped() -> None:
+    assert printable("a photo é 写真.jpg") == "a photo é 写真.jpg"
+    assert printable("\x1b[31mred\r\n\t\x07") == r"\x1b[31mred\r\n\t\x07"
+    assert printable("\udcff\u202e\x9b") == r"\udcff\u202e\x9b"
+    assert printable_lines("one\ntwo\x1b") == "one\ntwo\\x1b"

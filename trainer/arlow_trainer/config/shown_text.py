@@ -1,0 +1,70 @@
+"""Text that others wrote, made safe to show: without credentials, without control characters.
+
+URLs, names and messages reach terminals, logs, events, model cards and reports. Pure functions.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+REDACTED = "***"
+
+# What may follow a host's colon is a port; anything else before an @ is a password. A bucket has no
+# port, and a secret key of AWS may hold a slash; `arn:` begins the name of an S3 access point.
+_USER = r"[^\s\"'<>`@/?#:\[]*:"
+_SECRET = r"[^\s\"'<>`@]*@(?:[^\s\"'<>`@/]*@)*"
+_PASSWORDS = (
+    re.compile(rf"(://)(?!arn:){_USER}(?!\d{{1,5}}(?:[/?#]|$)){_SECRET}"),
+    re.compile(rf"((?:s3a?|gs|gcs|az|abfss?)://)(?!arn:){_USER}{_SECRET}"),
+    # A token alone is a user of HTTP; elsewhere (`abfs://container@account`) a user is no secret.
+    re.compile(r"((?:http|https)://)(?:[^\s\"'<>`@/?#]*@)+"),
+)
+_PARAMETER = re.compile(
+    r"([?&;#](?:[\w.%-]*(?:token|secret|passw(?:or)?d|signature|credential|(?:api|access)[-_]?key)"
+    r"[\w.%-]*|sig|auth|authorization|key|pwd|pass)=)[^\s\"'<>`&;#\\]*[^\s\"'<>`&;#:,.)\\]",
+    re.IGNORECASE,
+)
+
+
+def redact_urls(text: str) -> str:
+    """Returns a text, such as a URL or a message, with `***` for the credentials in its URLs.
+
+    Those are `user:password@`, a user of http(s), and query parameters that sign or authorise
+    (`X-Amz-Signature`, `sig`, `token`, ...).
+    """
+    if "@" in text:
+        for pattern in _PASSWORDS:
+            text = pattern.sub(rf"\g<1>{REDACTED}@", text)
+    return _PARAMETER.sub(rf"\g<1>{REDACTED}", text) if "=" in text else text
+
+
+def redact_tree(value: Any) -> Any:
+    """Returns what JSON or YAML held with `redact_urls` of every text in it."""
+    if isinstance(value, dict):
+        return {redact_tree(key): redact_tree(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [redact_tree(inner) for inner in value]
+    return redact_urls(value) if isinstance(value, str) else value
+
+
+def has_credentials(url: str) -> bool:
+    """Whether a URL holds credentials. A local path holds none, whatever its characters."""
+    return "://" in url and redact_urls(url) != url
+
+
+def printable(text: str) -> str:
+    r"""Returns a text on one line, with escapes (`\x1b`, `\n`) for what is not printable.
+
+    A terminal obeys escape sequences, and a line break in a name would begin a line of its own.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+def printable_lines(text: str) -> str:
+    """Returns a text with its line breaks kept and every line `printable`."""
+    return "\n".join(map(printable, text.split("\n")))
