@@ -11,7 +11,7 @@ from arlow_trainer.config import ArlowPretrain, DataSection
 from arlow_trainer.config.errors import ConfigError, DataError
 from arlow_trainer.data import Modality, Source, open_sources
 from arlow_trainer.engine import Ranks
-from arlow_trainer.run.lease import TTL_S, Lease
+from arlow_trainer.run.lease import Lease, holder_name
 from arlow_trainer.run.signals import StopSignal
 from arlow_trainer.storage.store import Store
 from arlow_trainer.telemetry import Telemetry
@@ -77,17 +77,16 @@ def stop_if_asked(ranks: Ranks, stop: StopSignal) -> None:
         stop.check()
 
 
-def acquire_run(store: Store, run: ArlowPretrain) -> Lease:
+def acquire_run(store: Store, run: ArlowPretrain, stop: StopSignal) -> Lease:
     """Checks that the run's URL can be written, and takes its lease so that no other run does.
 
-    Raises StoreError, CredentialsError, or LeaseError where another live run holds it.
+    Raises StoreError, CredentialsError, LeaseError where another live run holds it, or Interrupted
+    when asked to stop.
     """
     store.check_writable()
-    # A killed pod's lease expires; the pod that replaces it waits for that instead of failing.
-    in_pod = "KUBERNETES_SERVICE_HOST" in os.environ
-    wait_s = 1.25 * TTL_S if in_pod else 0.0
+    owner = holder_name(run.metadata.name, os.environ)
     # A run that lost its lease must not overwrite the next one's saves, pictures and status.
-    return Lease.acquire(store, run.metadata.name, wait_s=wait_s, on_lost=store.forbid_writes)
+    return Lease.acquire(store, owner, on_lost=store.forbid_writes, check=stop.check)
 
 
 def _warn_passed_over(telemetry: Telemetry) -> Callable[[CheckpointInfo, str], None]:

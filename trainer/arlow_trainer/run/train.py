@@ -61,7 +61,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         stack.callback(ranks.leave)
         ranks.agree(lambda: check_batch_covers_ranks(ranks.size, batch_size))
         store = Store(run.run_url)
-        lease = ranks.agree(lambda: acquire_run(store, run) if ranks.first else None)
+        lease = ranks.agree(lambda: acquire_run(store, run, stop) if ranks.first else None)
         events = None
         if lease is not None:
             stack.callback(lease.release)

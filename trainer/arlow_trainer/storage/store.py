@@ -20,11 +20,11 @@ from typing import Any, TypeVar
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from arlow_trainer.config.errors import ArlowError, CredentialsError, StoreError
+from arlow_trainer.storage.conditional import ConditionalWrites, Versioned
 from arlow_trainer.storage.connection import Connection, split_url
 from arlow_trainer.storage.errors import MissingObject, as_store_error, failure_message, local_error
 from arlow_trainer.storage.failures import Failure, classify
 from arlow_trainer.storage.local_files import (
-    create_exclusively,
     is_temporary,
     put_local,
     temporary_beside,
@@ -76,6 +76,7 @@ class Store:
         else:
             self._url = f"{scheme}://{path.strip('/')}"
         self._connection = Connection(self._url, scheme, dict(options or {}))
+        self._conditional = ConditionalWrites(scheme)
         self._forbidden: ArlowError | None = None
         self._timeout_s = timeout_s
 
@@ -125,30 +126,31 @@ class Store:
 
         self._attempt("write", _checked(key), write)
 
-    def create_bytes(self, key: str, data: bytes) -> bool:
-        """Writes an object that must not exist yet; False when it does.
+    def read_versioned(self, key: str) -> Versioned | None:
+        """An object's content and version, which every write changes; None where there is none."""
+        return self._attempt("read", _checked(key), self._conditional.read)
 
-        Atomic where the store supports it: local files, and servers with conditional writes.
+    def write_if_unchanged(self, key: str, data: bytes, version: str | None) -> str | None:
+        """Writes an object if its version is `version`, or if there is none where that is None.
+
+        Returns the new version, or None where the condition does not hold: of several writers that
+        know the same version exactly one succeeds. `data` must be like no other's, since a write
+        whose answer was lost is recognised by it. On servers without conditional writes two may
+        succeed where one takes longer than `SETTLE_S` over its write; a later one shows it.
         """
 
-        def create(fs: Any, path: str) -> bool:
-            try:
-                if self._scheme == "file":
-                    create_exclusively(Path(path), data)
-                else:
-                    fs.pipe_file(path, data, mode="create")
-            except Exception as error:
-                reason = classify(error, local=self._local)
-                if reason is Failure.EXISTS:
-                    return False
-                if reason is not Failure.UNSUPPORTED:
-                    raise
-                if self._info(key) is not None:
-                    return False
-                fs.pipe_file(path, data)
-            return True
+        def write(fs: BoundedFileSystem, path: str) -> str | None:
+            return self._conditional.write(fs, path, data, version)
 
-        return self._attempt("write", _checked(key), create)
+        return self._attempt("write", _checked(key), write)
+
+    def delete_if_unchanged(self, key: str, version: str) -> bool:
+        """Deletes an object if its version is `version`; returns whether it did."""
+
+        def delete(fs: BoundedFileSystem, path: str) -> bool:
+            return self._conditional.delete(fs, path, version)
+
+        return self._attempt("delete", _checked(key), delete)
 
     def put_file(self, local_path: Path, key: str, *, move: bool = False) -> None:
         """Uploads a file. With `move` a local store may rename the file instead of copying it."""
