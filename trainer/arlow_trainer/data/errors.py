@@ -21,9 +21,12 @@ def access_error(
     reason = classify(error, local=False)
     if reason is Failure.CLOCK:
         return CredentialsError(f"{name}: access was refused: {cause}; set this machine's clock")
-    if reason is Failure.CREDENTIALS:
+    if reason.of_credentials:
+        refused = (
+            "session credentials expired" if reason is Failure.EXPIRED else "access was refused"
+        )
         return CredentialsError(
-            f"{name}: access was refused: {cause}; check the credentials (AWS_*, "
+            f"{name}: {refused}: {cause}; check the credentials (AWS_*, "
             "GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_*, HF_TOKEN) or the file's permissions"
         )
     kind = StoreError if reason.transient or reason is Failure.UNKNOWN else DataError

@@ -56,7 +56,8 @@ class Store:
     An operation that gets no answer for `timeout_s` seconds, repetitions included, ends; one that
     moves large files may take longer as long as their parts arrive. Local folders have no limit.
 
-    Every operation raises `CredentialsError` when credentials are refused or missing, and
+    Credentials that are refused are read again once, from their files and the environment. Every
+    operation raises `CredentialsError` when they are still refused or missing, and
     `StoreError` for every other failure (`MissingObject` where the object does not exist).
     """
 
@@ -357,18 +358,34 @@ class Store:
             reraise=True,
         )
 
+        used: Any = None
+
         def once() -> T:
+            nonlocal used
             if self._forbidden is not None and doing in ("write", "delete"):
                 raise self._forbidden
-            fs = BoundedFileSystem(self._connection.file_system(), bound)
+            used = self._connection.file_system()
+            fs = BoundedFileSystem(used, bound)
             return work(fs, str(fs._strip_protocol(url)))
 
         try:
-            return retrying(once)
+            try:
+                result = retrying(once)
+            except Exception as error:
+                if self._local or not classify(error, local=False).of_credentials:
+                    raise
+                # Keys of an hour, a Secret that changed: the client knows what it read when it was
+                # made.
+                self._connection.renew(used)
+                bound.renew()
+                result = retrying(once)
         except ArlowError:
             raise
         except Exception as error:
-            raise as_store_error(error, doing, url, self._scheme) from error
+            worked = doing in self._connection.worked
+            raise as_store_error(error, doing, url, self._scheme, worked=worked) from error
+        self._connection.worked.add(doing)
+        return result
 
 
 def _checked(key: str) -> str:
