@@ -15,11 +15,15 @@ from hypothesis import settings
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Its gRPC half asks Google itself about every bucket.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 # Machines are shared: no example of a property fails for being slow.
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 
+from arlow_trainer.storage import conditional  # noqa: E402
 from arlow_trainer.storage.store import Store  # noqa: E402
+from support.object_servers import azure_server, google_server, plain_s3_server  # noqa: E402
 from support.s3_server import S3, S3Unavailable, running_s3  # noqa: E402
 
 
@@ -51,6 +55,34 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "local":
         return Store(str(tmp_path / "runs" / "run"))
     return Store(f"memory://{uuid.uuid4().hex}/run")
+
+
+@pytest.fixture(params=["s3", "local", "memory", "gs", "az", "plain-s3"])
+def conditional_store(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Store]:
+    """A new, empty run URL in every kind of store that writes on conditions, and one that cannot.
+
+    Small and single objects only: see `support.object_servers` for those that are not real.
+    """
+    folder = uuid.uuid4().hex
+    if request.param == "s3":
+        yield request.getfixturevalue("s3_store")
+    elif request.param == "local":
+        yield Store(str(tmp_path / "runs" / "run"))
+    elif request.param == "memory":
+        yield Store(f"memory://{folder}/run")
+    elif request.param == "gs":
+        with google_server() as options:
+            yield Store(f"gs://runs/{folder}/run", options)
+    elif request.param == "az":
+        with azure_server() as options:
+            yield Store(f"az://runs/{folder}/run", options)
+    else:
+        # The server is in this process: what is written arrives at once.
+        monkeypatch.setattr(conditional, "SETTLE_S", 0.2)
+        with plain_s3_server() as options:
+            yield Store(f"s3://runs/{folder}/run", options)
 
 
 @pytest.fixture

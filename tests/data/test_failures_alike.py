@@ -28,6 +28,7 @@ from support.quick_retries import quick_retries
 # wrongly (exit code 65, not 74) and where a single file is missing, which is skipped.
 ALIKE = {
     Failure.CREDENTIALS: CredentialsError,
+    Failure.EXPIRED: CredentialsError,
     Failure.CLOCK: CredentialsError,
     Failure.NETWORK: StoreError,
     Failure.BUSY: StoreError,
@@ -110,8 +111,10 @@ def test_the_data_and_the_store_end_alike(
 ) -> None:
     (store, store_retried), (data, data_retried) = (outcome(way, error) for way in routes())
     assert type(store) is type(data) is ALIKE[failure]
-    assert store_retried is failure.transient
-    assert data_retried is (failure.transient or failure is Failure.UNKNOWN)
+    # Credentials that are refused are read again once.
+    again = failure.transient or failure.of_credentials
+    assert store_retried is again
+    assert data_retried is (again or failure is Failure.UNKNOWN)
     code = ExitCode.CREDENTIALS if ALIKE[failure] is CredentialsError else ExitCode.STORE
     assert {store.exit_code, data.exit_code} == {code}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -13,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from arlow_trainer.config.errors import ExitCode, LeaseError
+from arlow_trainer.config.errors import ExitCode, Interrupted, LeaseError
 from arlow_trainer.run.lease import Lease, LeaseRecord
 from arlow_trainer.storage.store import Store
+from support.waiting import wait_until
 
 HOLDER = """
 import sys, time
@@ -23,15 +25,15 @@ from arlow_trainer.run.lease import Lease
 from arlow_trainer.storage.store import Store
 lease = Lease.acquire(Store(sys.argv[1]), "run-a", ttl_s=600)
 print("held", flush=True)
-time.sleep(600)
 """
+SLEEPING = "time.sleep(600)\n"
 
 
 def record(store: Store) -> LeaseRecord:
     return LeaseRecord.model_validate_json(store.read_bytes("lease.json"))
 
 
-def elsewhere(store: Store, renewed: float) -> LeaseRecord:
+def elsewhere(store: Store, renewed: float = 1.0) -> LeaseRecord:
     """Writes the lease of a run on another machine."""
     held = LeaseRecord(
         owner="run-b",
@@ -47,7 +49,15 @@ def elsewhere(store: Store, renewed: float) -> LeaseRecord:
     return held
 
 
-def test_a_second_run_is_refused_until_the_first_lets_go(store: Store) -> None:
+ENDING = """
+while lease.loss is None:
+    time.sleep(0.02)
+print(lease.loss, flush=True)
+"""
+
+
+def test_a_second_run_is_refused_until_the_first_lets_go(conditional_store: Store) -> None:
+    store = conditional_store
     with Lease.acquire(store, "run-a", ttl_s=60):
         with pytest.raises(LeaseError) as caught:
             Lease.acquire(store, "run-b", ttl_s=60)
@@ -61,7 +71,7 @@ def test_a_second_run_is_refused_until_the_first_lets_go(store: Store) -> None:
 def test_a_killed_run_on_this_machine_gives_way_at_once(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, store.url], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDER + SLEEPING, store.url], stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
@@ -79,36 +89,92 @@ def test_a_killed_run_on_this_machine_gives_way_at_once(tmp_path: Path) -> None:
 def test_a_suspended_run_on_this_machine_keeps_its_lease(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, store.url], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDER + SLEEPING, store.url], stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     holder.send_signal(signal.SIGSTOP)
     with pytest.raises(LeaseError, match="run-a"):
-        Lease.acquire(store, "run-b", ttl_s=0.2, clock=lambda: time.time() + 3600, wait_s=1.0)
+        Lease.acquire(store, "run-b", ttl_s=0.2)
     holder.kill()
     holder.communicate()
 
 
-def test_a_run_elsewhere_gives_way_when_its_lease_ends(store: Store) -> None:
-    elsewhere(store, renewed=time.time())
-    with pytest.raises(LeaseError, match=r"run-b \(process 42 on node-7, since 1970-01-01"):
-        Lease.acquire(store, "run-a", ttl_s=60)
-    elsewhere(store, renewed=time.time() - 61)
-    lease = Lease.acquire(store, "run-a", ttl_s=1.0)
-    assert record(store).owner == "run-a"
+@pytest.mark.parametrize("ahead_s", [-3600.0, 4 * 3600.0, 1e12])
+def test_a_dead_run_elsewhere_gives_way_after_its_time_whatever_its_clock_said(
+    conditional_store: Store, ahead_s: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    elsewhere(conditional_store, renewed=time.time() + ahead_s)
+    started = time.monotonic()
+    lease = Lease.acquire(conditional_store, "run-a", ttl_s=1.0)
+    # The time to live, a poll, and a few requests.
+    assert 1.0 < time.monotonic() - started < 1.0 + 0.25 + 2.0
+    assert record(conditional_store).owner == "run-a"
+    assert "in use by run-b (process 42 on node-7" in caplog.text
     lease.release()
 
 
-def test_a_run_elsewhere_whose_clock_is_slow_is_not_taken_over(tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
-    slow = time.time() - 3600
-    elsewhere(store, renewed=slow)
-    renewing = threading.Timer(0.5, elsewhere, [store, slow + 1])
+def test_a_live_run_elsewhere_is_noticed_by_its_renewal(conditional_store: Store) -> None:
+    elsewhere(conditional_store)
+    renewing = threading.Timer(0.5, elsewhere, [conditional_store, 2.0])
     renewing.start()
-    with pytest.raises(LeaseError, match="run-b"):
-        Lease.acquire(store, "run-a", ttl_s=5.0)
+    started = time.monotonic()
+    with pytest.raises(LeaseError, match=r"run-b \(process 42 on node-7, since 1970-01-01"):
+        Lease.acquire(conditional_store, "run-a", ttl_s=6.0)
+    assert time.monotonic() - started < 4.0
     renewing.join()
+
+
+def test_a_run_elsewhere_that_ends_while_it_is_waited_for_leaves_its_lease(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    elsewhere(store)
+    ending = threading.Timer(0.3, store.delete, ["lease.json"])
+    ending.start()
+    started = time.monotonic()
+    Lease.acquire(store, "run-a", ttl_s=60).release()
+    assert time.monotonic() - started < 10
+    ending.join()
+
+
+def test_waiting_ends_when_the_run_is_to_stop(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    elsewhere(store)
+
+    def check() -> None:
+        raise Interrupted("stopped")
+
+    with pytest.raises(Interrupted):
+        Lease.acquire(store, "run-a", ttl_s=60, check=check)
+    assert record(store).owner == "run-b"
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_of_many_newcomers_one_wins(conditional_store: Store, held: bool) -> None:
+    """With a lease whose holder is dead, and without one."""
+    if held:
+        elsewhere(conditional_store)
+    barrier = threading.Barrier(8)
+    leases: list[Lease] = []
+    errors: list[str] = []
+
+    def come(number: int) -> None:
+        barrier.wait()
+        try:
+            leases.append(Lease.acquire(conditional_store, f"run-{number}", ttl_s=1.0))
+        except LeaseError as error:
+            errors.append(str(error))
+
+    threads = [threading.Thread(target=come, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(leases) == 1
+    assert len(errors) == 7
+    winner = record(conditional_store).owner
+    assert all(winner in error for error in errors)
+    leases[0].release()
+    assert not conditional_store.exists("lease.json")
 
 
 def test_a_store_that_hangs_does_not_delay_the_end(tmp_path: Path) -> None:
@@ -126,39 +192,44 @@ def test_a_store_that_hangs_does_not_delay_the_end(tmp_path: Path) -> None:
     ends.set()
 
 
-def test_waiting_outlasts_a_dead_holder(tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
-    elsewhere(store, renewed=time.time())
-    started = time.monotonic()
-    Lease.acquire(store, "run-a", ttl_s=1.0, wait_s=60).release()
-    assert 0.9 < time.monotonic() - started < 50
-
-
-def test_the_lease_is_renewed(tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
-    with Lease.acquire(store, "run-a", ttl_s=0.3) as lease:
-        first = record(store).renewed
-        deadline = time.monotonic() + 10
-        while record(store).renewed == first and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert record(store).renewed > first
-        assert record(store).acquired == first
+def test_the_lease_is_renewed(conditional_store: Store) -> None:
+    with Lease.acquire(conditional_store, "run-a", ttl_s=0.6) as lease:
+        before = record(conditional_store)
+        wait_until(lambda: record(conditional_store).renewed > before.renewed, 10)
+        assert record(conditional_store).acquired == before.acquired
         assert lease.loss is None
+    assert not conditional_store.exists("lease.json")
 
 
-def test_a_run_that_was_taken_over_stops(tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
+def test_a_run_that_was_taken_over_stops(conditional_store: Store) -> None:
     losses: list[LeaseError] = []
-    lease = Lease.acquire(store, "run-a", ttl_s=0.3, on_lost=losses.append)
-    by = elsewhere(store, renewed=time.time())
-    deadline = time.monotonic() + 10
-    while not losses and time.monotonic() < deadline:
-        time.sleep(0.02)
+    lease = Lease.acquire(conditional_store, "run-a", ttl_s=0.6, on_lost=losses.append)
+    by = elsewhere(conditional_store)
+    wait_until(lambda: bool(losses), 10)
     assert lease.loss is not None
     assert re.search(r"taken over by run-b .*stops", str(lease.loss))
     assert len(losses) == 1
     lease.release()
-    assert record(store) == by
+    assert record(conditional_store) == by
+
+
+def test_a_run_that_was_suspended_while_another_came_and_went_stops(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER.replace("600)", "1.0)", 1) + ENDING, store.url],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    holder.send_signal(signal.SIGSTOP)
+    elsewhere(store)
+    time.sleep(1.2)
+    store.delete("lease.json")
+    holder.send_signal(signal.SIGCONT)
+    output, _ = holder.communicate(timeout=30)
+    assert "may have been taken over and left again" in output
+    assert not store.exists("lease.json")
 
 
 def test_a_run_that_was_taken_over_writes_nothing_more(tmp_path: Path) -> None:
@@ -171,7 +242,7 @@ def test_a_run_that_was_taken_over_writes_nothing_more(tmp_path: Path) -> None:
         time.sleep(0.02)
     for change in (
         lambda: store.write_bytes("status.json", b"after"),
-        lambda: store.create_bytes("new", b""),
+        lambda: store.write_if_unchanged("new", b"", None),
         lambda: store.delete("status.json"),
     ):
         with pytest.raises(LeaseError, match="taken over by run-b"):
@@ -182,23 +253,43 @@ def test_a_run_that_was_taken_over_writes_nothing_more(tmp_path: Path) -> None:
 
 def test_a_lease_that_was_removed_is_written_again(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    with Lease.acquire(store, "run-a", ttl_s=0.3):
+    with Lease.acquire(store, "run-a", ttl_s=3.0) as lease:
         store.delete("lease.json")
-        deadline = time.monotonic() + 10
-        while not store.exists("lease.json") and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(lambda: store.exists("lease.json"), 10)
         assert record(store).owner == "run-a"
+        assert lease.loss is None
 
 
-def test_a_damaged_lease_counts_as_none(store: Store) -> None:
-    store.write_bytes("lease.json", b'{"owner": ')
-    Lease.acquire(store, "run-a", ttl_s=60).release()
+def test_a_renewal_whose_answer_was_lost_costs_nothing(tmp_path: Path) -> None:
+    """It is written, but the holder does not know the version."""
+    store = Store(str(tmp_path))
+    with Lease.acquire(store, "run-a", ttl_s=0.6) as lease:
+        own = record(store)
+        store.write_bytes(
+            "lease.json", own.model_copy(update={"renewed": 1.0}).model_dump_json().encode()
+        )
+        wait_until(lambda: record(store).renewed > 1.0, 10)
+        assert lease.loss is None
+
+
+def test_a_damaged_lease_counts_as_none(conditional_store: Store) -> None:
+    conditional_store.write_bytes("lease.json", b'{"owner": ')
+    Lease.acquire(conditional_store, "run-b", ttl_s=60).release()
+
+
+def test_a_lease_of_a_later_version_is_respected(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    later = {**elsewhere(store).model_dump(), "epoch": 7}
+    store.write_bytes("lease.json", json.dumps(later).encode())
+    started = time.monotonic()
+    Lease.acquire(store, "run-a", ttl_s=0.5).release()
+    assert time.monotonic() - started > 0.5
 
 
 def test_of_two_newcomers_one_wins(tmp_path: Path) -> None:
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(tmp_path)],
+            [sys.executable, "-c", HOLDER + SLEEPING, str(tmp_path)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

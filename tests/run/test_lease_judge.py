@@ -12,6 +12,7 @@ import pytest
 from arlow_trainer.run.lease import (
     LeaseRecord,
     Verdict,
+    holder_name,
     judge,
     process_alive,
     this_machine,
@@ -35,30 +36,66 @@ def held(machine: str = "here", **changes: object) -> LeaseRecord:
 
 
 @pytest.mark.parametrize(
-    ("found", "alive", "unchanged", "expected"),
+    ("found", "alive", "changed", "unchanged", "expected"),
     [
-        (None, None, 0, Verdict.FREE),
+        (None, None, False, 0, Verdict.FREE),
+        (None, None, True, 0, Verdict.FREE),
         # Suspended for any time: it continues to write when it is resumed.
-        (held(), True, 0, Verdict.REFUSED),
-        (held(), True, 100 * TTL, Verdict.REFUSED),
-        (held(), False, 0, Verdict.TAKE_OVER),
-        (held(), False, 100 * TTL, Verdict.TAKE_OVER),
-        (held("elsewhere"), None, 0, Verdict.REFUSED),
-        (held("elsewhere"), None, TTL, Verdict.REFUSED),
-        (held("elsewhere"), None, TTL + 1, Verdict.TAKE_OVER),
+        (held(), True, False, 0, Verdict.REFUSED),
+        (held(), True, False, 100 * TTL, Verdict.REFUSED),
+        (held(), False, False, 0, Verdict.TAKE_OVER),
+        (held(), False, True, 100 * TTL, Verdict.TAKE_OVER),
+        (held("elsewhere"), None, False, 0, Verdict.WAIT),
+        (held("elsewhere"), None, False, TTL, Verdict.WAIT),
+        (held("elsewhere"), None, False, TTL + 1, Verdict.TAKE_OVER),
+        (held("elsewhere"), None, True, 0, Verdict.REFUSED),
+        (held("elsewhere"), None, True, TTL + 1, Verdict.REFUSED),
+        # Its clock says nothing.
+        (held("elsewhere", renewed=1e12), None, False, TTL + 1, Verdict.TAKE_OVER),
     ],
 )
 def test_decisions(
-    found: LeaseRecord | None, alive: bool | None, unchanged: float, expected: Verdict
+    found: LeaseRecord | None,
+    alive: bool | None,
+    changed: bool,
+    unchanged: float,
+    expected: Verdict,
 ) -> None:
     def holder_alive(record: LeaseRecord) -> bool:
         assert alive is not None, "processes of another machine must not be asked about"
         return alive
 
     verdict = judge(
-        found, machine="here", holder_alive=holder_alive, unchanged_s=unchanged, ttl_s=TTL
+        found,
+        machine="here",
+        holder_alive=holder_alive,
+        changed=changed,
+        unchanged_s=unchanged,
+        ttl_s=TTL,
     )
     assert verdict is expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "name"),
+    [
+        ({}, "vision"),
+        ({"HOSTNAME": "laptop"}, "vision"),
+        ({"ARLOW_ATTEMPT": "3"}, "vision, attempt 3"),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "HOSTNAME": "vision-0"}, "vision, pod vision-0"),
+        (
+            {
+                "KUBERNETES_SERVICE_HOST": "10.0.0.1",
+                "HOSTNAME": "node",
+                "ARLOW_POD": "vision-3-0-x7f",
+                "ARLOW_ATTEMPT": "3",
+            },
+            "vision, attempt 3, pod vision-3-0-x7f",
+        ),
+    ],
+)
+def test_a_holder_is_named_by_its_attempt(environment: dict[str, str], name: str) -> None:
+    assert holder_name("vision", environment) == name
 
 
 def test_this_process_lives() -> None:

@@ -28,6 +28,11 @@ def test_reasons(error: Exception, expected: Failure) -> None:
     [
         ("SignatureDoesNotMatch", Failure.CREDENTIALS),
         ("RequestTimeTooSkewed", Failure.CLOCK),
+        ("ExpiredToken", Failure.EXPIRED),
+        ("ExpiredTokenException", Failure.EXPIRED),
+        ("RequestExpired", Failure.EXPIRED),
+        ("InvalidToken", Failure.EXPIRED),
+        ("TokenRefreshRequired", Failure.EXPIRED),
         ("NoSuchBucket", Failure.CONTAINER),
         ("NoSuchKey", Failure.MISSING),
         ("PreconditionFailed", Failure.EXISTS),

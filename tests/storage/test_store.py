@@ -91,12 +91,6 @@ def test_delete_removes_what_exists_and_ignores_what_does_not(store: Store) -> N
     assert store.list() == {"ab": 1}
 
 
-def test_creation_is_exclusive(store: Store) -> None:
-    assert store.create_bytes("lease.json", b"mine")
-    assert not store.create_bytes("lease.json", b"yours")
-    assert store.read_bytes("lease.json") == b"mine"
-
-
 def test_a_child_is_a_folder(store: Store) -> None:
     child = store.child("checkpoint-5")
     child.write_bytes("x", b"1")

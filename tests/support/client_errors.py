@@ -48,7 +48,10 @@ def caused(outer: Exception, inner: BaseException) -> Exception:
 CLIENT_ERRORS: list[tuple[Exception, Failure]] = [
     (client_error("AccessDenied", 403), Failure.CREDENTIALS),
     (client_error("InvalidAccessKeyId", 403), Failure.CREDENTIALS),
-    (client_error("ExpiredToken", 400), Failure.CREDENTIALS),
+    (client_error("ExpiredToken", 400), Failure.EXPIRED),
+    (client_error("RequestExpired", 403), Failure.EXPIRED),
+    (client_error("InvalidToken", 400), Failure.EXPIRED),
+    (client_error("400", 400), Failure.CREDENTIALS),
     (client_error("403", 403), Failure.CREDENTIALS),
     (client_error("RequestTimeTooSkewed", 403), Failure.CLOCK),
     (client_error("NoSuchBucket", 404), Failure.CONTAINER),
@@ -88,6 +91,11 @@ CLIENT_ERRORS: list[tuple[Exception, Failure]] = [
     (OSError("Forbidden: https://storage\nno"), Failure.CREDENTIALS),
     (google.auth.exceptions.DefaultCredentialsError("x"), Failure.CREDENTIALS),
     (google.auth.exceptions.RefreshError("x"), Failure.CREDENTIALS),
+    (
+        google.auth.exceptions.RefreshError("invalid_grant: Token has been expired or revoked."),
+        Failure.EXPIRED,
+    ),
+    (boto.UnauthorizedSSOTokenError(), Failure.EXPIRED),
     (google.auth.exceptions.TransportError("x"), Failure.NETWORK),
     (
         caused(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -13,11 +14,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 ACCESS_KEY = "arlowtest"
 SECRET_KEY = "arlow-test-secret"
 BUCKET = "runs"
+ROLE = "arn:aws:iam::role/trainer"
 START_TIMEOUT_S = 60.0
 
 
@@ -34,6 +38,7 @@ class S3:
     secret_key: str
     bucket: str
     process: subprocess.Popen[bytes] = field(repr=False)
+    identities: Path = field(repr=False)
 
     @property
     def options(self) -> dict[str, object]:
@@ -59,6 +64,35 @@ class S3:
         """The s3:// URL of `path` in the bucket."""
         return f"s3://{self.bucket}/{path}"
 
+    def session_keys(self) -> dict[str, str]:
+        """New temporary keys from the server's STS, which end after `session_s` seconds."""
+        answer = self._sts.assume_role(RoleArn=ROLE, RoleSessionName="training")["Credentials"]
+        return {
+            "aws_access_key_id": answer["AccessKeyId"],
+            "aws_secret_access_key": answer["SecretAccessKey"],
+            "aws_session_token": answer["SessionToken"],
+        }
+
+    @cached_property
+    def _sts(self) -> Any:
+        import botocore.session
+        from botocore.config import Config
+
+        return botocore.session.Session().create_client(
+            "sts",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name="us-east-1",
+            config=Config(parameter_validation=False),
+        )
+
+    def change_key(self, access_key: str, secret_key: str) -> None:
+        """Makes the server refuse its key from now on, and take another one."""
+        self.access_key, self.secret_key = access_key, secret_key
+        self.identities.write_text(json.dumps(_identities(access_key, secret_key)))
+        self.process.send_signal(signal.SIGHUP)
+
     def kill(self) -> None:
         """Ends the server as a power cut would."""
         self.process.send_signal(signal.SIGKILL)
@@ -75,8 +109,10 @@ def find_weed() -> str:
 
 
 @contextmanager
-def running_s3(directory: Path) -> Iterator[S3]:
+def running_s3(directory: Path, session_s: int | None = None) -> Iterator[S3]:
     """Runs an S3 server with its data under `directory`; its bucket exists on entry.
+
+    `session_s`: with an STS whose keys end after so many seconds; see `S3.session_keys`.
 
     Raises `S3Unavailable` when the binary cannot run on this machine.
     """
@@ -85,7 +121,7 @@ def running_s3(directory: Path) -> Iterator[S3]:
     data = directory / "data"
     data.mkdir(parents=True, exist_ok=True)
     identities = directory / "identities.json"
-    identities.write_text(json.dumps(_identities()))
+    identities.write_text(json.dumps(_identities(ACCESS_KEY, SECRET_KEY)))
     names = ("master.port", "volume.port", "filer.port", "s3.port")
     ports = dict(zip((*names, *(f"{each}.grpc" for each in names)), _free_ports(8), strict=True))
     log_path = directory / "weed.log"
@@ -108,6 +144,10 @@ def running_s3(directory: Path) -> Iterator[S3]:
         "-volume.preStopSeconds=0",
         *(f"-{name}={port}" for name, port in ports.items()),
     ]
+    if session_s is not None:
+        sts = directory / "sts.json"
+        sts.write_text(json.dumps(_sts(session_s)))
+        command.append(f"-s3.iam.config={sts}")
     # A config file in the home or the working directory must not change the server.
     with log_path.open("wb") as log:
         try:
@@ -120,7 +160,9 @@ def running_s3(directory: Path) -> Iterator[S3]:
             )
         except OSError as error:
             raise S3Unavailable(f"no S3 server: {weed} does not run: {error}") from error
-    server = S3(f"http://127.0.0.1:{ports['s3.port']}", ACCESS_KEY, SECRET_KEY, BUCKET, process)
+    server = S3(
+        f"http://127.0.0.1:{ports['s3.port']}", ACCESS_KEY, SECRET_KEY, BUCKET, process, identities
+    )
     try:
         _create_bucket(server, log_path)
         yield server
@@ -133,12 +175,36 @@ def running_s3(directory: Path) -> Iterator[S3]:
                 left.unlink(missing_ok=True)
 
 
-def _identities() -> dict[str, object]:
+def _sts(session_s: int) -> dict[str, object]:
+    def policy(**statement: object) -> dict[str, object]:
+        return {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **statement}]}
+
+    return {
+        "sts": {
+            "tokenDuration": f"{session_s}s",
+            "maxSessionLength": "12h",
+            "issuer": "seaweedfs-sts",
+            "signingKey": base64.b64encode(b"a key of 32 characters for tests").decode(),
+        },
+        "policy": {"defaultEffect": "Deny", "storeType": "memory"},
+        "policies": [{"name": "all", "document": policy(Action=["s3:*"], Resource=["*"])}],
+        "roles": [
+            {
+                "roleName": "trainer",
+                "roleArn": ROLE,
+                "trustPolicy": policy(Principal={"AWS": "*"}, Action=["sts:AssumeRole"]),
+                "attachedPolicies": ["all"],
+            }
+        ],
+    }
+
+
+def _identities(access_key: str, secret_key: str) -> dict[str, object]:
     return {
         "identities": [
             {
                 "name": "tester",
-                "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+                "credentials": [{"accessKey": access_key, "secretKey": secret_key}],
                 "actions": ["Admin", "Read", "List", "Tagging", "Write"],
             }
         ]

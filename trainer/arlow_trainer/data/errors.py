@@ -24,9 +24,12 @@ def access_error(
     if reason is Failure.CLOCK:
         return CredentialsError(f"{name}: access was refused: {cause}; set this machine's clock")
     read_only = isinstance(error, OSError) and error.errno == errno.EROFS
-    if reason is Failure.CREDENTIALS and not read_only:
+    if reason.of_credentials and not read_only:
+        refused = (
+            "session credentials expired" if reason is Failure.EXPIRED else "access was refused"
+        )
         return CredentialsError(
-            f"{name}: access was refused: {cause}; check the credentials (AWS_*, "
+            f"{name}: {refused}: {cause}; check the credentials (AWS_*, "
             "GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_*, HF_TOKEN) or the file's permissions"
         )
     kind = StoreError if reason.transient or reason is Failure.UNKNOWN else DataError

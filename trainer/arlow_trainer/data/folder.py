@@ -85,7 +85,10 @@ class MediaSource:
         name = f"{self.name.rstrip('/')}/{file}"
         fs, root = self._connected
         path = f"{root.rstrip('/')}/{file}"
-        return RawSample(name, path) if _is_local(fs) else read_remote_sample(name, fs, path)
+        if _is_local(fs):
+            return RawSample(name, path)
+        # fsspec's own instance, which may be a newer one that read its credentials again.
+        return read_remote_sample(name, connect(self._url)[0], path)
 
     def entries(self) -> list[Entry]:
         """Names, sizes and times of some files, spread evenly over the set."""

@@ -1,8 +1,8 @@
 """At most one live run per URL: a lease object that its holder renews and a second run respects.
 
-fsspec offers no compare-and-swap on object stores, so a lease is written and, after a pause in
-which another run's write would have arrived, read back. If two runs still hold it, the one whose
-token was replaced finds out at its next renewal and stops.
+The lease is written only while its version is the one that was judged (`Store.write_if_unchanged`),
+so of several runs that want it one succeeds. Whether its holder lives is judged by its renewals, as
+a waiting run sees them by its own monotonic clock: no clock is compared with another machine's.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
@@ -23,29 +24,27 @@ import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from arlow_trainer.config.errors import ArlowError, LeaseError
-from arlow_trainer.storage.errors import MissingObject
 from arlow_trainer.storage.store import Store
 
 LEASE_FILE = "lease.json"
 TTL_S = 60.0
-SETTLE_S = 1.0
-SETTLE_LOCAL_S = 0.1
+MAX_POLL_S = 1.0
+MAX_LOST_RACES = 10
 RELEASE_TIMEOUT_S = 30.0
 STARTED_TOLERANCE_S = 5.0
-
-Clock = Callable[[], float]
 
 log = logging.getLogger(__name__)
 
 
 class LeaseRecord(BaseModel):
-    """What `lease.json` holds. Times are seconds since 1970.
+    """What `lease.json` holds. Times are seconds since 1970, by the holder's clock.
 
     `machine` identifies one boot of one process namespace: only there do `pid` and
     `process_started` identify the holder.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A later version's lease must not count as damaged, and hence as none.
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     owner: str
     token: str
@@ -62,6 +61,7 @@ class Verdict(Enum):
 
     FREE = "free"
     TAKE_OVER = "take over"
+    WAIT = "wait"
     REFUSED = "refused"
 
 
@@ -70,43 +70,55 @@ def judge(
     *,
     machine: str,
     holder_alive: Callable[[LeaseRecord], bool],
+    changed: bool,
     unchanged_s: float,
     ttl_s: float,
 ) -> Verdict:
     """Decides about the lease in the store, `held`, for a run on `machine`.
 
     `holder_alive` is called only for a holder on this machine: there a dead process loses its lease
-    at once and a living one keeps it, even while it is suspended. On another machine the lease ends
-    when this run has seen it unchanged for more than `ttl_s` seconds: `unchanged_s` is measured by
-    this run's own clock, because the clocks of two machines may differ.
+    at once and a living one keeps it, even while it is suspended. A holder on another machine is
+    alive if its lease has `changed` since this run first saw it, and dead if it has been unchanged
+    for more than `ttl_s` seconds; until one of them is seen, this run waits.
     """
     if held is None:
         return Verdict.FREE
     if held.machine == machine:
         return Verdict.REFUSED if holder_alive(held) else Verdict.TAKE_OVER
-    return Verdict.TAKE_OVER if unchanged_s > ttl_s else Verdict.REFUSED
+    if changed:
+        return Verdict.REFUSED
+    return Verdict.TAKE_OVER if unchanged_s > ttl_s else Verdict.WAIT
+
+
+def holder_name(run: str, environ: Mapping[str, str]) -> str:
+    """Names a run's attempt: the run, and in a cluster the attempt's number and the pod."""
+    in_pod = "KUBERNETES_SERVICE_HOST" in environ
+    attempt = environ.get("ARLOW_ATTEMPT", "")
+    pod = environ.get("ARLOW_POD") or (environ.get("HOSTNAME", "") if in_pod else "")
+    return run + (f", attempt {attempt}" if attempt else "") + (f", pod {pod}" if pod else "")
 
 
 class Lease(AbstractContextManager["Lease"]):
     """The right to write to a run URL, renewed by a thread until `release`.
 
-    When another holder's token is found in the lease, `loss` becomes the error to raise, and
-    `on_lost` is called once with it from the renewing thread: this run must then stop without
-    writing anything more.
+    When the lease turns out to be another run's, `loss` becomes the error to raise, and `on_lost`
+    is called once with it from the renewing thread: this run must then stop without writing
+    anything more.
     """
 
     def __init__(
         self,
         store: Store,
         record: LeaseRecord,
+        version: str,
         ttl_s: float,
-        clock: Clock,
         on_lost: Callable[[LeaseError], None] | None,
     ) -> None:
         self._store = store
         self._record = record
+        self._version = version
+        self._renewed = time.monotonic()
         self._ttl_s = ttl_s
-        self._clock = clock
         self._on_lost = on_lost
         self.loss: LeaseError | None = None
         self._stopping = threading.Event()
@@ -119,40 +131,52 @@ class Lease(AbstractContextManager["Lease"]):
         store: Store,
         owner: str,
         ttl_s: float = TTL_S,
-        clock: Clock = time.time,
         *,
-        wait_s: float = 0.0,
         on_lost: Callable[[LeaseError], None] | None = None,
+        check: Callable[[], None] | None = None,
     ) -> Lease:
-        """Acquires the lease of `store` for `owner`, waiting up to `wait_s` for its holder to end.
+        """Acquires the lease of `store` for `owner`, waiting for a holder elsewhere to show life.
 
-        A wait of more than `ttl_s` is longer than the lease of a holder that died on another
-        machine. Where a lease of another machine has expired by its own clock, this run watches it
-        for `ttl_s` whatever `wait_s` is, because that clock may be slow. Raises LeaseError when
-        another live run holds the lease, StoreError when the store fails.
+        The wait ends when the holder renews its lease, which a live one does every third of
+        `ttl_s`, or when it has not for `ttl_s` seconds; the lease is then taken over. `check` is
+        called meanwhile and may raise. Raises LeaseError when another live run holds the lease,
+        StoreError when the store fails.
         """
-        begun = since = time.monotonic()
-        seen = _read(store)
-        ended = seen if _looks_ended(seen, clock(), ttl_s) else None
+        record = _new_record(owner)
+        asked = time.monotonic()
+        first = found = _read(store)
+        # From after the first answer to before the last question: an answer may take long.
+        since, waiting, lost_races = time.monotonic(), False, 0
         while True:
-            record = _new_record(owner, clock())
-            held, now = _read(store), time.monotonic()
-            if held != seen:
-                seen, since = held, now
             verdict = judge(
-                held,
+                found.record,
                 machine=record.machine,
                 holder_alive=process_alive,
-                unchanged_s=now - since,
+                changed=found.version != first.version or lost_races > 0,
+                unchanged_s=asked - since,
                 ttl_s=ttl_s,
             )
-            if verdict is not Verdict.REFUSED:
-                if _write_confirmed(store, record, held):
-                    return cls(store, record, ttl_s, clock, on_lost)
-                held = _read(store)
-            if now - begun >= wait_s and (held is None or held != ended):
-                raise LeaseError(_refusal(store, held, ttl_s))
-            time.sleep(min(1.0, ttl_s / 4))
+            if verdict is Verdict.REFUSED or lost_races > MAX_LOST_RACES:
+                raise LeaseError(_refusal(store, found.record))
+            if verdict is Verdict.WAIT:
+                if not waiting and found.record is not None:
+                    log.warning(
+                        "%s is in use by %s: waiting for up to %.0f s whether it still lives",
+                        store.url,
+                        _who(found.record),
+                        ttl_s,
+                    )
+                waiting = True
+            else:
+                version = store.write_if_unchanged(LEASE_FILE, _to_bytes(record), found.version)
+                if version is not None:
+                    return cls(store, record, version, ttl_s, on_lost)
+                lost_races += 1
+            if check is not None:
+                check()
+            time.sleep(min(MAX_POLL_S, ttl_s / 4))
+            asked = time.monotonic()
+            found = _read(store)
 
     def __exit__(self, *error: object) -> None:
         self.release()
@@ -172,26 +196,42 @@ class Lease(AbstractContextManager["Lease"]):
     def _work(self) -> None:
         while not self._stopping.wait(self._ttl_s / 3):
             try:
-                held = _read(self._store)
-                if held is not None and held.token != self._record.token:
-                    self._lose(held)
-                    return
-                renewed = self._record.model_copy(update={"renewed": self._clock()})
-                self._store.write_bytes(LEASE_FILE, _to_bytes(renewed))
+                self._renew()
             except ArlowError as error:
                 # A store that is out of reach does not mean the lease is lost: if another run takes
-                # it over, the next successful read shows that.
+                # it over, the next renewal that succeeds shows that.
                 log.warning("the lease could not be renewed: %s", error)
+            if self.loss is not None:
+                return
         try:
-            held = _read(self._store)
-            if held is not None and held.token == self._record.token:
-                self._store.delete(LEASE_FILE)
+            found = _read(self._store)
+            if self._is_own(found) and found.version is not None:
+                self._store.delete_if_unchanged(LEASE_FILE, found.version)
         except ArlowError as error:
             log.warning("the lease ends by itself in %.0f s: %s", self._ttl_s, error)
 
-    def _lose(self, by: LeaseRecord) -> None:
+    def _renew(self) -> None:
+        data = _to_bytes(self._record.model_copy(update={"renewed": time.time()}))
+        version = self._store.write_if_unchanged(LEASE_FILE, data, self._version)
+        if version is None:
+            found = _read(self._store)
+            if found.record is not None and not self._is_own(found):
+                self._lose(f"was taken over by {_who(found.record)}")
+                return
+            if found.record is None and time.monotonic() - self._renewed > self._ttl_s:
+                self._lose("may have been taken over and left again while it was not renewed")
+                return
+            # Removed by hand, or written by a renewal whose answer was lost.
+            version = self._store.write_if_unchanged(LEASE_FILE, data, found.version)
+        if version is not None:
+            self._version, self._renewed = version, time.monotonic()
+
+    def _is_own(self, found: _Found) -> bool:
+        return found.record is not None and found.record.token == self._record.token
+
+    def _lose(self, what: str) -> None:
         self.loss = LeaseError(
-            f"{self._store.url} was taken over by {_who(by)}. This run stops, so that the two do "
+            f"{self._store.url} {what}. This run stops, so that the two do "
             "not overwrite each other's checkpoints. Keep one of them, or give one another name."
         )
         log.error("%s", self.loss)
@@ -224,7 +264,8 @@ def this_machine() -> str:
         return f"{uuid.getnode():012x}/{int(psutil.boot_time())}"
 
 
-def _new_record(owner: str, now: float) -> LeaseRecord:
+def _new_record(owner: str) -> LeaseRecord:
+    now = time.time()
     return LeaseRecord(
         owner=owner,
         token=uuid.uuid4().hex,
@@ -237,36 +278,24 @@ def _new_record(owner: str, now: float) -> LeaseRecord:
     )
 
 
-def _looks_ended(held: LeaseRecord | None, now: float, ttl_s: float) -> bool:
-    if held is None or held.machine == this_machine() or now - held.renewed <= ttl_s:
-        return False
-    log.warning("watching for %.0f s whether %s has ended, as it seems", ttl_s, _who(held))
-    return True
+@dataclass(frozen=True)
+class _Found:
+    """The lease in the store: `record` is None where it is missing or damaged, `version` where it
+    is missing."""
+
+    record: LeaseRecord | None
+    version: str | None
 
 
-def _write_confirmed(store: Store, record: LeaseRecord, held: LeaseRecord | None) -> bool:
-    """Writes the lease and reads it back; False when another run was faster."""
-    data = _to_bytes(record)
-    if held is None:
-        # Where the store can create exclusively, this alone decides between two new runs. A damaged
-        # lease reads as none but still exists, so it is overwritten.
-        if not store.create_bytes(LEASE_FILE, data) and _read(store) is None:
-            store.write_bytes(LEASE_FILE, data)
-    else:
-        store.write_bytes(LEASE_FILE, data)
-    time.sleep(SETTLE_S if store.local_path is None else SETTLE_LOCAL_S)
-    found = _read(store)
-    return found is not None and found.token == record.token
-
-
-def _read(store: Store) -> LeaseRecord | None:
+def _read(store: Store) -> _Found:
+    found = store.read_versioned(LEASE_FILE)
+    if found is None:
+        return _Found(None, None)
     try:
-        return LeaseRecord.model_validate_json(store.read_bytes(LEASE_FILE))
-    except MissingObject:
-        return None
+        return _Found(LeaseRecord.model_validate_json(found.data), found.version)
     except ValidationError:
         log.warning("%s cannot be read and is ignored", store.url_of(LEASE_FILE))
-        return None
+        return _Found(None, found.version)
 
 
 def _to_bytes(record: LeaseRecord) -> bytes:
@@ -274,19 +303,25 @@ def _to_bytes(record: LeaseRecord) -> bytes:
 
 
 def _who(record: LeaseRecord) -> str:
-    since = datetime.fromtimestamp(record.acquired, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    return f"{record.owner} (process {record.pid} on {record.host}, since {since})"
+    return (
+        f"{record.owner} (process {record.pid} on {record.host}, since {_as_date(record.acquired)})"
+    )
 
 
-def _refusal(store: Store, held: LeaseRecord | None, ttl_s: float) -> str:
+def _as_date(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds:g} s after 1970"
+
+
+def _refusal(store: Store, held: LeaseRecord | None) -> str:
     if held is None:
         return (
             f"{store.url} is being claimed by another run at this moment. Start again in a while, "
             "or give this run another metadata.name."
         )
-    renewed = datetime.fromtimestamp(held.renewed, UTC).strftime("%H:%M:%S UTC")
     return (
-        f"{store.url} is in use by {_who(held)}, last renewed at {renewed}. Wait for that run or "
-        f"stop it (if it died on another machine, start again {ttl_s:.0f} s after that time), "
-        "or give this run another metadata.name."
+        f"{store.url} is in use by {_who(held)}, which is alive. Wait for that run or stop it, or "
+        "give this run another metadata.name."
     )

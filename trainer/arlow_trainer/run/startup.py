@@ -14,7 +14,7 @@ from arlow_trainer.config import ArlowPretrain, DataSection, Modality
 from arlow_trainer.config.errors import ConfigError, DataError
 from arlow_trainer.data import Source, fingerprint, open_sources
 from arlow_trainer.engine import Ranks
-from arlow_trainer.run.lease import TTL_S, Lease
+from arlow_trainer.run.lease import Lease, holder_name
 from arlow_trainer.run.owner import claim, owner_of
 from arlow_trainer.run.signals import StopSignal
 from arlow_trainer.storage.store import Store
@@ -110,18 +110,17 @@ def stop_if_asked(ranks: Ranks, stop: StopSignal) -> None:
         stop.check()
 
 
-def acquire_run(store: Store, run: ArlowPretrain, adopt: bool) -> Lease:
+def acquire_run(store: Store, run: ArlowPretrain, adopt: bool, stop: StopSignal) -> Lease:
     """Checks that the run's URL can be written, and takes its lease so that no other run does.
 
-    Raises StoreError, CredentialsError, LeaseError where another live run holds it, or ConfigError
-    where the folder is another run's and `adopt` does not say to take it over.
+    Raises StoreError, CredentialsError, LeaseError where another live run holds it, Interrupted
+    when asked to stop, or ConfigError where the folder is another run's and `adopt` does not say to
+    take it over.
     """
     store.check_writable()
-    # A killed pod's lease expires; the pod that replaces it waits for that instead of failing.
-    in_pod = "KUBERNETES_SERVICE_HOST" in os.environ
-    wait_s = 1.25 * TTL_S if in_pod else 0.0
+    holder = holder_name(run.metadata.name, os.environ)
     # A run that lost its lease must not overwrite the next one's saves, pictures and status.
-    lease = Lease.acquire(store, run.metadata.name, wait_s=wait_s, on_lost=store.forbid_writes)
+    lease = Lease.acquire(store, holder, on_lost=store.forbid_writes, check=stop.check)
     try:
         claim(store, owner_of(run), adopt)
     except BaseException:

@@ -70,7 +70,9 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         stack.callback(ranks.leave)
         ranks.agree(lambda: check_batch_covers_ranks(ranks.size, batch_size))
         store = Store(run.run_url, store_options(run.spec.checkpoint))
-        lease = ranks.agree(lambda: acquire_run(store, run, options.adopt) if ranks.first else None)
+        lease = ranks.agree(
+            lambda: acquire_run(store, run, options.adopt, stop) if ranks.first else None
+        )
         events = None
         if lease is not None:
             stack.callback(lease.release)

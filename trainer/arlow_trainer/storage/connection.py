@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any
 
 import fsspec
@@ -38,7 +39,11 @@ def split_url(url: str) -> tuple[str, str]:
 
 
 class Connection:
-    """The fsspec file system of a store, created on first use and again after a fork."""
+    """The fsspec file system of a store, created on first use and again after a fork.
+
+    `renew` replaces it by one whose client reads credentials from their files and the environment
+    anew. `worked` holds what ("read", "write", ...) has been done with success.
+    """
 
     def __init__(self, url: str, scheme: str, options: dict[str, Any]) -> None:
         self._url = url
@@ -46,19 +51,42 @@ class Connection:
         self._options = options
         self._fs: Any = None
         self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self.worked: set[str] = set()
 
     def file_system(self) -> Any:
         """The file system, the same one at every call in this process."""
         if self._pid != os.getpid():
             # Collected in a forked process, it would wait for the loop that only its parent runs.
             _INHERITED.append(self._fs)
-            self._fs = None
-        if self._fs is None:
-            url = self._url if self._scheme != "file" else f"file://{self._url}"
-            # An instance of its own: fsspec's cached one is shared by all callers.
-            self._fs, _ = connect(url, skip_instance_cache=True, **self._options)
+            self._fs, self._lock = None, threading.Lock()
             self._pid = os.getpid()
-        return self._fs
+        with self._lock:
+            if self._fs is None:
+                url = self._url if self._scheme != "file" else f"file://{self._url}"
+                # An instance of its own: fsspec's cached one belongs to all who ask for it.
+                self._fs, _ = connect(url, skip_instance_cache=True, **self._options)
+            return self._fs
+
+    def renew(self, refused: Any) -> None:
+        """Forgets the file system `refused`, unless another thread has replaced it already."""
+        with self._lock:
+            if self._fs is refused:
+                self._fs = None
+
+
+def reconnect(fs: Any) -> Any:
+    """Returns a file system like `fs` whose client reads its credentials anew.
+
+    From then on `connect` returns new ones of its kind, too: fsspec's cache is cleared.
+    """
+    fs.clear_instance_cache()
+    protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
+    scheme = next((each for each in protocols if each in STORE_SCHEMES), "")
+    again = take_paths_literally(type(fs)(*fs.storage_args, **fs.storage_options), scheme)
+    if hasattr(fs, "retries"):
+        again.retries = fs.retries
+    return again
 
 
 def connect(url: str, **options: Any) -> tuple[Any, str]:

@@ -16,8 +16,14 @@ class OversizedObject(StoreError):
     """An object that should be small is larger than anything that Arlow writes there."""
 
 
-def as_store_error(error: Exception, doing: str, url: str, scheme: str) -> ArlowError:
-    """Returns the error to raise where `doing` ("read", "write", ...) at `url` met `error`."""
+def as_store_error(
+    error: Exception, doing: str, url: str, scheme: str, *, worked: bool = False
+) -> ArlowError:
+    """Returns the error to raise where `doing` ("read", "write", ...) at `url` met `error`.
+
+    `worked`: whether the same was done at this store before, so that credentials that are refused
+    now have ended.
+    """
     if isinstance(error, ImportError):
         return StoreError(
             f"Cannot {doing} {url}: the package for {scheme}:// is not installed ({error}). "
@@ -27,8 +33,13 @@ def as_store_error(error: Exception, doing: str, url: str, scheme: str) -> Arlow
     missing = reason is Failure.MISSING and doing == "read"
     # Several libraries give nothing but the name as the text of "not found".
     cause = "there is no such object" if missing else describe(error)
+    if reason is Failure.CREDENTIALS and worked:
+        reason = Failure.EXPIRED
+        cause = f"session credentials expired or were withdrawn ({cause.rstrip('.')})"
+    elif reason is Failure.EXPIRED:
+        cause = f"session credentials expired ({cause.rstrip('.')})"
     message = failure_message(doing, url, reason, cause)
-    if reason in (Failure.CREDENTIALS, Failure.CLOCK):
+    if reason.of_credentials or reason is Failure.CLOCK:
         return CredentialsError(message)
     if missing:
         return MissingObject(message)
@@ -62,6 +73,8 @@ def _remedy(reason: Failure, scheme: str) -> str:
     remedies = {
         Failure.CREDENTIALS: f"Set {names} (or the store's options) to an identity that may "
         "read, write, list and delete there.",
+        Failure.EXPIRED: f"They were read again, without success. Renew {names}, or give an "
+        "identity that renews itself, and start again.",
         Failure.CLOCK: "Set this machine's clock: the server refuses requests from another time.",
         Failure.MISSING: "Check the URL and the name.",
         Failure.CONTAINER: "Create the bucket (container) first, or correct the URL: "

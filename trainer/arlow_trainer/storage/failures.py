@@ -18,6 +18,8 @@ class Failure(Enum):
     """Why an operation on a store failed."""
 
     CREDENTIALS = "credentials"
+    EXPIRED = "expired"
+    """Credentials that were valid for a time, which has ended."""
     CLOCK = "clock"
     MISSING = "missing"
     CONTAINER = "container"
@@ -37,25 +39,38 @@ class Failure(Enum):
         """Whether the same request may succeed a little later."""
         return self in (Failure.NETWORK, Failure.BUSY)
 
+    @property
+    def of_credentials(self) -> bool:
+        """Whether other credentials, or the same ones read again, may help."""
+        return self in (Failure.CREDENTIALS, Failure.EXPIRED)
+
 
 # S3 codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 # Azure codes: https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes
 _CODES: dict[str, Failure] = {
     **dict.fromkeys(
         (
+            "ExpiredToken",
+            "ExpiredTokenException",
+            "InvalidToken",
+            "InvalidTokenId",
+            "RequestExpired",
+            "TokenRefreshRequired",
+        ),
+        Failure.EXPIRED,
+    ),
+    **dict.fromkeys(
+        (
+            # An answer to HEAD has no body and hence no code; S3 gives this status to old tokens.
+            "400",
             "AccessDenied",
             "AccountProblem",
             "AllAccessDisabled",
-            "ExpiredToken",
-            "ExpiredTokenException",
             "InvalidAccessKeyId",
             "InvalidClientTokenId",
             "InvalidIdentityToken",
             "InvalidSecurity",
-            "InvalidToken",
-            "RequestExpired",
             "SignatureDoesNotMatch",
-            "TokenRefreshRequired",
             "AuthenticationFailed",
             "AuthorizationFailure",
             "AuthorizationPermissionMismatch",
@@ -201,6 +216,10 @@ _TEXTS: tuple[tuple[str, Failure], ...] = (
     ("No such container", Failure.CONTAINER),
     ("Azure Container does not exist", Failure.CONTAINER),
     ("The specified bucket does not exist", Failure.CONTAINER),
+    ("token has expired", Failure.EXPIRED),
+    ("token is expired", Failure.EXPIRED),
+    ("Token has been expired", Failure.EXPIRED),
+    ("profile has expired", Failure.EXPIRED),
     ("Forbidden:", Failure.CREDENTIALS),
     ("Must provide either a connection_string", Failure.CREDENTIALS),
     ("unable to connect to account", Failure.CREDENTIALS),
@@ -299,6 +318,9 @@ def _as_status(value: object) -> int | None:
 
 
 def _reason_of_builtin(error: BaseException) -> Failure | None:
+    if isinstance(error, OSError) and error.errno == errno.EIO and error.__cause__ is not None:
+        # What s3fs makes of every error code that it does not know.
+        return None
     if isinstance(error, OSError) and error.errno in _ERRNOS:
         return _ERRNOS[error.errno]
     if isinstance(error, PermissionError):

@@ -7,9 +7,15 @@ raises what the client libraries raise. `with_retries` repeats it.
 from __future__ import annotations
 
 import errno
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+from arlow_trainer.config import STORE_SCHEMES
+from arlow_trainer.storage.connection import reconnect
+from arlow_trainer.storage.failures import classify
 from arlow_trainer.storage.timeouts import BoundedFileSystem, Deadline
+
+T = TypeVar("T")
 
 # A listing of millions takes minutes, and its progress cannot be seen from here.
 LIST_TIMEOUT_S = 1800.0
@@ -22,7 +28,10 @@ _CHANGED = ("mtime", "LastModified", "last_modified", "updated")
 
 def read_file(fs: Any, path: str) -> bytes:
     """Returns a file's content. Raises StoreTimeout, and what the client library raises."""
+    return _reconnecting(fs, lambda fs: _read_in_parts(fs, path))
 
+
+def _read_in_parts(fs: Any, path: str) -> bytes:
     def bounded() -> Any:
         return BoundedFileSystem(fs, Deadline(READ_TIMEOUT_S))
 
@@ -46,7 +55,7 @@ def file_info(fs: Any, path: str) -> tuple[int | None, str | None]:
 
     Raises StoreTimeout, and what the client library raises.
     """
-    info = BoundedFileSystem(fs, Deadline(READ_TIMEOUT_S)).info(path)
+    info = _reconnecting(fs, lambda fs: BoundedFileSystem(fs, Deadline(READ_TIMEOUT_S)).info(path))
     times = (info[name] for name in _CHANGED if info.get(name) is not None)
     return info.get("size"), next((str(time) for time in times), None)
 
@@ -57,6 +66,10 @@ def list_files(fs: Any, root: str) -> list[str]:
     Raises FileNotFoundError where there is no such folder, NotADirectoryError for a file,
     StoreTimeout, and what the client library raises.
     """
+    return _reconnecting(fs, lambda fs: _list(fs, root))
+
+
+def _list(fs: Any, root: str) -> list[str]:
     bounded = BoundedFileSystem(fs, Deadline(LIST_TIMEOUT_S))
     found: list[str] = bounded.find(root)
     if found == [root]:
@@ -72,3 +85,18 @@ def _below(path: str, root: str) -> str:
     # Some servers drop the empty parts of a name: their listing of a//b names a/b/file.
     parts = len([part for part in root.split("/") if part])
     return "/".join([part for part in path.split("/") if part][parts:])
+
+
+def _reconnecting(fs: Any, work: Callable[[Any], T]) -> T:
+    """Returns `work(fs)`; where credentials are refused, once more with those that hold now."""
+    try:
+        return work(fs)
+    except Exception as error:
+        if not _has_credentials(fs) or not classify(error, local=False).of_credentials:
+            raise
+    return work(reconnect(fs))
+
+
+def _has_credentials(fs: Any) -> bool:
+    protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
+    return bool(fs.async_impl) and any(each in STORE_SCHEMES for each in protocols)

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from arlow_trainer.config.errors import ArlowError, CredentialsError, StoreError
+from arlow_trainer.storage.conditional import ConditionalWrites, Versioned
 from arlow_trainer.storage.connection import Connection, split_url
 from arlow_trainer.storage.errors import (
     MissingObject,
@@ -31,7 +32,6 @@ from arlow_trainer.storage.errors import (
 )
 from arlow_trainer.storage.failures import Failure, classify
 from arlow_trainer.storage.local_files import (
-    create_exclusively,
     is_temporary,
     put_local,
     temporary_beside,
@@ -69,7 +69,8 @@ class Store:
     An operation that gets no answer for `timeout_s` seconds, repetitions included, ends; one that
     moves large files may take longer as long as their parts arrive. Local folders have no limit.
 
-    Every operation raises `CredentialsError` when credentials are refused or missing, and
+    Credentials that are refused are read again once, from their files and the environment. Every
+    operation raises `CredentialsError` when they are still refused or missing, and
     `StoreError` for every other failure (`MissingObject` where the object does not exist).
     """
 
@@ -90,6 +91,7 @@ class Store:
             # Without empty parts, which servers drop, or keep in some operations only.
             self._url = f"{scheme}://{'/'.join(filter(None, path.split('/')))}"
         self._connection = Connection(self._url, scheme, dict(options or {}))
+        self._conditional = ConditionalWrites(scheme)
         self._forbidden: ArlowError | None = None
         self._timeout_s = timeout_s
 
@@ -153,30 +155,31 @@ class Store:
 
         self._attempt("write", _checked(key), write)
 
-    def create_bytes(self, key: str, data: bytes) -> bool:
-        """Writes an object that must not exist yet; False when it does.
+    def read_versioned(self, key: str) -> Versioned | None:
+        """An object's content and version, which every write changes; None where there is none."""
+        return self._attempt("read", _checked(key), self._conditional.read)
 
-        Atomic where the store supports it: local files, and servers with conditional writes.
+    def write_if_unchanged(self, key: str, data: bytes, version: str | None) -> str | None:
+        """Writes an object if its version is `version`, or if there is none where that is None.
+
+        Returns the new version, or None where the condition does not hold: of several writers that
+        know the same version exactly one succeeds. `data` must be like no other's, since a write
+        whose answer was lost is recognised by it. On servers without conditional writes two may
+        succeed where one takes longer than `SETTLE_S` over its write; a later one shows it.
         """
 
-        def create(fs: Any, path: str) -> bool:
-            try:
-                if self._scheme == "file":
-                    create_exclusively(Path(path), data)
-                else:
-                    fs.pipe_file(path, data, mode="create")
-            except Exception as error:
-                reason = classify(error, local=self._local)
-                if reason is Failure.EXISTS:
-                    return False
-                if reason is not Failure.UNSUPPORTED:
-                    raise
-                if self._info(key) is not None:
-                    return False
-                fs.pipe_file(path, data)
-            return True
+        def write(fs: BoundedFileSystem, path: str) -> str | None:
+            return self._conditional.write(fs, path, data, version)
 
-        return self._attempt("write", _checked(key), create)
+        return self._attempt("write", _checked(key), write)
+
+    def delete_if_unchanged(self, key: str, version: str) -> bool:
+        """Deletes an object if its version is `version`; returns whether it did."""
+
+        def delete(fs: BoundedFileSystem, path: str) -> bool:
+            return self._conditional.delete(fs, path, version)
+
+        return self._attempt("delete", _checked(key), delete)
 
     def put_file(self, local_path: Path, key: str, *, move: bool = False) -> None:
         """Uploads a file. With `move` a local store may rename the file instead of copying it."""
@@ -402,19 +405,35 @@ class Store:
             reraise=True,
         )
 
+        used: Any = None
+
         def once() -> T:
+            nonlocal used
             if self._forbidden is not None and doing in ("write", "delete"):
                 raise self._forbidden
-            fs = BoundedFileSystem(self._connection.file_system(), bound)
+            used = self._connection.file_system()
+            fs = BoundedFileSystem(used, bound)
             root = str(fs._strip_protocol(self._url))
             return work(fs, f"{root.rstrip('/')}/{key}" if key else root)
 
         try:
-            return retrying(once)
+            try:
+                result = retrying(once)
+            except Exception as error:
+                if self._local or not classify(error, local=False).of_credentials:
+                    raise
+                # Keys of an hour, a Secret that changed: the client knows what it read when it was
+                # made.
+                self._connection.renew(used)
+                bound.renew()
+                result = retrying(once)
         except ArlowError:
             raise
         except Exception as error:
-            raise as_store_error(error, doing, url, self._scheme) from error
+            worked = doing in self._connection.worked
+            raise as_store_error(error, doing, url, self._scheme, worked=worked) from error
+        self._connection.worked.add(doing)
+        return result
 
 
 def _checked(key: str) -> str:

@@ -7,9 +7,11 @@ import inspect
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import wait
-from typing import Any
+from typing import Any, TypeVar
 
 from fsspec.callbacks import Callback
+
+T = TypeVar("T")
 
 
 class StoreTimeout(TimeoutError):
@@ -58,6 +60,11 @@ class BoundedFileSystem:
         if not self._fs.async_impl or not inspect.iscoroutinefunction(work):
             return getattr(self._fs, name)
         return lambda *args, **options: self._deadline.wait(work(*args, **options), self._fs.loop)
+
+    def finish(self, work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
+        """Runs `work(file system)`, a coroutine function, in the file system's loop."""
+        result: T = self._deadline.wait(work(self._fs), self._fs.loop)
+        return result
 
 
 class _PartArrived(Callback):  # type: ignore[misc]
