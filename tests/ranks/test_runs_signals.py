@@ -46,7 +46,7 @@ def test_a_hang_up_saves_like_sigterm(media: Media, tmp_path: Path) -> None:
         ended = interrupt(process, signal.SIGHUP)
     assert ended.code == 75, ended.log
     assert "note: stopped at step" in ended.log
-    assert "arlow: stopping as soon as all is saved" in ended.log
+    assert "arlow: stopping after a checkpoint is saved" in ended.log
     assert "error" not in ended.log
 
 

@@ -6,8 +6,8 @@ slow packages inside the function, so that `arlow --help` stays fast.
 
 from __future__ import annotations
 
-import errno
 import logging
+import shlex
 import sys
 from typing import Annotated, Any
 
@@ -26,8 +26,7 @@ from arlow_trainer.cli.report import report
 from arlow_trainer.cli.train import train
 from arlow_trainer.cli.watch import watch
 from arlow_trainer.config.errors import ArlowError, ExitCode, Interrupted
-
-KEYBOARD_INTERRUPT = 130
+from arlow_trainer.run.termination import exit_code_of, message_of, write_ending
 
 
 class Commands(TyperGroup):
@@ -39,7 +38,7 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             print_error("interrupted")
-            raise typer.Exit(KEYBOARD_INTERRUPT) from None
+            raise typer.Exit(int(ExitCode.KEYBOARD_INTERRUPT)) from None
 
 
 app = typer.Typer(
@@ -84,19 +83,16 @@ def main() -> None:
     """Runs `arlow` with the process's arguments; errors end it with a message and an exit code."""
     try:
         app()
+    except SystemExit as end:
+        if end.code == ExitCode.USAGE and sys.argv[1:2] == ["train"]:
+            write_ending(ExitCode.USAGE, f"the command line is wrong: {shlex.join(sys.argv)}")
+        raise
     except Interrupted as error:
         print_note(str(error))
         sys.exit(error.exit_code)
-    except ArlowError as error:
-        print_error(str(error))
-        sys.exit(error.exit_code)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            print_error(f"the disk is full: {error}; free some space and run the command again")
-            sys.exit(ExitCode.STORE)
-        logging.getLogger("arlow").exception("internal error")
-        print_error(
-            f"internal error (a bug in Arlow): {type(error).__name__}: {error}\n"
-            "report it with the traceback in the log and the command you ran"
-        )
-        sys.exit(ExitCode.INTERNAL)
+        code = exit_code_of(error)
+        if code is ExitCode.INTERNAL and not isinstance(error, ArlowError):
+            logging.getLogger("arlow").exception("internal error")
+        print_error(message_of(error))
+        sys.exit(code)

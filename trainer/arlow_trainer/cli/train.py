@@ -9,6 +9,7 @@ import typer
 from arlow_trainer.cli.options import Overrides, RunSource
 from arlow_trainer.config import load_run
 from arlow_trainer.run.options import TrainOptions
+from arlow_trainer.run.termination import failures_written
 
 
 def train(
@@ -35,7 +36,8 @@ def train(
     Ctrl-C and SIGTERM save a checkpoint and end with exit code 75; the same command resumes from
     it. All exit codes are listed in docs/configuration.md.
     """
-    manifest = load_run(run, overrides or ())
+    with failures_written():
+        manifest = load_run(run, overrides or ())
     from arlow_trainer.run.launch import launch
 
     launch(manifest, ranks, TrainOptions(port, live, log))

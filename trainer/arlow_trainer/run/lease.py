@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from arlow_trainer.config.errors import ArlowError, LeaseError
+from arlow_trainer.config.errors import ArlowError, LeaseError, LeaseLost
 from arlow_trainer.storage.errors import MissingObject
 from arlow_trainer.storage.store import Store
 
@@ -190,7 +190,7 @@ class Lease(AbstractContextManager["Lease"]):
             log.warning("the lease ends by itself in %.0f s: %s", self._ttl_s, error)
 
     def _lose(self, by: LeaseRecord) -> None:
-        self.loss = LeaseError(
+        self.loss = LeaseLost(
             f"{self._store.url} was taken over by {_who(by)}. This run stops, so that the two do "
             "not overwrite each other's checkpoints. Keep one of them, or give one another name."
         )

@@ -25,6 +25,7 @@ from arlow_trainer.engine import (
 from arlow_trainer.pictures.writer import PictureWriter
 from arlow_trainer.plan.memory import largest_micro_batch
 from arlow_trainer.probe import BackgroundProbe
+from arlow_trainer.run.attempt import Attempt
 from arlow_trainer.run.lease import Lease
 from arlow_trainer.run.options import TrainOptions
 from arlow_trainer.run.reporting import (
@@ -48,17 +49,19 @@ from arlow_trainer.storage.store import Store
 from arlow_trainer.telemetry import Telemetry
 
 
-def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
+def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: Attempt) -> None:
     """Trains a run to its last step, from its newest checkpoint if its URL holds one.
 
     Runs on every rank, in a process group that the environment describes. Raises Interrupted when
     `stop` was raised on any rank and the checkpoint is saved, another ArlowError when it failed.
+    `attempt` records how far it came, whatever ends it.
     """
     training, batch_size = run.spec.training, run.spec.global_batch_size
     with ExitStack() as stack:
         # 1. The ranks, and a run URL that no other run writes to, before anything slow begins.
         ranks = Ranks()
         stack.callback(ranks.leave)
+        reached = attempt.progress() if ranks.first else None
         ranks.agree(lambda: check_batch_covers_ranks(ranks.size, batch_size))
         store = Store(run.run_url)
         lease = ranks.agree(lambda: acquire_run(store, run) if ranks.first else None)
@@ -79,6 +82,8 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         saved = ranks.agree(lambda: read_state(store, newest.step)) if newest else None
         if newest and saved:
             telemetry.resumed(resumed_from(newest, saved))
+            if reached is not None:
+                reached.step = reached.saved = saved.step
 
         # 3. The data, opened before any GPU time is spent.
         telemetry.phase("loading", "opening the data")
@@ -135,7 +140,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         runner = StepRunner(engine, training, batch_size, steps)
         guard = FiniteGuard(runner, ranks, telemetry.lost_step)
         reporter = StepReporter(run, telemetry, runner, ranks, progress, steps)
-        attempt = ranks.from_first(lambda: uuid.uuid4().hex)
+        attempt_id = ranks.from_first(lambda: uuid.uuid4().hex)
         probe = pictures = None
         if ranks.first:
             probe = stack.enter_context(BackgroundProbe(run, telemetry.probe, telemetry.warning))
@@ -147,9 +152,9 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
                 run,
                 engine,
                 ranks,
-                attempt=attempt,
+                attempt=attempt_id,
                 start=start,
-                on_event=on_saved(telemetry, store, run, probe),
+                on_event=on_saved(telemetry, store, run, probe, reached),
             )
         )
 
@@ -170,6 +175,8 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
             applied = runner.step(progress.step, batch.micro_batches)
             guard.after_step(progress.step, applied, batch.micro_batches)
             progress.step += 1
+            if reached is not None:
+                reached.step = progress.step
             progress.overflows += not applied
             reporter.after_step(batch)
             if pictures is not None and pictures.due(progress.step, steps):
