@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,7 @@ class S3:
     secret_key: str
     bucket: str
     process: subprocess.Popen[bytes] = field(repr=False)
+    start: Callable[[], subprocess.Popen[bytes]] = field(repr=False)
 
     @property
     def options(self) -> dict[str, object]:
@@ -63,6 +64,14 @@ class S3:
         """Ends the server as a power cut would."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+
+    def restart(self) -> None:
+        """Starts the server again, at the same address, after `kill`."""
+        self.process = self.start()
+
+    def fall_silent(self) -> None:
+        """Takes connections and answers none from now on."""
+        self.process.send_signal(signal.SIGSTOP)
 
 
 def find_weed() -> str:
@@ -108,19 +117,24 @@ def running_s3(directory: Path) -> Iterator[S3]:
         "-volume.preStopSeconds=0",
         *(f"-{name}={port}" for name, port in ports.items()),
     ]
+
     # A config file in the home or the working directory must not change the server.
-    with log_path.open("wb") as log:
-        try:
-            process = subprocess.Popen(
+    def start() -> subprocess.Popen[bytes]:
+        with log_path.open("ab") as log:
+            return subprocess.Popen(
                 command,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=directory,
                 env={"HOME": str(directory), "PATH": os.environ.get("PATH", "")},
             )
-        except OSError as error:
-            raise S3Unavailable(f"no S3 server: {weed} does not run: {error}") from error
-    server = S3(f"http://127.0.0.1:{ports['s3.port']}", ACCESS_KEY, SECRET_KEY, BUCKET, process)
+
+    try:
+        process = start()
+    except OSError as error:
+        raise S3Unavailable(f"no S3 server: {weed} does not run: {error}") from error
+    endpoint = f"http://127.0.0.1:{ports['s3.port']}"
+    server = S3(endpoint, ACCESS_KEY, SECRET_KEY, BUCKET, process, start)
     try:
         _create_bucket(server, log_path)
         yield server

@@ -7,6 +7,7 @@ slow packages inside the function, so that `arlow --help` stays fast.
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import sys
 from typing import Annotated, Any
@@ -89,7 +90,10 @@ def main() -> None:
         raise
     except Interrupted as error:
         print_note(str(error))
-        sys.exit(error.exit_code)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # A store's client waits seconds at the interpreter's end, and the grace period may be over.
+        os._exit(error.exit_code)
     except Exception as error:
         code = exit_code_of(error)
         if code is ExitCode.INTERNAL and not isinstance(error, ArlowError):

@@ -8,8 +8,9 @@ import typer
 
 from arlow_trainer.cli.options import Overrides, RunSource
 from arlow_trainer.config import load_run
-from arlow_trainer.run.options import TrainOptions
+from arlow_trainer.run.options import StopSignalName, TrainOptions
 from arlow_trainer.run.termination import failures_written
+from arlow_trainer.storage.grace import DEFAULT_S
 
 
 def train(
@@ -30,14 +31,31 @@ def train(
     live: Annotated[
         bool, typer.Option("--live/--plain", help="A live display, or plain log lines.")
     ] = True,
+    grace: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            metavar="SECONDS",
+            envvar="ARLOW_GRACE_SECONDS",
+            help="How long the run may take to stop, until whoever stops it kills it.",
+        ),
+    ] = DEFAULT_S,
+    stop_signal: Annotated[
+        StopSignalName,
+        typer.Option(
+            help="A signal that stops the run; SIGTERM always does. With USR1, as SLURM's --signal "
+            "sends it, SIGUSR2 writes stacks to the log instead of SIGUSR1."
+        ),
+    ] = "TERM",
 ) -> None:
     """Pretrain a tower, or resume the run from its newest valid checkpoint.
 
-    Ctrl-C and SIGTERM save a checkpoint and end with exit code 75; the same command resumes from
-    it. All exit codes are listed in docs/configuration.md.
+    Ctrl-C and SIGTERM save a checkpoint and end with exit code 75, at the end of the grace period
+    at the latest; the same command resumes from it. A second one ends the run at once. All exit
+    codes are listed in docs/configuration.md.
     """
     with failures_written():
         manifest = load_run(run, overrides or ())
     from arlow_trainer.run.launch import launch
 
-    launch(manifest, ranks, TrainOptions(port, live, log))
+    launch(manifest, ranks, TrainOptions(port, live, log, grace, stop_signal))

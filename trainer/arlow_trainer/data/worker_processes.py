@@ -15,6 +15,9 @@ from typing import Any
 
 from arlow_trainer.config.errors import ArlowError, DataError, ProcessKilled
 
+# Terminals, supervisors and SLURM signal whole groups; what to do is the rank's to decide.
+_OF_GROUPS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
+
 
 def workers_per_rank(ranks_here: int) -> int:
     """Returns the decoding processes of each of `ranks_here` ranks that share this machine.
@@ -34,13 +37,13 @@ def workers_per_rank(ranks_here: int) -> int:
 
 @contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Blocks SIGTERM and SIGINT in this thread, and for good in processes that it starts.
+    """Blocks signals to a whole group in this thread, and for good in processes that it starts.
 
     A process takes seconds to reach `init_worker`; a signal to the whole group would end it.
     """
     # If it started along with the first process, the tracker would unblock them in this thread.
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_GROUPS)
     try:
         yield
     finally:
@@ -85,9 +88,9 @@ def worker_died(decoded: Any) -> ArlowError:
 
 
 def init_worker(_: int) -> None:
-    """Ignores SIGTERM and SIGINT in this process, and ends it when its rank has ended, however."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ignores signals to a whole group here, and ends this process when its rank has ended."""
+    for number in _OF_GROUPS:
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Pillow warns of every odd header, in every process; what cannot be decoded is reported anyway.
     warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -57,21 +57,21 @@ class Attempt:
         return TrainOptions(**json.loads((self.folder / "options.json").read_text()))
 
     @property
-    def stopping(self) -> bool:
-        """Whether the run was asked to stop."""
-        return (self.folder / "stop").exists()
+    def stopped_at(self) -> float | None:
+        """When the run was asked to stop, by `time.monotonic`; None if it was not."""
+        try:
+            return float((self.folder / "stop").read_text())
+        except FileNotFoundError:
+            return None
 
-    def stop(self) -> None:
+    def stop(self, at: float | None) -> None:
         """Tells ranks that have not started yet that the run was asked to stop."""
-        (self.folder / "stop").touch()
+        self._write("stop", str(time.monotonic() if at is None else at))
 
     def report(self, rank: int, exit_code: int, message: str, second_hand: bool = False) -> None:
         """Records why a rank ends."""
         reason = Reason(rank, exit_code, message, time.time(), second_hand)
-        # Whole or not at all: the launcher may read while a killed rank's process ends.
-        part = self.folder / f"reason-{rank}.part"
-        part.write_text(json.dumps(asdict(reason)))
-        os.replace(part, self.folder / f"reason-{rank}.json")
+        self._write(f"reason-{rank}.json", json.dumps(asdict(reason)))
 
     def reasons(self) -> list[Reason]:
         """Returns why ranks ended, the first first."""
@@ -83,6 +83,12 @@ class Attempt:
     def progress(self) -> AttemptProgress:
         """Returns the attempt's progress, to be read or written."""
         return AttemptProgress(self.folder / "progress")
+
+    def _write(self, name: str, text: str) -> None:
+        # Whole or not at all: another process may read meanwhile, and this one may be killed.
+        part = self.folder / f".{name}"
+        part.write_text(text)
+        os.replace(part, self.folder / name)
 
 
 class AttemptProgress:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -14,6 +15,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 
@@ -21,7 +23,7 @@ from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.errors import ArlowError, ExitCode, Interrupted
 from arlow_trainer.run.attempt import Attempt, AttemptProgress, Reason
 from arlow_trainer.run.options import TrainOptions
-from arlow_trainer.run.signals import StopSignal, announce_stop, stop_signals
+from arlow_trainer.run.signals import StopSignal
 from arlow_trainer.run.termination import Reached, failures_written, write_ending
 from arlow_trainer.telemetry.logs import register_stack_dump
 
@@ -51,31 +53,72 @@ def default_ranks() -> int:
 def launch(run: ArlowPretrain, ranks: int | None, options: TrainOptions) -> None:
     """Trains on `ranks` processes of this machine and returns when the run is finished.
 
-    Without `ranks`, one for each GPU, or one on a CPU. SIGTERM, Ctrl-C and a hang-up save a
-    checkpoint and end the run (Interrupted), a second Ctrl-C ends it at once; SIGUSR1 dumps every
-    thread's stack to the log. Raises an ArlowError with the run's own exit code. However it ends,
-    the termination message says how.
+    Without `ranks`, one for each GPU, or one on a CPU. SIGTERM, Ctrl-C, a hang-up and the signal of
+    the options save a checkpoint and end the run (Interrupted) within the grace period; a second
+    one ends it at once. SIGUSR1 (or SIGUSR2) dumps every thread's stack to the log. Raises an
+    ArlowError with the run's own exit code. However it ends, the termination message says how.
     """
-    register_stack_dump()
+    register_stack_dump(options.stack_number)
     with tempfile.TemporaryDirectory(prefix="arlow-attempt-") as name:
         attempt = Attempt(Path(name))
         attempt.begin(run, options)
         progress = attempt.progress()
+
+        def end_at_once(number: int | None) -> None:
+            _end_at_once(attempt, _reached(progress), number)
+
         # Before torch is imported, which takes seconds in which a signal would end the process.
-        with failures_written(lambda: _reached(progress)), StopSignal(announce=True) as stop:
+        with (
+            failures_written(lambda: _reached(progress)),
+            StopSignal(options, end_at_once) as stop,
+        ):
             ranks = ranks or default_ranks()
             if ranks == 1:
                 _single(attempt, stop)
             else:
-                with _forwarded_signals(attempt):
-                    if stop.raised:
-                        attempt.stop()
+                stop.forward_to(lambda: _stop_ranks(attempt, stop))
+                with _forwarded_stack_dumps(options):
                     _elastic(attempt, ranks)
         write_ending(ExitCode.FINISHED, "", _reached(progress))
 
 
 def _reached(progress: AttemptProgress) -> Reached:
     return Reached(progress.step, progress.saved)
+
+
+def _end_at_once(attempt: Attempt, reached: Reached, number: int | None) -> NoReturn:
+    """Ends this process and all under it; nothing more is saved, and nothing is waited for."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            process.kill()
+    by_keyboard = number == signal.SIGINT
+    code = ExitCode.KEYBOARD_INTERRUPT if by_keyboard else ExitCode.INTERRUPTED
+    why = "the grace period was over before all was saved"
+    if number is not None:
+        why = f"ended at once by a second signal ({signal.Signals(number).name})"
+    again = "starts the run again"
+    if reached.saved is not None:
+        again = f"resumes from the checkpoint of step {reached.saved:,}"
+    message = f"stopped at step {reached.step or 0:,}: {why}; the same command {again}"
+    write_ending(code, message, reached)
+    if sys.__stderr__ is not None:
+        # Not `print`: this may interrupt one. A live display has hidden the cursor.
+        cursor = "\x1b[?25h" if sys.__stderr__.isatty() else ""
+        os.write(sys.__stderr__.fileno(), f"{cursor}note: {message}\n".encode())
+    shutil.rmtree(attempt.folder, ignore_errors=True)
+    os._exit(code)
+
+
+def _stop_ranks(attempt: Attempt, stop: StopSignal) -> None:
+    """Sends SIGTERM to the ranks; those that have not started yet find a file that says so."""
+    attempt.stop(stop.grace.begun)
+    _signal_ranks(signal.SIGTERM)
+
+
+def _signal_ranks(number: signal.Signals) -> None:
+    for rank in psutil.Process().children():
+        with suppress(psutil.Error):
+            rank.send_signal(number)
 
 
 def _single(attempt: Attempt, stop: StopSignal) -> None:
@@ -116,36 +159,18 @@ def _elastic(attempt: Attempt, ranks: int) -> None:
         elastic_launch(config, command[0])(*command[1:])
     except ChildFailedError as error:
         ends = {rank: failure.exitcode for rank, failure in sorted(error.failures.items())}
-        raise judge_failure(attempt.reasons(), ends, attempt.stopping) from None
+        raise judge_failure(attempt.reasons(), ends, attempt.stopped_at is not None) from None
 
 
 @contextmanager
-def _forwarded_signals(attempt: Attempt) -> Iterator[None]:
-    """Forwards SIGUSR1, and every signal that asks to stop as SIGTERM, to the ranks.
-
-    Ranks that have not started yet find a file that says to stop.
-    """
-
-    def forward(number: int, _: object) -> None:
-        send = signal.SIGUSR1 if number == signal.SIGUSR1 else signal.SIGTERM
-        again = number == signal.SIGINT and attempt.stopping
-        if send == signal.SIGTERM:
-            if not attempt.stopping:
-                announce_stop()
-            attempt.stop()
-        for rank in psutil.Process().children():
-            with suppress(psutil.Error):
-                rank.send_signal(signal.SIGKILL if again else send)
-        if again:
-            raise KeyboardInterrupt
-
-    numbers = {*stop_signals(), signal.SIGUSR1}
-    before = {number: signal.signal(number, forward) for number in numbers}
+def _forwarded_stack_dumps(options: TrainOptions) -> Iterator[None]:
+    """Forwards the signal that has stacks written to the ranks."""
+    number = options.stack_number
+    before = signal.signal(number, lambda *_: _signal_ranks(number))
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(number, before)
 
 
 def judge_failure(reasons: Sequence[Reason], ends: Mapping[int, int], stopping: bool) -> ArlowError:

@@ -25,14 +25,16 @@ def rank_main(folder: Path) -> int:
     # Ranks have sessions of their own: without this they would outlive a killed launcher.
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    register_stack_dump()
     rank, attempt = int(os.environ["RANK"]), Attempt(folder)
+    options = attempt.options()
+    register_stack_dump(options.stack_number)
     try:
-        with StopSignal(announce=False) as stop:
-            stop.raised |= attempt.stopping
+        with StopSignal(options) as stop:
+            if (stopped_at := attempt.stopped_at) is not None:
+                stop.request(stopped_at)
             from arlow_trainer.run.train import train
 
-            train(attempt.run(), attempt.options(), stop, attempt)
+            train(attempt.run(), options, stop, attempt)
         return ExitCode.FINISHED
     except ArlowError as error:
         code, message = error.exit_code, str(error)

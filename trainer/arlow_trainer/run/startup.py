@@ -73,21 +73,23 @@ def check_same_sets(sizes: Sequence[dict[str, int]]) -> None:
 def stop_if_asked(ranks: Ranks, stop: StopSignal) -> None:
     """Ends a run that was asked to stop while it was still loading; nothing is to be saved."""
     if ranks.any(stop.raised)[0]:
-        stop.raised = True
+        stop.request()
         stop.check()
 
 
-def acquire_run(store: Store, run: ArlowPretrain) -> Lease:
+def acquire_run(store: Store, run: ArlowPretrain, stop: StopSignal) -> Lease:
     """Checks that the run's URL can be written, and takes its lease so that no other run does.
 
-    Raises StoreError, CredentialsError, or LeaseError where another live run holds it.
+    Raises StoreError, CredentialsError, or LeaseError where another live run holds it, and
+    Interrupted when asked to stop.
     """
-    store.check_writable()
     # A killed pod's lease expires; the pod that replaces it waits for that instead of failing.
     in_pod = "KUBERNETES_SERVICE_HOST" in os.environ
     wait_s = 1.25 * TTL_S if in_pod else 0.0
     # A run that lost its lease must not overwrite the next one's saves, pictures and status.
-    return Lease.acquire(store, run.metadata.name, wait_s=wait_s, on_lost=store.forbid_writes)
+    with stop.interruptible():
+        store.check_writable()
+        return Lease.acquire(store, run.metadata.name, wait_s=wait_s, on_lost=store.forbid_writes)
 
 
 def _warn_passed_over(telemetry: Telemetry) -> Callable[[CheckpointInfo, str], None]:

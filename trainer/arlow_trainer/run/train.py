@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 from arlow_trainer.checkpoint.retention import remove_unfinished
 from arlow_trainer.checkpoint.saver import CheckpointSaver, read_state, restore
 from arlow_trainer.checkpoint.training_state import Progress, TrainingState, check_same_run
+from arlow_trainer.checkpoint.writer import OutOfTime
 from arlow_trainer.config import ArlowPretrain, advise, total_steps
-from arlow_trainer.config.errors import Interrupted
+from arlow_trainer.config.errors import ArlowError, CredentialsError, Interrupted, StoreError
 from arlow_trainer.data import StepBatch, StepLoader, workers_per_rank
 from arlow_trainer.engine import (
     FiniteGuard,
@@ -26,7 +27,7 @@ from arlow_trainer.pictures.writer import PictureWriter
 from arlow_trainer.plan.memory import largest_micro_batch
 from arlow_trainer.probe import BackgroundProbe
 from arlow_trainer.run.attempt import Attempt
-from arlow_trainer.run.lease import Lease
+from arlow_trainer.run.lease import RELEASE_TIMEOUT_S, Lease
 from arlow_trainer.run.options import TrainOptions
 from arlow_trainer.run.reporting import (
     StepReporter,
@@ -45,6 +46,7 @@ from arlow_trainer.run.startup import (
     stop_if_asked,
 )
 from arlow_trainer.storage.events import EventLog
+from arlow_trainer.storage.outbox import CLOSE_TIMEOUT_S
 from arlow_trainer.storage.store import Store
 from arlow_trainer.telemetry import Telemetry
 
@@ -64,15 +66,16 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
         reached = attempt.progress() if ranks.first else None
         ranks.agree(lambda: check_batch_covers_ranks(ranks.size, batch_size))
         store = Store(run.run_url)
-        lease = ranks.agree(lambda: acquire_run(store, run) if ranks.first else None)
+        lease = ranks.agree(lambda: acquire_run(store, run, stop) if ranks.first else None)
         events = None
         if lease is not None:
-            stack.callback(lease.release)
-            events = stack.enter_context(EventLog(store))
+            stack.callback(closing(stop, lease.release, RELEASE_TIMEOUT_S))
+            events = EventLog(store)
+            stack.callback(closing(stop, events.close, CLOSE_TIMEOUT_S))
         telemetry = Telemetry(
             run, ranks.rank, ranks.size, telemetry_options(run, options, ranks, store, events)
         )
-        stack.callback(telemetry.close)
+        stack.callback(lambda: telemetry.close(stop.grace.within))
         stack.enter_context(report_end(telemetry))
         stack.enter_context(explain_out_of_memory("the run"))
 
@@ -145,7 +148,8 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
         if ranks.first:
             probe = stack.enter_context(BackgroundProbe(run, telemetry.probe, telemetry.warning))
             if training.pictures_every_steps is not None:
-                pictures = stack.enter_context(PictureWriter(run, store, sources))
+                pictures = PictureWriter(run, store, sources)
+                stack.callback(closing(stop, pictures.close, CLOSE_TIMEOUT_S))
         saver = stack.enter_context(
             CheckpointSaver(
                 store,
@@ -155,6 +159,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
                 attempt=attempt_id,
                 start=start,
                 on_event=on_saved(telemetry, store, run, probe, reached),
+                grace=stop.grace,
             )
         )
 
@@ -182,15 +187,22 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
             if pictures is not None and pictures.due(progress.step, steps):
                 pictures.submit(engine.module, progress.step)
             if progress.step % run.spec.checkpoint.every_steps == 0 and progress.step < steps:
-                with runner.clock.phase("checkpoint"):
-                    saver.save(progress)
+                try:
+                    with runner.clock.phase("checkpoint"):
+                        saver.save(progress)
+                except OutOfTime:
+                    break
 
         # 7. The last checkpoint: of a finished run, or of one that was asked to stop.
         telemetry.phase("saving")
-        if progress.step > (saved.step if saved else 0):
-            saver.save(progress)
-        saver.wait()
+        unsaved = progress.step > (saved.step if saved else 0)
+        failure = save_last(saver, progress if unsaved else None, ranks, stop)
         ranks.wait()
+        if failure is not None:
+            raise Interrupted(
+                f"stopped at step {progress.step:,} of {steps:,} as asked, without its checkpoint: "
+                f"{failure}. The same command resumes from the checkpoint before it"
+            )
         if progress.step < steps:
             raise Interrupted(
                 f"stopped at step {progress.step:,} of {steps:,} as asked; everything is saved in "
@@ -210,3 +222,24 @@ def next_batch(batches: Iterator[StepBatch], lease: Lease | None, stop: StopSign
         raise lease.loss
     with stop.interruptible():
         return next(batches)
+
+
+def save_last(
+    saver: CheckpointSaver, progress: Progress | None, ranks: Ranks, stop: StopSignal
+) -> ArlowError | None:
+    """Saves the run's last state, unless that is None; returns when all is committed.
+
+    Returns what prevented it in a run that was asked to stop, and raises it in another.
+    """
+    try:
+        saver.finish(progress)
+    except (StoreError, CredentialsError) as error:
+        if not ranks.any(stop.raised)[0]:
+            raise
+        return error
+    return None
+
+
+def closing(stop: StopSignal, close: Callable[[float], None], limit_s: float) -> Callable[[], None]:
+    """Returns what calls `close` with the seconds it may take, less than `limit_s` in a stop."""
+    return lambda: close(stop.grace.within(limit_s))

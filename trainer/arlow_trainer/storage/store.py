@@ -12,12 +12,11 @@ import copy
 import hashlib
 import math
 import os
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
-
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from arlow_trainer.config.errors import ArlowError, CredentialsError, StoreError
 from arlow_trainer.storage.connection import Connection, split_url
@@ -30,10 +29,9 @@ from arlow_trainer.storage.local_files import (
     temporary_beside,
     write_atomically,
 )
-from arlow_trainer.storage.retries import is_transient
+from arlow_trainer.storage.retries import briefly, persistently
 from arlow_trainer.storage.timeouts import BoundedFileSystem, Deadline
 
-ATTEMPTS = 4
 READ_CHUNK = 32 * 2**20
 TIMEOUT_S = 120.0
 # A part of a large file has more time than a small object.
@@ -76,7 +74,9 @@ class Store:
         else:
             self._url = f"{scheme}://{path.strip('/')}"
         self._connection = Connection(self._url, scheme, dict(options or {}))
-        self._forbidden: ArlowError | None = None
+        # A list, so that the copies of this instance share it.
+        self._forbidden: builtins.list[ArlowError] = []
+        self._given_up: threading.Event | None = None
         self._timeout_s = timeout_s
 
     def __repr__(self) -> str:
@@ -103,8 +103,20 @@ class Store:
         return inner
 
     def forbid_writes(self, reason: ArlowError) -> None:
-        """Makes every later write and deletion through this instance raise `reason`."""
-        self._forbidden = reason
+        """Makes every later write and deletion through this instance raise `reason`.
+
+        Also through those that `child` and `persistent` have made of it.
+        """
+        self._forbidden.append(reason)
+
+    def persistent(self, given_up: threading.Event) -> Store:
+        """The same store for what must not be lost: it retries for minutes instead of seconds.
+
+        Every operation under way ends soon after `given_up` is set, with a StoreError.
+        """
+        inner = copy.copy(self)
+        inner._given_up = given_up
+        return inner
 
     def read_bytes(self, key: str) -> bytes:
         """An object's content."""
@@ -331,7 +343,8 @@ class Store:
         return name.removeprefix(root).lstrip("/")
 
     def _deadline(self, parts: bool = False) -> Deadline:
-        return Deadline(self._timeout_s * (PARTS_TIMEOUT_FACTOR if parts else 1.0))
+        limit_s = self._timeout_s * (PARTS_TIMEOUT_FACTOR if parts else 1.0)
+        return Deadline(limit_s, self._given_up)
 
     def _in_parts(self, size: int) -> dict[str, int]:
         if self._scheme != "s3":
@@ -348,16 +361,13 @@ class Store:
         """Runs `work(file system, path)` with retries and turns its failure into an ArlowError."""
         bound = deadline or self._deadline()
         url = f"{self._url}/{key}" if key else self._url
-        retrying = Retrying(
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_random_exponential(multiplier=0.5, max=8.0),
-            retry=retry_if_exception(is_transient),
-            reraise=True,
-        )
+        retrying = briefly() if self._given_up is None else persistently(url, self._given_up)
 
         def once() -> T:
-            if self._forbidden is not None and doing in ("write", "delete"):
-                raise self._forbidden
+            if self._forbidden and doing in ("write", "delete"):
+                raise self._forbidden[0]
+            if self._given_up is not None:
+                bound.renew()  # Its minutes of retries are longer than an answer may take.
             fs = BoundedFileSystem(self._connection.file_system(), bound)
             return work(fs, str(fs._strip_protocol(url)))
 

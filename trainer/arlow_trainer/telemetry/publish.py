@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from arlow_trainer.config.status import RunStatus
-from arlow_trainer.storage.outbox import Outbox
+from arlow_trainer.storage.outbox import CLOSE_TIMEOUT_S, Outbox
 from arlow_trainer.telemetry.reports import TelemetryOptions
 
 PUBLISH_SECONDS = 15.0
@@ -48,9 +48,9 @@ class Publisher:
         if self._append_history is not None:
             self._outbox.put(line)
 
-    def close(self) -> None:
-        """Writes the rest and ends, at the latest after the outbox's CLOSE_TIMEOUT_S."""
-        self._outbox.close()
+    def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Writes the rest and ends, at the latest after `timeout_s` seconds."""
+        self._outbox.close(timeout_s)
 
     def _publish(self, lines: list[dict[str, Any]]) -> None:
         status = self._status()
