@@ -20,6 +20,7 @@ from arlow_trainer.checkpoint.training_state import Progress, TrainingState
 from arlow_trainer.checkpoint.writer import SaveEvent
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.engine import Ranks, StepRunner, build_autoencoder, initialize_engine
+from arlow_trainer.storage.grace import DEFAULT_S, Grace
 from arlow_trainer.storage.store import Store
 
 from .ranks import on_ranks
@@ -134,6 +135,7 @@ def _measure(
             run, ranks=1, total_steps=1000, set_sizes=SET_SIZES, precision="fp32"
         ),
         on_event=lambda event, stall: events.append((event, stall)),
+        grace=Grace(DEFAULT_S),
     ) as saver:
         timed_step()
         for number in range(size.saves + 1):
@@ -143,7 +145,7 @@ def _measure(
                 seconds = timed_step()
                 if len(events) == number:
                     beside.append(seconds)
-            saver.wait()
+            saver.finish(None)
     for event, _ in events:
         if event.error:
             raise RuntimeError(event.error)

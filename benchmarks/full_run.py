@@ -29,6 +29,7 @@ from arlow_trainer.engine import (
 from arlow_trainer.plan.flops import image_training_flops
 from arlow_trainer.plan.hardware import GIB
 from arlow_trainer.plan.memory import largest_micro_batch
+from arlow_trainer.storage.grace import DEFAULT_S, Grace
 from arlow_trainer.storage.store import Store
 
 from .checkpoint import SET_SIZES
@@ -166,9 +167,10 @@ def _train(ranks: Ranks, run: ArlowPretrain, size: Size) -> Trained:
             run, ranks=1, total_steps=STEPS, set_sizes=SET_SIZES, precision=precision
         ),
         on_event=lambda event, stall: events.append((event, stall)),
+        grace=Grace(DEFAULT_S),
     ) as saver:
         saver.save(Progress(step))
-        saver.wait()
+        saver.finish(None)
     event, stall = events[0]
     if event.error:
         raise RuntimeError(event.error)

@@ -226,7 +226,7 @@ def test_what_becomes_of_the_files_where_the_manifest_cannot_be_written(
         def write_bytes(self, key: str, data: bytes) -> None:
             super().write_bytes(key, data)
             if key == manifest_key(5):
-                self.failing = True
+                type(self).failing = True
                 raise StoreError("the server does not answer")
 
         def delete(self, key: str) -> None:

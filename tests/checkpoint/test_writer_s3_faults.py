@@ -16,6 +16,7 @@ import pytest
 
 from arlow_trainer.checkpoint.reader import list_checkpoints, newest_valid, read_manifest, verify
 from arlow_trainer.config.errors import StoreError
+from arlow_trainer.storage import retries
 from arlow_trainer.storage.store import Store
 from support.checkpoints import (
     files_of,
@@ -97,7 +98,10 @@ def test_a_rank_that_was_killed_leaves_no_manifest(s3: S3, s3_store: Store, port
     assert verify(s3_store, 1) == []
 
 
-def test_a_server_that_dies_in_mid_upload_costs_only_that_checkpoint(tmp_path: Path) -> None:
+def test_a_server_that_dies_in_mid_upload_costs_only_that_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "MAX_MINUTES", 0.05)
     directory = tmp_path / "s3"
     run = f"{uuid.uuid4().hex}/run"
     try:

@@ -48,7 +48,11 @@ def test_its_links_lead_somewhere() -> None:
 
 @pytest.mark.parametrize("code", ExitCode)
 def test_every_exit_code_is_documented(code: ExitCode) -> None:
-    assert re.search(rf"^\| {code.value} \| \w.*\. \|$", reference_page(), flags=re.MULTILINE)
+    assert re.search(
+        rf"^\| {code.value} \| `{code.cause}` \| \w.*\. \| .*\|$",
+        reference_page(),
+        flags=re.MULTILINE,
+    )
 
 
 def test_the_json_schema_describes_the_manifest() -> None:

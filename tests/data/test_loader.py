@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from arlow_trainer.config import DataSection, Modality, ModelSection, SourceSection
-from arlow_trainer.config.errors import DataError
+from arlow_trainer.config.errors import DataError, ProcessKilled
 from arlow_trainer.data import Source, StepBatch, StepLoader, open_source
 from arlow_trainer.data.loader import token_costs
 from arlow_trainer.data.worker_processes import workers_per_rank
@@ -318,5 +318,26 @@ def test_a_dead_worker_is_explained(sources: Mapping[Modality, Source]) -> None:
     next(steps)
     (worker,) = workers_of(os.getpid())
     worker.kill()
-    with pytest.raises(DataError, match="a decoding process died"):
+    with pytest.raises(ProcessKilled, match=r"a decoding process was killed by SIGKILL.*workers"):
         list(islice(steps, 50))
+
+
+def test_a_crashed_worker_is_a_data_error(sources: Mapping[Modality, Source]) -> None:
+    steps = iter(loader(sources, workers=1))
+    next(steps)
+    (worker,) = workers_of(os.getpid())
+    worker.send_signal(signal.SIGSEGV)
+    with pytest.raises(DataError, match="a decoding process crashed with SIGSEGV"):
+        list(islice(steps, 50))
+
+
+def test_a_dead_worker_disturbs_no_other_work(sources: Mapping[Modality, Source]) -> None:
+    """torch's own SIGCHLD handler raises wherever the main thread stands."""
+    steps = iter(loader(sources, workers=1))
+    next(steps)
+    (worker,) = workers_of(os.getpid())
+    worker.kill()
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline:
+        time.sleep(0.01)
+    steps.close()

@@ -12,7 +12,9 @@ from support.checkpoints import flip_byte, save
 
 
 class Recorder:
-    """Records the calls of telemetry and of the probe, in order."""
+    """Records the calls of telemetry and of the probe, in order, and what is saved."""
+
+    saved: int | None = None
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
@@ -33,8 +35,9 @@ def test_a_failure_to_prune_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "runs").rename(tmp_path / "away")
     (tmp_path / "runs").write_bytes(b"a file in the way")
     recorder: Any = Recorder()
-    on_saved(recorder, store, load_run("tiny"), recorder)(last, 0.0)
+    on_saved(recorder, store, load_run("tiny"), recorder, recorder)(last, 0.0)
     assert [kind for kind, _ in recorder.calls] == ["checkpoint", "probe", "warning"]
+    assert recorder.saved == 2
     assert "not deleted" in recorder.calls[-1][1]
     assert store.url in recorder.calls[-1][1]
 
@@ -44,7 +47,8 @@ def test_a_checkpoint_that_does_not_read_back_is_a_warning(tmp_path: Path) -> No
     [*_, last] = save(store, 1, 2)
     flip_byte(store, "checkpoint-2/trainer_state.json")
     recorder: Any = Recorder()
-    on_saved(recorder, store, load_run("tiny", ["checkpoint.keepLast=1"]), recorder)(last, 0.0)
+    run = load_run("tiny", ["checkpoint.keepLast=1"])
+    on_saved(recorder, store, run, recorder, recorder)(last, 0.0)
     [warning] = [text for kind, text in recorder.calls if kind == "warning"]
     assert f"{store.url}/checkpoint-2 does not read back" in warning
     assert "trainer_state.json" in warning

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from arlow_trainer.config.errors import CredentialsError, StoreError
+from arlow_trainer.config.errors import CredentialsError, LeaseLost, StoreError
 from arlow_trainer.storage.errors import MissingObject
 from arlow_trainer.storage.store import Store
 from support.checkpoints import local_file
@@ -253,3 +253,13 @@ def test_azure_without_an_account_is_a_matter_of_credentials(
 
 def _without_aws() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+
+
+def test_a_store_whose_writes_are_forbidden_forbids_them_to_its_copies(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "run"))
+    copies = [store.persistent(threading.Event()), store.child("pictures")]
+    store.forbid_writes(LeaseLost("taken over"))
+    for each in (store, *copies):
+        with pytest.raises(LeaseLost, match="taken over"):
+            each.write_bytes("a", b"")
+    assert not (tmp_path / "run").exists()

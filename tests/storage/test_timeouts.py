@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -74,6 +75,29 @@ def test_what_makes_no_progress_is_cancelled() -> None:
     with pytest.raises(StoreTimeout, match="has not answered for"):
         Deadline(0.2).wait(work(), get_loop())
     assert cancelled.wait(60)
+
+
+def test_what_is_given_up_ends_soon(silent: str, tmp_path: Path) -> None:
+    given_up = threading.Event()
+    options = {"endpoint_url": silent, "key": "k", "secret": "s"}
+    store = Store("s3://runs/x", options).persistent(given_up)
+    threading.Timer(0.5, given_up.set).start()
+    began = time.monotonic()
+    with pytest.raises(StoreError, match="had not answered when the run had to end"):
+        store.put_file(local_file(tmp_path / "large", 40 * 2**20), "a")
+    assert time.monotonic() - began < 20
+
+
+def test_retries_of_minutes_end_when_given_up() -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # nothing listens there: every connection is refused
+        address = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        given_up = threading.Event()
+        store = Store("s3://runs/x", {"endpoint_url": address, "key": "k", "secret": "s"})
+        threading.Timer(1.0, given_up.set).start()
+        with pytest.raises(StoreError, match="Check that the server runs"):
+            store.persistent(given_up).write_bytes("a", b"")
+    assert given_up.is_set(), "it was tried until then"
 
 
 def test_a_failure_passes_through() -> None:

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -39,6 +39,7 @@ class S3:
     bucket: str
     process: subprocess.Popen[bytes] = field(repr=False)
     identities: Path = field(repr=False)
+    start: Callable[[], subprocess.Popen[bytes]] = field(repr=False)
 
     @property
     def options(self) -> dict[str, object]:
@@ -98,6 +99,14 @@ class S3:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
+    def restart(self) -> None:
+        """Starts the server again, at the same address, after `kill`."""
+        self.process = self.start()
+
+    def fall_silent(self) -> None:
+        """Takes connections and answers none from now on."""
+        self.process.send_signal(signal.SIGSTOP)
+
 
 def find_weed() -> str:
     """Path of the `weed` binary; raises `S3Unavailable` where there is none."""
@@ -148,21 +157,24 @@ def running_s3(directory: Path, session_s: int | None = None) -> Iterator[S3]:
         sts = directory / "sts.json"
         sts.write_text(json.dumps(_sts(session_s)))
         command.append(f"-s3.iam.config={sts}")
+
     # A config file in the home or the working directory must not change the server.
-    with log_path.open("wb") as log:
-        try:
-            process = subprocess.Popen(
+    def start() -> subprocess.Popen[bytes]:
+        with log_path.open("ab") as log:
+            return subprocess.Popen(
                 command,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=directory,
                 env={"HOME": str(directory), "PATH": os.environ.get("PATH", "")},
             )
-        except OSError as error:
-            raise S3Unavailable(f"no S3 server: {weed} does not run: {error}") from error
-    server = S3(
-        f"http://127.0.0.1:{ports['s3.port']}", ACCESS_KEY, SECRET_KEY, BUCKET, process, identities
-    )
+
+    try:
+        process = start()
+    except OSError as error:
+        raise S3Unavailable(f"no S3 server: {weed} does not run: {error}") from error
+    endpoint = f"http://127.0.0.1:{ports['s3.port']}"
+    server = S3(endpoint, ACCESS_KEY, SECRET_KEY, BUCKET, process, identities, start)
     try:
         _create_bucket(server, log_path)
         yield server

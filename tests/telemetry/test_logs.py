@@ -105,6 +105,9 @@ def test_a_second_run_in_the_process_does_not_double_the_lines() -> None:
 def test_sigusr1_dumps_every_thread_and_the_run_goes_on() -> None:
     script = PRELUDE + textwrap.dedent(
         """
+        import signal
+        from arlow_trainer.telemetry.logs import register_stack_dump
+        register_stack_dump(signal.SIGUSR1)
         telemetry = start(port=None)
         print("ready", flush=True)
         sys.stdin.readline()

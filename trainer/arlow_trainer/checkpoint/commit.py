@@ -131,6 +131,8 @@ class Committer:
         self._staging = _Staging(store, attempt, rank, staging)
         self._commit_timeout_s = commit_timeout_s
         self._abandoned = threading.Event()
+        # What belongs to a checkpoint is worth minutes; cleaning up after a failure is not.
+        self._persistent = store.persistent(self._abandoned)
         self._first_posted = 1
 
     def abandon(self) -> None:
@@ -171,7 +173,7 @@ class Committer:
         if self._rank == 0:
             # An earlier attempt may have committed this step. While its files are replaced one by
             # one its manifest would describe a mixture, so the manifest goes first.
-            self._store.delete(manifest_key(save.step))
+            self._persistent.delete(manifest_key(save.step))
         self._staging.prepare()
         records: dict[str, FileRecord] = {}
         for name in sorted(save.files):
@@ -199,7 +201,7 @@ class Committer:
         key = f"{checkpoint_name(save.step)}/{name}"
         content = save.files[name]
         if isinstance(content, bytes):
-            self._store.write_bytes(key, content)
+            self._persistent.write_bytes(key, content)
             return FileRecord(size=len(content), sha256=hashlib.sha256(content).hexdigest())
         staged = self._staging.path(name)
         try:
@@ -208,7 +210,7 @@ class Committer:
             with staged.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
                 size = file.tell()
-            self._store.put_file(staged, key, move=True)
+            self._persistent.put_file(staged, key, move=True)
         except ArlowError:
             raise
         except Exception as error:
@@ -249,7 +251,7 @@ class Committer:
         self._check_others(save)
         # Before the write: one that fails may have reached the store all the same.
         save.may_be_committed = True
-        self._store.write_bytes(manifest_key(save.step), manifest.to_bytes())
+        self._persistent.write_bytes(manifest_key(save.step), manifest.to_bytes())
         # Before the housekeeping: the other ranks wait for it, until their deadline.
         self._announce_outcome(save, Outcome(state="committed", bytes=manifest.total_bytes))
         self._remove_leftovers(folder, manifest)
@@ -270,7 +272,7 @@ class Committer:
         return files
 
     def _check_sizes(self, folder: str, files: Mapping[str, FileRecord]) -> None:
-        stored = self._store.list(folder)
+        stored = self._persistent.list(folder)
         for name, record in files.items():
             size = stored.get(f"{folder}/{name}")
             if size != record.size:
@@ -352,7 +354,7 @@ class Committer:
     def _check_abandoned(self, save: Save) -> None:
         if self._abandoned.is_set():
             folder = self._store.url_of(checkpoint_name(save.step))
-            raise StoreError(f"{folder} was given up: the run is ending because of a failure.")
+            raise StoreError(f"{folder} was given up: the run is ending.")
 
     def _other_rank_failed(self, save: Save) -> OtherRankFailed:
         cause = self._look(save, "failure") or "Look at the other ranks' logs."

@@ -23,7 +23,13 @@ from arlow_trainer.checkpoint.export import (
 from arlow_trainer.checkpoint.layout import checkpoint_name
 from arlow_trainer.checkpoint.reader import download
 from arlow_trainer.checkpoint.training_state import TRAINING_STATE, Progress, TrainingState
-from arlow_trainer.checkpoint.writer import BackgroundWriter, FileWriter, SaveEvent
+from arlow_trainer.checkpoint.writer import (
+    ABANDON_S,
+    BackgroundWriter,
+    FileWriter,
+    OutOfTime,
+    SaveEvent,
+)
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.errors import ArlowError
 from arlow_trainer.engine import (
@@ -37,6 +43,7 @@ from arlow_trainer.engine import (
     restore_loss_scaler,
     shard_name,
 )
+from arlow_trainer.storage.grace import Grace
 from arlow_trainer.storage.store import Store
 
 MAX_FAILED_SAVES = 3
@@ -55,6 +62,7 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
         attempt: str,
         start: TrainingState,
         on_event: Callable[[SaveEvent, float], None],
+        grace: Grace,
     ) -> None:
         """Prepares the saves of one attempt of a run; call on every rank.
 
@@ -67,15 +75,17 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
             start: the run's state before its first step (`TrainingState.start`).
             on_event: called on the writer's thread at every save's end, with the seconds that
                 training stood still for it.
+            grace: bounds every wait once the run was asked to stop.
         """
         self._run, self._engine, self._ranks, self._start = run, engine, ranks, start
-        self._stall = 0.0
+        self._stall = self._last_s = 0.0
+        self._on_event, self._grace = on_event, grace
         self._writer = BackgroundWriter(
             store,
             ranks.rank,
             ranks.size,
             attempt,
-            lambda event: on_event(event, self._stall),
+            self._on_saved,
             channel=ranks,
         )
         module = engine.module
@@ -93,7 +103,8 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
 
         Waits first for the previous save; a step that is committed already is not saved again. A
         failed save was reported to `on_event` and the run continues: `MAX_FAILED_SAVES` of them in
-        a row raise the last one's ArlowError.
+        a row raise the last one's ArlowError. In a stop that leaves no time OutOfTime is raised
+        instead.
         """
         start = time.perf_counter()
         self._wait_for_previous()
@@ -115,16 +126,38 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
         self._stall = time.perf_counter() - start
         self._writer.submit(state.step, files)
 
-    def wait(self) -> None:
-        """Returns on every rank when everything is committed; raises the failure of a save."""
-        self._ranks.agree(self._writer.wait)
+    def finish(self, progress: Progress | None) -> None:
+        """Saves the run's last state, unless it is None, and returns when all is committed.
+
+        Raises on every rank the failure of a save, and OutOfTime where the grace period of a stop
+        is too short: none begins that took longer last time.
+        """
+        if progress is not None:
+            self._wait_for_previous()
+            left = self._grace.left_to_save()
+            if self._ranks.any(self._last_s > left)[0]:
+                raise OutOfTime(
+                    f"the last save took {self._last_s:.0f} s, and {left:.0f} s were left to save"
+                )
+            self.save(progress)
+        self._ranks.agree(self._wait)
+
+    def _wait(self) -> None:
+        self._writer.wait(self._grace.left_to_save)
+
+    def _on_saved(self, event: SaveEvent) -> None:
+        if event.error is None:
+            self._last_s = event.duration_s
+        self._on_event(event, self._stall)
 
     def _wait_for_previous(self) -> None:
         """Waits for the previous save; raises only the last of several failures, on every rank."""
         try:
-            self._ranks.agree(self._writer.wait)
+            self._ranks.agree(self._wait)
             # Every rank comes to know it here: no rank skips a save that another repeats.
             self._committed, self._failed = self._submitted, 0
+        except OutOfTime:
+            raise
         except ArlowError:
             self._failed += 1
             if self._failed >= MAX_FAILED_SAVES:
@@ -136,7 +169,7 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._writer.close(abandon=error is not None)
+        self._writer.close(error is not None, self._grace.within(ABANDON_S))
 
 
 def read_state(store: Store, step: int) -> TrainingState:

@@ -6,6 +6,7 @@ What a save does, and how the ranks coordinate it, is in `commit`.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,16 +22,21 @@ from arlow_trainer.checkpoint.commit import (
     as_arlow_error,
 )
 from arlow_trainer.checkpoint.layout import check_file_name, checkpoint_name
-from arlow_trainer.config.errors import ArlowError
+from arlow_trainer.config.errors import ArlowError, StoreError
 from arlow_trainer.storage.outbox import Closeable
 from arlow_trainer.storage.store import Store
 
-__all__ = ["BackgroundWriter", "FileWriter", "SaveEvent"]
+__all__ = ["BackgroundWriter", "FileWriter", "OutOfTime", "SaveEvent"]
 
 COMMIT_TIMEOUT_S = 1800.0
 ABANDON_S = 5.0
+_LOOK_S = 0.5
 
 log = logging.getLogger(__name__)
+
+
+class OutOfTime(StoreError):
+    """A save that would take longer than the run has left."""
 
 
 @dataclass(frozen=True)
@@ -129,17 +135,28 @@ class BackgroundWriter(Closeable):
             self._raise_failure()
             return self._pending is None
 
-    def wait(self) -> None:
-        """Returns when everything submitted is committed; raises the failure of a save."""
+    def wait(self, time_left: Callable[[], float] = lambda: math.inf) -> None:
+        """Returns when everything submitted is committed; raises the failure of a save.
+
+        When the seconds that `time_left` returns are over, the save under way is given up and
+        OutOfTime is raised.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._pending is None)
+            while self._pending is not None:
+                if time_left() <= 0:
+                    self._committer.abandon()
+                    raise OutOfTime(
+                        f"{self._store.url_of(checkpoint_name(self._pending.step))} was given up: "
+                        "it was not complete when the run had to end"
+                    )
+                self._changed.wait(_LOOK_S)
             self._raise_failure()
 
-    def close(self, abandon: bool = False) -> None:
+    def close(self, abandon: bool = False, timeout_s: float = ABANDON_S) -> None:
         """Ends the worker after the save under way, and removes the staging folder.
 
-        With `abandon` the save under way is given up: other ranks may be gone, and an end must not
-        wait for them.
+        With `abandon` the save under way is given up, and its end is waited for `timeout_s` seconds
+        at most: other ranks may be gone, and an end must not wait for them.
         """
         if abandon:
             self._committer.abandon()
@@ -148,7 +165,7 @@ class BackgroundWriter(Closeable):
             self._changed.notify_all()
             thread = self._thread
         if thread is not None:
-            thread.join(ABANDON_S if abandon else None)
+            thread.join(timeout_s if abandon else None)
         self._committer.close()
 
     def _raise_failure(self) -> None:

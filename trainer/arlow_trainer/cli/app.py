@@ -6,9 +6,10 @@ slow packages inside the function, so that `arlow --help` stays fast.
 
 from __future__ import annotations
 
-import errno
 import io
 import logging
+import os
+import shlex
 import sys
 from typing import Annotated, Any
 
@@ -27,8 +28,7 @@ from arlow_trainer.cli.report import report
 from arlow_trainer.cli.train import train
 from arlow_trainer.cli.watch import watch
 from arlow_trainer.config.errors import ArlowError, ExitCode, Interrupted
-
-KEYBOARD_INTERRUPT = 130
+from arlow_trainer.run.termination import exit_code_of, message_of, write_ending
 
 
 class Commands(TyperGroup):
@@ -40,7 +40,7 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             print_error("interrupted")
-            raise typer.Exit(KEYBOARD_INTERRUPT) from None
+            raise typer.Exit(int(ExitCode.KEYBOARD_INTERRUPT)) from None
 
 
 app = typer.Typer(
@@ -93,19 +93,19 @@ def main() -> None:
     logging.lastResort = ConsoleHandler(logging.WARNING)
     try:
         app()
+    except SystemExit as end:
+        if end.code == ExitCode.USAGE and sys.argv[1:2] == ["train"]:
+            write_ending(ExitCode.USAGE, f"the command line is wrong: {shlex.join(sys.argv)}")
+        raise
     except Interrupted as error:
         print_note(str(error))
-        sys.exit(error.exit_code)
-    except ArlowError as error:
-        print_error(str(error))
-        sys.exit(error.exit_code)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # A store's client waits seconds at the interpreter's end, and the grace period may be over.
+        os._exit(error.exit_code)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            print_error(f"the disk is full: {error}; free some space and run the command again")
-            sys.exit(ExitCode.STORE)
-        logging.getLogger("arlow").exception("internal error")
-        print_error(
-            f"internal error (a bug in Arlow): {type(error).__name__}: {error}\n"
-            "report it with the traceback in the log and the command you ran"
-        )
-        sys.exit(ExitCode.INTERNAL)
+        code = exit_code_of(error)
+        if code is ExitCode.INTERNAL and not isinstance(error, ArlowError):
+            logging.getLogger("arlow").exception("internal error")
+        print_error(message_of(error))
+        sys.exit(code)

@@ -6,9 +6,11 @@
   - StoreError         74  a store cannot be read or written
   - CredentialsError   77  a store or hub refused access
   - LeaseError         73  another live run uses the run URL
+    - LeaseLost         6  another run took the run URL over during the run
   - NonFiniteError      3  the loss or the gradients stayed NaN or Inf
   - DeviceMemoryError   4  a device has too little memory
-  - Interrupted        75  the run was asked to stop; its checkpoint is saved
+  - ProcessKilled       5  a process was killed, most often because host memory ran out
+  - Interrupted        75  the run was asked to stop
 
 Other packages derive from these where callers catch a special case, such as `MissingObject` of
 `storage`.
@@ -23,18 +25,108 @@ from arlow_trainer.config.shown_text import redact_urls
 
 
 class ExitCode(IntEnum):
-    """Exit codes of `arlow`: those of sysexits.h where one fits, own ones below 64 otherwise."""
+    """Exit codes of `arlow`: those of sysexits.h where one fits, own ones below 64 otherwise.
 
-    FINISHED = 0
-    NON_FINITE = 3
-    OUT_OF_MEMORY = 4
-    DATA = 65
-    INTERNAL = 70
-    LEASE = 73
-    STORE = 74
-    INTERRUPTED = 75
-    CREDENTIALS = 77
-    CONFIG = 78
+    Attributes:
+        cause: the name of this way to end in the termination message; what supervisors go by.
+        meaning: what happened.
+        remedy: what to do about it in general; the message of the run says it in particular.
+    """
+
+    cause: str
+    meaning: str
+    remedy: str
+
+    def __new__(cls, code: int, cause: str = "", meaning: str = "", remedy: str = "") -> ExitCode:
+        """Makes a member of its code and its texts; `ExitCode(code)` finds one by its code."""
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.cause, member.meaning, member.remedy = cause, meaning, remedy
+        return member
+
+    FINISHED = 0, "finished", "The run finished, or the command succeeded.", ""
+    USAGE = (
+        2,
+        "usage",
+        "The command line is wrong: an unknown command or option, or an invalid value.",
+        "See the command's --help.",
+    )
+    NON_FINITE = (
+        3,
+        "nonFiniteLoss",
+        "The loss or the gradients stayed NaN or Inf.",
+        "Lower the learning rate or clip gradients; the same command resumes from the newest "
+        "checkpoint.",
+    )
+    OUT_OF_MEMORY = (
+        4,
+        "deviceMemory",
+        "A device has too little memory for the run.",
+        "Use devices with more memory, more of them, or a smaller model or micro-batch.",
+    )
+    KILLED = (
+        5,
+        "outOfMemory",
+        "A rank or a decoding process was killed; most often the machine or the pod ran out of "
+        "memory.",
+        "Give the machine or pod more memory, or lower data.workers; the same command resumes "
+        "from the newest checkpoint.",
+    )
+    LEASE_LOST = (
+        6,
+        "leaseLost",
+        "Another run took the run URL over while this one was training.",
+        "Keep one of the two runs, or give one another metadata.name.",
+    )
+    DATA = (
+        65,
+        "data",
+        "A data set cannot be read, is empty, or holds too many broken files.",
+        "Repair the data set, or correct spec.training.data.",
+    )
+    INTERNAL = (
+        70,
+        "crash",
+        "An internal error (a bug in Arlow); the log holds the traceback.",
+        "Report it with the traceback in the log; the same command resumes from the newest "
+        "checkpoint.",
+    )
+    LEASE = (
+        73,
+        "leaseHeld",
+        "Another live run uses the run URL.",
+        "Wait for that run or stop it, or give this one another metadata.name.",
+    )
+    STORE = (
+        74,
+        "store",
+        "A store of checkpoints or data cannot be read or written, or holds damaged objects.",
+        "Check the store and the way to it; the same command resumes from the newest checkpoint.",
+    )
+    INTERRUPTED = (
+        75,
+        "interrupted",
+        "The run was asked to stop.",
+        "The same command resumes from the newest checkpoint.",
+    )
+    CREDENTIALS = (
+        77,
+        "credentials",
+        "A store or hub refused the given credentials, or none were given.",
+        "Set or renew the credentials.",
+    )
+    CONFIG = (
+        78,
+        "config",
+        "A manifest, an override or an argument of a command is wrong.",
+        "Correct it; `arlow config validate FILE` reports all mistakes of a manifest at once.",
+    )
+    KEYBOARD_INTERRUPT = (
+        130,
+        "interrupted",
+        "Ctrl-C; in `arlow train` a second one, which does not wait for a checkpoint.",
+        "The same command resumes from the newest checkpoint.",
+    )
 
 
 class ArlowError(Exception):
@@ -80,6 +172,12 @@ class LeaseError(ArlowError):
     exit_code = ExitCode.LEASE
 
 
+class LeaseLost(LeaseError):
+    """Another run took the run URL over while this one was training."""
+
+    exit_code = ExitCode.LEASE_LOST
+
+
 class NonFiniteError(ArlowError):
     """The loss or the gradients stayed NaN or Inf."""
 
@@ -92,7 +190,13 @@ class DeviceMemoryError(ArlowError):
     exit_code = ExitCode.OUT_OF_MEMORY
 
 
+class ProcessKilled(ArlowError):
+    """A rank or a decoding process was killed; most often for want of the machine's memory."""
+
+    exit_code = ExitCode.KILLED
+
+
 class Interrupted(ArlowError):
-    """The run was asked to stop; its checkpoint is saved."""
+    """The run was asked to stop; the message says what is saved."""
 
     exit_code = ExitCode.INTERRUPTED

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from arlow_trainer.config.allowed import describe_allowed, resolve, run_schema
-from arlow_trainer.config.errors import ArlowError, ExitCode
+from arlow_trainer.config.ending import CONTRACT, DEFAULT_PATH, NODE_VARIABLE, PATH_VARIABLE
+from arlow_trainer.config.errors import ExitCode
 from arlow_trainer.config.load import load_run
 from arlow_trainer.config.models import API_VERSION, KIND
 
@@ -104,6 +105,26 @@ cluster from a Secret's keys:
 * Hugging Face data sets: `HF_TOKEN`
 """
 
+TERMINATION_MESSAGE = f"""\
+### Termination message
+
+`arlow train` also writes how it ended as one JSON line of less than 3 KiB to the file that
+`{PATH_VARIABLE}` names, or to `{DEFAULT_PATH}` where that exists, as in a pod.
+Readers ignore keys that they do not know.
+
+* `contract`: {CONTRACT}: the number of this format; it changes when a key changes its meaning
+* `exitCode`, `cause`: the code and its cause, from the table above
+* `message`: what happened, where, and what to do
+* `remedy`: what to do about this cause in general
+* `rank`: the rank that failed first; `null` where no single rank did
+* `node`: where: `{NODE_VARIABLE}`, or the host name
+* `step`: steps that were done; `null` where training had not begun
+* `saved`: step of the newest checkpoint in the run's URL; `null` where none is known to be there
+* `finished`: whether the last step is done and saved
+
+A process that is killed itself (SIGKILL) writes none.
+"""
+
 
 def reference_page() -> str:
     """Returns docs/configuration.md."""
@@ -142,26 +163,21 @@ def _section(path: str) -> str:
 
 
 def _exit_codes() -> str:
-    meanings: dict[ExitCode, str] = {
-        ExitCode.FINISHED: "The run finished, or the command succeeded.",
-        ExitCode.INTERNAL: "An internal error (a bug in Arlow); the log holds the traceback.",
-        **{error.exit_code: error.__doc__ or "" for error in ArlowError.__subclasses__()},
-    }
-    rows = sorted((int(code), _one_line(meaning)) for code, meaning in meanings.items())
-    rows += [
-        (2, "The command line is wrong: an unknown command or option, or an invalid value."),
-        (130, "Ctrl-C."),
-    ]
+    rows = (
+        f"| {int(code)} | `{code.cause}` | {_cell(code.meaning)} | {_cell(code.remedy)} |"
+        for code in sorted(ExitCode)
+    )
     return "\n".join(
         [
             "## Exit codes",
             "",
             "Codes of 64 and above are those of sysexits.h.",
             "",
-            "| code | meaning |",
-            "| --- | --- |",
-            *(f"| {code} | {meaning} |" for code, meaning in sorted(rows)),
+            "| code | cause | meaning | what to do |",
+            "| --- | --- | --- | --- |",
+            *rows,
             "",
+            TERMINATION_MESSAGE,
         ]
     )
 

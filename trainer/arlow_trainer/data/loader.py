@@ -23,7 +23,13 @@ from arlow_trainer.data.decode import (
     random_view,
 )
 from arlow_trainer.data.order import Choice, MicroBatchPlan, choose, deal
-from arlow_trainer.data.worker_processes import end_workers, init_worker, signals_blocked
+from arlow_trainer.data.worker_processes import (
+    end_workers,
+    init_worker,
+    sigchld_kept,
+    signals_blocked,
+    worker_died,
+)
 
 _JOBS_AHEAD = 3
 # Small enough to divide a step among the processes, large enough that a job's overhead is small.
@@ -69,9 +75,10 @@ class StepLoader:
     workers and micro-batch are. `iter` starts the decoding processes, which decode ahead, so call
     it before anything slow; they end with the generator's `close` or with this process.
 
-    Iterating raises DataError when a whole set or more than `data.max_skipped` files are broken, a
-    decoding process dies or /dev/shm is too small; StoreError when a disk or store cannot be read
-    for minutes; CredentialsError when access is refused.
+    Iterating raises DataError when
+    a whole set or more than `data.max_skipped` files are broken, a decoding process crashes or
+    /dev/shm is too small; ProcessKilled when a decoding process is killed; StoreError when a disk
+    or store cannot be read for minutes; CredentialsError when access is refused.
     """
 
     def __init__(
@@ -125,7 +132,7 @@ class StepLoader:
             generator=torch.Generator(),  # else it draws from the global one
         )
         # Created here, not in the generator: the processes start now and not at the first `next`.
-        with signals_blocked():
+        with signals_blocked(), sigchld_kept():
             decoded = iter(loader)
         # A traceback may keep the iterator alive until exit, where multiprocessing would wait
         # forever for processes that ignore SIGTERM: end them before that.
@@ -307,17 +314,18 @@ def share_slots(slots: torch.Tensor) -> None:
 
 
 def receive(decoded: Iterator[Decoded]) -> Decoded:
-    """Returns the next finished job. Raises what it failed with; DataError for a dead process."""
+    """Returns the next finished job. Raises what it failed with.
+
+    For a dead decoding process that is ProcessKilled where memory ran out, DataError where it
+    crashed.
+    """
     try:
         done = next(decoded)
     except RuntimeError as error:
         # Not "Caught RuntimeError in DataLoader worker process", which comes from a live process.
         if "DataLoader worker (pid" not in str(error):
             raise
-        raise DataError(
-            f"a decoding process died: {error}; most often the machine's memory or /dev/shm is "
-            "too small: lower data.workers, or give the machine or pod more of it"
-        ) from error
+        raise worker_died(decoded) from error
     if done.failure is not None:
         raise done.failure
     return done

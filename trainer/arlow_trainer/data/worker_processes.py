@@ -13,6 +13,11 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
+from arlow_trainer.config.errors import ArlowError, DataError, ProcessKilled
+
+# Terminals, supervisors and SLURM signal whole groups; what to do is the rank's to decide.
+_OF_GROUPS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
+
 
 def workers_per_rank(ranks_here: int) -> int:
     """Returns the decoding processes of each of `ranks_here` ranks that share this machine.
@@ -32,23 +37,60 @@ def workers_per_rank(ranks_here: int) -> int:
 
 @contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Blocks SIGTERM and SIGINT in this thread, and for good in processes that it starts.
+    """Blocks signals to a whole group in this thread, and for good in processes that it starts.
 
     A process takes seconds to reach `init_worker`; a signal to the whole group would end it.
     """
     # If it started along with the first process, the tracker would unblock them in this thread.
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_GROUPS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def sigchld_kept() -> Iterator[None]:
+    """Keeps this process's way with SIGCHLD while a DataLoader starts.
+
+    torch's own would raise an error of a dead process wherever the main thread stands. Without it
+    the error comes where the process's work is waited for, at most five seconds later.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, before)
+
+
+def worker_died(decoded: Any) -> ArlowError:
+    """Returns the error to raise when processes of a DataLoader iterator have died."""
+    ends = {
+        worker.pid: -worker.exitcode if worker.exitcode < 0 else 0
+        for worker in decoded._workers
+        if worker.exitcode is not None
+    }
+    killed = [number for number in ends.values() if number in (signal.SIGKILL, signal.SIGBUS)]
+    if killed:
+        return ProcessKilled(
+            f"a decoding process was killed by {signal.Signals(killed[0]).name}; the kernel does "
+            "so when the machine's or pod's memory, or /dev/shm, runs out: lower data.workers, or "
+            "give the machine or pod more of it"
+        )
+    crashed = [signal.Signals(number).name for number in ends.values() if number]
+    how = f"crashed with {crashed[0]}" if crashed else "ended"
+    return DataError(
+        f"a decoding process {how}, most often over a damaged file; the log may say which. Find it "
+        "with data.workers=0, and repair or remove it"
+    )
+
+
 def init_worker(_: int) -> None:
-    """Ignores SIGTERM and SIGINT in this process, and ends it when its rank has ended, however."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ignores signals to a whole group here, and ends this process when its rank has ended."""
+    for number in _OF_GROUPS:
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Pillow warns of every odd header, in every process; what cannot be decoded is reported anyway.
     warnings.filterwarnings("ignore", module=r"PIL\.")

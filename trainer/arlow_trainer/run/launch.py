@@ -1,55 +1,46 @@
 """Starts the ranks of a run: in this process for one, under torch's elastic launcher for more.
 
-A rank writes the reason it ended to a file of its own, because the elastic launcher's exit code is
-always 1; this module turns the reasons into one message and one exit code.
+The ranks' reasons become one message, one exit code and the termination message.
 """
 
 from __future__ import annotations
 
-import ctypes
-import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
 import tempfile
-import time
-import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import psutil
 
-from arlow_trainer.config import ArlowPretrain, validate
+from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.errors import ArlowError, ExitCode, Interrupted
+from arlow_trainer.run.attempt import Attempt, AttemptProgress, Reason
 from arlow_trainer.run.options import TrainOptions
-from arlow_trainer.run.signals import StopSignal, announce_stop, stop_signals
+from arlow_trainer.run.signals import StopSignal
+from arlow_trainer.run.termination import Reached, failures_written, write_ending
 from arlow_trainer.telemetry.logs import register_stack_dump
 
-_PR_SET_PDEATHSIG = 1
-_STOP_FILE = "stop"
+# SIGBUS is what a process gets that touches shared memory for which there is no memory.
+_OUT_OF_MEMORY = (signal.SIGKILL, signal.SIGBUS)
 
 
 class RunFailed(ArlowError):
-    """A run that ended before its last step, with the reason of the rank that failed first."""
+    """A run that ended before its last step, with the reason of the rank that failed first.
 
-    def __init__(self, message: str, exit_code: ExitCode) -> None:
+    `rank` is None where no single rank failed.
+    """
+
+    def __init__(self, message: str, exit_code: ExitCode, rank: int | None = None) -> None:
         super().__init__(message)
         self.exit_code = exit_code
-
-
-@dataclass(frozen=True)
-class Reason:
-    """Why a rank ended, as that rank reports it."""
-
-    rank: int
-    exit_code: int
-    message: str
-    time: float
+        self.rank = rank
 
 
 def default_ranks() -> int:
@@ -62,33 +53,75 @@ def default_ranks() -> int:
 def launch(run: ArlowPretrain, ranks: int | None, options: TrainOptions) -> None:
     """Trains on `ranks` processes of this machine and returns when the run is finished.
 
-    Without `ranks`, one per GPU, or one on a CPU. SIGTERM, Ctrl-C and a hang-up save a
-    checkpoint and end the run (Interrupted), a second Ctrl-C ends it at once; SIGUSR1 dumps every
-    thread's stack to the log. Raises an ArlowError with the run's own exit code.
+    Without `ranks`, one for each GPU, or one on a CPU. SIGTERM, Ctrl-C, a hang-up and the signal of
+    the options save a checkpoint and end the run (Interrupted) within the grace period; a second
+    one ends it at once. SIGUSR1 (or SIGUSR2) dumps every thread's stack to the log. Raises an
+    ArlowError with the run's own exit code. However it ends, the termination message says how.
     """
-    register_stack_dump()
-    try:
+    register_stack_dump(options.stack_number)
+    with tempfile.TemporaryDirectory(prefix="arlow-attempt-") as name:
+        attempt = Attempt(Path(name))
+        attempt.begin(run, options)
+        progress = attempt.progress()
+
+        def end_at_once(number: int | None) -> None:
+            _end_at_once(attempt, _reached(progress), number)
+
         # Before torch is imported, which takes seconds in which a signal would end the process.
-        with StopSignal(announce=True) as stop:
+        with (
+            failures_written(lambda: _reached(progress)),
+            StopSignal(options, end_at_once) as stop,
+        ):
             ranks = ranks or default_ranks()
             if ranks == 1:
-                _single(run, options, stop)
-                return
-            with tempfile.TemporaryDirectory(prefix="arlow-ranks-") as name:
-                folder = Path(name)
-                with _forwarded_signals(folder):
-                    if stop.raised:
-                        (folder / _STOP_FILE).touch()
-                    _elastic(run, ranks, options, folder)
-    except ArlowError as error:
-        _write_termination_log(error.exit_code, str(error))
-        raise
-    except Exception as error:
-        _write_termination_log(ExitCode.INTERNAL, f"{type(error).__name__}: {error}")
-        raise
+                _single(attempt, stop)
+            else:
+                stop.forward_to(lambda: _stop_ranks(attempt, stop))
+                with _forwarded_stack_dumps(options):
+                    _elastic(attempt, ranks)
+        write_ending(ExitCode.FINISHED, "", _reached(progress))
 
 
-def _single(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
+def _reached(progress: AttemptProgress) -> Reached:
+    return Reached(progress.step, progress.saved)
+
+
+def _end_at_once(attempt: Attempt, reached: Reached, number: int | None) -> NoReturn:
+    """Ends this process and all under it; nothing more is saved, and nothing is waited for."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            process.kill()
+    by_keyboard = number == signal.SIGINT
+    code = ExitCode.KEYBOARD_INTERRUPT if by_keyboard else ExitCode.INTERRUPTED
+    why = "the grace period was over before all was saved"
+    if number is not None:
+        why = f"ended at once by a second signal ({signal.Signals(number).name})"
+    again = "starts the run again"
+    if reached.saved is not None:
+        again = f"resumes from the checkpoint of step {reached.saved:,}"
+    message = f"stopped at step {reached.step or 0:,}: {why}; the same command {again}"
+    write_ending(code, message, reached)
+    if sys.__stderr__ is not None:
+        # Not `print`: this may interrupt one. A live display has hidden the cursor.
+        cursor = "\x1b[?25h" if sys.__stderr__.isatty() else ""
+        os.write(sys.__stderr__.fileno(), f"{cursor}note: {message}\n".encode())
+    shutil.rmtree(attempt.folder, ignore_errors=True)
+    os._exit(code)
+
+
+def _stop_ranks(attempt: Attempt, stop: StopSignal) -> None:
+    """Sends SIGTERM to the ranks; those that have not started yet find a file that says so."""
+    attempt.stop(stop.grace.begun)
+    _signal_ranks(signal.SIGTERM)
+
+
+def _signal_ranks(number: signal.Signals) -> None:
+    for rank in psutil.Process().children():
+        with suppress(psutil.Error):
+            rank.send_signal(number)
+
+
+def _single(attempt: Attempt, stop: StopSignal) -> None:
     from arlow_trainer.run.train import train
 
     with socket.socket() as free:
@@ -97,23 +130,20 @@ def _single(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None
     os.environ.update(
         RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
-    train(run, options, stop)
+    train(attempt.run(), attempt.options(), stop, attempt)
 
 
-def _elastic(run: ArlowPretrain, ranks: int, options: TrainOptions, folder: Path) -> None:
+def _elastic(attempt: Attempt, ranks: int) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # It would report every rank's end in its own words; `_failure_of` gives the reason.
+    # It would report every rank's end in its own words; `judge_failure` gives the reason.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    # Fields that the user did not set stay unset: advice depends on it.
-    (folder / "run.json").write_text(run.model_dump_json(by_alias=True, exclude_unset=True))
-    (folder / "options.json").write_text(json.dumps(asdict(options)))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=ranks,
-        run_id=run.metadata.name,
+        run_id=attempt.run().metadata.name,
         rdzv_backend="c10d",
         rdzv_endpoint="127.0.0.1:0",
         local_addr="127.0.0.1",
@@ -122,114 +152,70 @@ def _elastic(run: ArlowPretrain, ranks: int, options: TrainOptions, folder: Path
         # minutes. SIGHUP too: nohup ignores it, the launcher would not.
         signals_to_handle="SIGQUIT",
     )
-    command = [sys.executable, "-m", "arlow_trainer.run.launch", str(folder)]
+    command = [sys.executable, "-m", "arlow_trainer.run.rank", str(attempt.folder)]
     # A rank's share of the cores; torch would take all of them in every rank.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
     try:
         elastic_launch(config, command[0])(*command[1:])
     except ChildFailedError as error:
-        raise _failure_of(folder, error.failures) from None
+        ends = {rank: failure.exitcode for rank, failure in sorted(error.failures.items())}
+        raise judge_failure(attempt.reasons(), ends, attempt.stopped_at is not None) from None
 
 
 @contextmanager
-def _forwarded_signals(folder: Path) -> Iterator[None]:
-    """Forwards SIGUSR1, and every signal that asks to stop as SIGTERM, to the ranks.
-
-    Ranks that have not started yet find a file that says to stop.
-    """
-
-    def forward(number: int, _: object) -> None:
-        send = signal.SIGUSR1 if number == signal.SIGUSR1 else signal.SIGTERM
-        again = number == signal.SIGINT and (folder / _STOP_FILE).exists()
-        if send == signal.SIGTERM:
-            if not (folder / _STOP_FILE).exists():
-                announce_stop()
-            (folder / _STOP_FILE).touch()
-        for rank in psutil.Process().children():
-            with suppress(psutil.Error):
-                rank.send_signal(signal.SIGKILL if again else send)
-        if again:
-            raise KeyboardInterrupt
-
-    numbers = {*stop_signals(), signal.SIGUSR1}
-    before = {number: signal.signal(number, forward) for number in numbers}
+def _forwarded_stack_dumps(options: TrainOptions) -> Iterator[None]:
+    """Forwards the signal that has stacks written to the ranks."""
+    number = options.stack_number
+    before = signal.signal(number, lambda *_: _signal_ranks(number))
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(number, before)
 
 
-def _failure_of(folder: Path, failures: dict[int, Any]) -> ArlowError:
-    """Returns the first failure: from the ranks' own reasons, or from how their processes ended."""
-    reasons = [Reason(**json.loads(path.read_text())) for path in folder.glob("reason-*.json")]
-    ends = {rank: failure.exitcode for rank, failure in sorted(failures.items())}
+def judge_failure(reasons: Sequence[Reason], ends: Mapping[int, int], stopping: bool) -> ArlowError:
+    """Returns the failure that came first: of the ranks' own reasons, or of how they ended.
+
+    Args:
+        reasons: what the ranks reported, the first first.
+        ends: exit codes of the ranks that ended first; below zero the signal that ended one.
+        stopping: whether the run was asked to stop.
+    """
     killed = {rank: -code for rank, code in ends.items() if code < 0 and code != -signal.SIGTERM}
     own = [reason for reason in reasons if reason.exit_code != ExitCode.INTERNAL]
-    if own:
-        first = min(own, key=lambda reason: reason.time)
+    first_hand = [reason for reason in own if not reason.second_hand]
+    if first_hand or (own and not killed):
+        first = (first_hand or own)[0]
         if first.exit_code == ExitCode.INTERRUPTED:
             return Interrupted(first.message)
-        return RunFailed(first.message, ExitCode(first.exit_code))
+        return RunFailed(first.message, ExitCode(first.exit_code), first.rank)
     if killed:
         rank, number = next(iter(killed.items()))
-        return RunFailed(
-            f"rank {rank} was killed by {signal.Signals(number).name}; the kernel does so when "
-            "memory runs out. The same command resumes from the newest checkpoint.",
-            ExitCode.INTERNAL,
-        )
-    if (folder / _STOP_FILE).exists() and not reasons:
+        return _killed(rank, signal.Signals(number))
+    if stopping and not reasons:
         return Interrupted(
             "stopped as asked, before the first step; the same command starts or resumes the run"
         )
     if reasons:
-        first = min(reasons, key=lambda reason: reason.time)
-        return RunFailed(f"rank {first.rank} failed: {first.message}", ExitCode.INTERNAL)
+        first = reasons[0]
+        return RunFailed(
+            f"rank {first.rank} failed: {first.message}", ExitCode.INTERNAL, first.rank
+        )
     ranks = ", ".join(f"rank {rank} with {code}" for rank, code in ends.items())
     return RunFailed(f"ranks ended without a reason: {ranks}; see the log above", ExitCode.INTERNAL)
 
 
-def _write_termination_log(exit_code: ExitCode, message: str) -> None:
-    """Writes the message to the pod's termination log, where there is one."""
-    path = Path("/dev/termination-log")
-    if path.exists():
-        line = json.dumps({"exitCode": int(exit_code), "message": message})
-        with suppress(OSError):
-            path.write_text(line + "\n")
-
-
-def rank_main(folder: Path) -> int:
-    """Runs one rank under the elastic launcher; returns its exit code."""
-    # Ranks have sessions of their own: without this they would outlive a killed launcher.
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    register_stack_dump()
-    rank = int(os.environ["RANK"])
-    try:
-        with StopSignal(announce=False) as stop:
-            stop.raised |= (folder / _STOP_FILE).exists()
-            from arlow_trainer.run.train import train
-
-            run = validate(json.loads((folder / "run.json").read_text()), "the run")
-            options = TrainOptions(**json.loads((folder / "options.json").read_text()))
-            train(run, options, stop)
-        return ExitCode.FINISHED
-    except ArlowError as error:
-        reason = Reason(rank, int(error.exit_code), str(error), time.time())
-        log = "" if isinstance(error, Interrupted) else traceback.format_exc()
-    except BaseException as error:
-        words = f"{type(error).__name__}: {error}"
-        reason = Reason(rank, int(ExitCode.INTERNAL), words, time.time())
-        log = traceback.format_exc()
-    (folder / f"reason-{rank}.json").write_text(json.dumps(asdict(reason)))
-    if reason.exit_code == ExitCode.INTERNAL:
-        print(log, file=sys.stderr)
-    return reason.exit_code
-
-
-if __name__ == "__main__":
-    code = rank_main(Path(sys.argv[1]))
-    # Threads of libraries (stores, loaders) must not delay a rank that has reported its reason.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+def _killed(rank: int, number: signal.Signals) -> RunFailed:
+    resumes = "The same command resumes from the newest checkpoint."
+    if number in _OUT_OF_MEMORY:
+        return RunFailed(
+            f"rank {rank} was killed by {number.name}; the kernel does so when memory runs out: "
+            f"give the machine or pod more, or lower data.workers. {resumes}",
+            ExitCode.KILLED,
+            rank,
+        )
+    return RunFailed(
+        f"rank {rank} crashed with {number.name}; see the log above. {resumes}",
+        ExitCode.INTERNAL,
+        rank,
+    )

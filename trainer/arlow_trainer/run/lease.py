@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from arlow_trainer.config.errors import ArlowError, LeaseError
+from arlow_trainer.config.errors import ArlowError, LeaseError, LeaseLost
 from arlow_trainer.storage.store import Store
 
 LEASE_FILE = "lease.json"
@@ -230,7 +230,7 @@ class Lease(AbstractContextManager["Lease"]):
         return found.record is not None and found.record.token == self._record.token
 
     def _lose(self, what: str) -> None:
-        self.loss = LeaseError(
+        self.loss = LeaseLost(
             f"{self._store.url} {what}. This run stops, so that the two do "
             "not overwrite each other's checkpoints. Keep one of them, or give one another name."
         )

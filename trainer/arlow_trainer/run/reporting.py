@@ -38,6 +38,7 @@ from arlow_trainer.engine import (
 from arlow_trainer.plan.flops import clip_training_flops, image_training_flops
 from arlow_trainer.plan.tokens import tokens_per_clip, tokens_per_image
 from arlow_trainer.probe import BackgroundProbe
+from arlow_trainer.run.attempt import AttemptProgress
 from arlow_trainer.run.options import TrainOptions
 from arlow_trainer.storage.events import EventLog
 from arlow_trainer.storage.jsonl import StoredLines
@@ -223,21 +224,27 @@ def warn_of_changes(
 
 
 def on_saved(
-    telemetry: Telemetry, store: Store, run: ArlowPretrain, probe: BackgroundProbe | None
+    telemetry: Telemetry,
+    store: Store,
+    run: ArlowPretrain,
+    probe: BackgroundProbe | None,
+    reached: AttemptProgress | None,
 ) -> Callable[[SaveEvent, float], None]:
     """Returns what the checkpoint writer calls at the end of every save, on its own thread.
 
-    Rank 0, which has `probe`, reports the checkpoint, starts its probe and deletes the checkpoints
-    that retention does not keep. A failure to delete is a warning: the checkpoint is saved.
+    Rank 0, which has `probe` and `reached`, records and reports the checkpoint, starts its probe
+    and deletes the checkpoints that retention does not keep. A failure to delete is a warning: the
+    checkpoint is saved.
     """
     checkpoint = run.spec.checkpoint
 
     def report(event: SaveEvent, stall_seconds: float) -> None:
-        if probe is None:
+        if probe is None or reached is None:
             return
         if event.error is not None:
             telemetry.checkpoint_failed(event.step, event.error)
             return
+        reached.saved = event.step
         telemetry.checkpoint(
             CheckpointReport(event.step, event.url, event.duration_s, event.bytes, stall_seconds)
         )

@@ -5,26 +5,34 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
 from arlow_trainer.config.errors import Interrupted
+from arlow_trainer.run.options import TrainOptions
+from arlow_trainer.storage.grace import Grace
 
-_NOTICE = b"arlow: stopping after a checkpoint is saved; press Ctrl-C (again) to end at once\n"
+_NOTICE = (
+    b"arlow: stopping after a checkpoint is saved; press Ctrl-C (again) or send the signal again "
+    b"to end at once\n"
+)
+MIN_SECOND_S = 0.5
+"""A signal that follows another this soon is the same request: `timeout` and SLURM signal a process
+and then its group."""
+_WATCH_S = 0.2
 
 
-def stop_signals() -> set[signal.Signals]:
-    """Returns what asks a run to stop: SIGTERM, Ctrl-C, and a hang-up unless nohup ignores it."""
-    numbers = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+def stop_signals(options: TrainOptions) -> set[signal.Signals]:
+    """Returns what asks a run to stop.
+
+    SIGTERM, Ctrl-C, a hang-up unless nohup ignores it, and what `--stop-signal` names.
+    """
+    numbers = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, options.stop_number}
     return {n for n in numbers if n == signal.SIGINT or signal.getsignal(n) != signal.SIG_IGN}
-
-
-def announce_stop() -> None:
-    """Confirms on stderr that the run will stop. Safe in a signal handler."""
-    if sys.__stderr__ is not None:
-        os.write(sys.__stderr__.fileno(), _NOTICE)
 
 
 class _StopNow(BaseException):
@@ -32,17 +40,39 @@ class _StopNow(BaseException):
 
 
 class StopSignal:
-    """While entered, remembers whether this process was asked to stop."""
+    """While entered, remembers whether this process was asked to stop.
 
-    def __init__(self, announce: bool) -> None:
-        """`announce`: whether the first signal is answered with a line on stderr."""
+    Attributes:
+        raised: whether it was.
+        grace: how much time is left since then.
+        forward: called once with the first signal, or at once where that has come already.
+    """
+
+    def __init__(
+        self, options: TrainOptions, end_at_once: Callable[[int | None], None] | None = None
+    ) -> None:
+        """Prepares the signals of a launcher, which has `end_at_once`, or of a rank.
+
+        Args:
+            options: name the stop signal and the grace period.
+            end_at_once: ends the process, because of a second signal (its number) or because the
+                grace period is over (None, on another thread). The first signal is then answered
+                with a line on stderr.
+        """
         self.raised = False
-        self._announce = announce
+        self.grace = Grace(options.grace_s)
+        self._options = options
+        self._end_at_once = end_at_once
+        self._forward: Callable[[], None] | None = None
         self._interruptible = False
         self._before: dict[int, Any] = {}
+        self._ended = False
 
     def __enter__(self) -> StopSignal:
-        self._before = {number: signal.signal(number, self._note) for number in stop_signals()}
+        numbers = stop_signals(self._options)
+        self._before = {number: signal.signal(number, self._note) for number in numbers}
+        if self._end_at_once is not None:
+            threading.Thread(target=self._watch, name="grace", daemon=True).start()
         return self
 
     def __exit__(
@@ -51,8 +81,20 @@ class StopSignal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._ended = True
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def request(self, at: float | None = None) -> None:
+        """Asks this process to stop, as a signal does, now or `at` a time of `time.monotonic`."""
+        self.raised = True
+        self.grace.begin(at)
+
+    def forward_to(self, forward: Callable[[], None]) -> None:
+        """Has the first signal forwarded, also where it has come already."""
+        self._forward = forward
+        if self.raised:
+            forward()
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -74,11 +116,24 @@ class StopSignal:
             )
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        # A second Ctrl-C does not wait for a checkpoint.
-        if self.raised and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if self._announce and not self.raised:
-            announce_stop()
-        self.raised = True
+        begun = self.grace.begun
+        if begun is not None:
+            if self._end_at_once is not None and time.monotonic() - begun > MIN_SECOND_S:
+                self._end_at_once(number)
+            return
+        self.request()
+        if self._end_at_once is not None and sys.__stderr__ is not None:
+            os.write(sys.__stderr__.fileno(), _NOTICE)
+        if self._forward is not None:
+            self._forward()
         if self._interruptible:
             raise _StopNow
+
+    def _watch(self) -> None:
+        """Ends the process when its grace period is over, wherever the main thread stands."""
+        while self.grace.left() > 0:
+            if self._ended:
+                return
+            time.sleep(_WATCH_S)
+        assert self._end_at_once is not None
+        self._end_at_once(None)

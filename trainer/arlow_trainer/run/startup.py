@@ -106,7 +106,7 @@ def fingerprints_of(sources: Mapping[Modality, Source]) -> dict[str, dict[str, s
 def stop_if_asked(ranks: Ranks, stop: StopSignal) -> None:
     """Ends a run that was asked to stop while it was still loading; nothing is to be saved."""
     if ranks.any(stop.raised)[0]:
-        stop.raised = True
+        stop.request()
         stop.check()
 
 
@@ -117,7 +117,8 @@ def acquire_run(store: Store, run: ArlowPretrain, adopt: bool, stop: StopSignal)
     when asked to stop, or ConfigError where the folder is another run's and `adopt` does not say to
     take it over.
     """
-    store.check_writable()
+    with stop.interruptible():
+        store.check_writable()
     holder = holder_name(run.metadata.name, os.environ)
     # A run that lost its lease must not overwrite the next one's saves, pictures and status.
     lease = Lease.acquire(store, holder, on_lost=store.forbid_writes, check=stop.check)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 from arlow_trainer.checkpoint.saver import CheckpointSaver, read_state, restore
@@ -13,8 +13,9 @@ from arlow_trainer.checkpoint.training_state import (
     check_same_run,
     with_saved_batch,
 )
+from arlow_trainer.checkpoint.writer import OutOfTime
 from arlow_trainer.config import ArlowPretrain, advise, total_steps
-from arlow_trainer.config.errors import Interrupted
+from arlow_trainer.config.errors import ArlowError, CredentialsError, Interrupted, StoreError
 from arlow_trainer.data import StepBatch, StepLoader, workers_per_rank
 from arlow_trainer.engine import (
     FiniteGuard,
@@ -29,8 +30,9 @@ from arlow_trainer.engine import (
 from arlow_trainer.pictures.writer import PictureWriter
 from arlow_trainer.plan.memory import planned_micro_batch
 from arlow_trainer.probe import BackgroundProbe
+from arlow_trainer.run.attempt import Attempt
 from arlow_trainer.run.checkpoint_times import CheckpointTimes
-from arlow_trainer.run.lease import Lease
+from arlow_trainer.run.lease import RELEASE_TIMEOUT_S, Lease
 from arlow_trainer.run.options import TrainOptions
 from arlow_trainer.run.reporting import (
     StepReporter,
@@ -53,21 +55,24 @@ from arlow_trainer.run.startup import (
 )
 from arlow_trainer.storage.events import EventLog
 from arlow_trainer.storage.options import store_options
+from arlow_trainer.storage.outbox import CLOSE_TIMEOUT_S
 from arlow_trainer.storage.store import Store
 from arlow_trainer.telemetry import Telemetry
 
 
-def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
+def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: Attempt) -> None:
     """Trains a run to its last step, from its newest checkpoint if its URL holds one.
 
     Runs on every rank, in a process group that the environment describes. Raises Interrupted when
     `stop` was raised on any rank and the checkpoint is saved, another ArlowError when it failed.
+    `attempt` records how far it came, whatever ends it.
     """
     training, batch_size = run.spec.training, run.spec.global_batch_size
     with ExitStack() as stack:
         # 1. The ranks, and a run URL that no other run writes to, before anything slow begins.
         ranks = Ranks()
         stack.callback(ranks.leave)
+        reached = attempt.progress() if ranks.first else None
         ranks.agree(lambda: check_batch_covers_ranks(ranks.size, batch_size))
         store = Store(run.run_url, store_options(run.spec.checkpoint))
         lease = ranks.agree(
@@ -75,12 +80,13 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         )
         events = None
         if lease is not None:
-            stack.callback(lease.release)
-            events = stack.enter_context(EventLog(store))
+            stack.callback(closing(stop, lease.release, RELEASE_TIMEOUT_S))
+            events = EventLog(store)
+            stack.callback(closing(stop, events.close, CLOSE_TIMEOUT_S))
         telemetry = Telemetry(
             run, ranks.rank, ranks.size, telemetry_options(run, options, ranks, store, events)
         )
-        stack.callback(telemetry.close)
+        stack.callback(lambda: telemetry.close(stop.grace.within))
         stack.enter_context(report_end(telemetry))
         stack.enter_context(explain_out_of_memory("the run"))
 
@@ -92,6 +98,8 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
             run = with_saved_batch(run, saved, newest.url)
             training, batch_size = run.spec.training, run.spec.global_batch_size
             ranks.agree(lambda: check_batch_covers_ranks(ranks.size, batch_size))
+            if reached is not None:
+                reached.step = reached.saved = saved.step
 
         # 3. The data, opened before any GPU time is spent.
         telemetry.phase("loading", "opening the data")
@@ -158,21 +166,23 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
         runner = StepRunner(engine, training, batch_size, steps)
         guard = FiniteGuard(runner, ranks, telemetry.lost_step)
         reporter = StepReporter(run, telemetry, runner, ranks, progress, steps)
-        attempt = ranks.from_first(lambda: uuid.uuid4().hex)
+        attempt_id = ranks.from_first(lambda: uuid.uuid4().hex)
         probe = pictures = None
         if ranks.first:
             probe = stack.enter_context(BackgroundProbe(run, telemetry.probe, telemetry.warning))
             if training.pictures_every_steps:
-                pictures = stack.enter_context(PictureWriter(run, store, sources))
+                pictures = PictureWriter(run, store, sources)
+                stack.callback(closing(stop, pictures.close, CLOSE_TIMEOUT_S))
         saver = stack.enter_context(
             CheckpointSaver(
                 store,
                 run,
                 engine,
                 ranks,
-                attempt=attempt,
+                attempt=attempt_id,
                 start=start,
-                on_event=on_saved(telemetry, store, run, probe),
+                on_event=on_saved(telemetry, store, run, probe, reached),
+                grace=stop.grace,
             )
         )
 
@@ -199,20 +209,29 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal) -> None:
             applied = runner.step(progress.step, batch.micro_batches)
             guard.after_step(progress.step, applied, batch.micro_batches)
             progress.step += 1
+            if reached is not None:
+                reached.step = progress.step
             progress.overflows += not applied
             reporter.after_step(batch)
             if pictures is not None and pictures.due(progress.step, steps):
                 pictures.submit(engine.module, progress.step)
             if times.due(progress.step, minutes_passed) and progress.step < steps:
-                with runner.clock.phase("checkpoint"):
-                    saver.save(progress)
+                try:
+                    with runner.clock.phase("checkpoint"):
+                        saver.save(progress)
+                except OutOfTime:
+                    break
 
         # 7. The last checkpoint: of a finished run, or of one that was asked to stop.
         telemetry.phase("saving")
-        if progress.step > (saved.step if saved else 0):
-            saver.save(progress)
-        saver.wait()
+        unsaved = progress.step > (saved.step if saved else 0)
+        failure = save_last(saver, progress if unsaved else None, ranks, stop)
         ranks.wait()
+        if failure is not None:
+            raise Interrupted(
+                f"stopped at step {progress.step:,} of {steps:,} as asked, without its checkpoint: "
+                f"{failure}. The same command resumes from the checkpoint before it"
+            )
         if progress.step < steps:
             raise Interrupted(
                 f"stopped at step {progress.step:,} of {steps:,} as asked; everything is saved in "
@@ -232,3 +251,24 @@ def next_batch(batches: Iterator[StepBatch], lease: Lease | None, stop: StopSign
         raise lease.loss
     with stop.interruptible():
         return next(batches)
+
+
+def save_last(
+    saver: CheckpointSaver, progress: Progress | None, ranks: Ranks, stop: StopSignal
+) -> ArlowError | None:
+    """Saves the run's last state, unless that is None; returns when all is committed.
+
+    Returns what prevented it in a run that was asked to stop, and raises it in another.
+    """
+    try:
+        saver.finish(progress)
+    except (StoreError, CredentialsError) as error:
+        if not ranks.any(stop.raised)[0]:
+            raise
+        return error
+    return None
+
+
+def closing(stop: StopSignal, close: Callable[[float], None], limit_s: float) -> Callable[[], None]:
+    """Returns what calls `close` with the seconds it may take, less than `limit_s` in a stop."""
+    return lambda: close(stop.grace.within(limit_s))

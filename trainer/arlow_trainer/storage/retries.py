@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -11,7 +12,12 @@ from tenacity import (
     RetryCallState,
     Retrying,
     retry_if_exception,
+    sleep_using_event,
+    stop_after_attempt,
     stop_after_delay,
+    stop_all,
+    stop_any,
+    stop_when_event_set,
     wait_random_exponential,
 )
 
@@ -23,6 +29,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+ATTEMPTS = 4
 MAX_MINUTES = 5
 
 
@@ -39,6 +46,29 @@ def with_retries(name: str, read: Callable[[], T]) -> T:
     `read` raised it. `name` is what the log calls the thing that is read.
     """
     return RETRYING.copy(before_sleep=partial(_log_first_failure, name))(read)
+
+
+def briefly() -> Retrying:
+    """Returns the retries of an operation that something waits for: seconds."""
+    return Retrying(
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=wait_random_exponential(multiplier=0.5, max=8.0),
+        retry=retry_if_exception(is_transient),
+        reraise=True,
+    )
+
+
+def persistently(name: str, given_up: threading.Event) -> Retrying:
+    """Returns the retries of writing what must not be lost: minutes, until `given_up` is set.
+
+    Never fewer attempts than `briefly`: a large file may take longer than those minutes.
+    """
+    enough = stop_all(stop_after_attempt(ATTEMPTS), stop_after_delay(60 * MAX_MINUTES))
+    return briefly().copy(
+        stop=stop_any(enough, stop_when_event_set(given_up)),
+        sleep=sleep_using_event(given_up),
+        before_sleep=partial(_log_first_failure, name),
+    )
 
 
 def _is_worth_repeating(error: BaseException) -> bool:

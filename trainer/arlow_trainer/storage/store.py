@@ -12,13 +12,12 @@ import copy
 import hashlib
 import math
 import os
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
-
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from arlow_trainer.config.errors import ArlowError, CredentialsError, StoreError
 from arlow_trainer.storage.conditional import ConditionalWrites, Versioned
@@ -37,10 +36,9 @@ from arlow_trainer.storage.local_files import (
     temporary_beside,
     write_atomically,
 )
-from arlow_trainer.storage.retries import is_transient
+from arlow_trainer.storage.retries import briefly, persistently
 from arlow_trainer.storage.timeouts import BoundedFileSystem, Deadline
 
-ATTEMPTS = 4
 DELETERS = 8
 READ_CHUNK = 32 * 2**20
 # Manifests, states, pictures and files of lines, which are rotated, are far smaller.
@@ -92,7 +90,9 @@ class Store:
             self._url = f"{scheme}://{'/'.join(filter(None, path.split('/')))}"
         self._connection = Connection(self._url, scheme, dict(options or {}))
         self._conditional = ConditionalWrites(scheme)
-        self._forbidden: ArlowError | None = None
+        # A list, so that the copies of this instance share it.
+        self._forbidden: builtins.list[ArlowError] = []
+        self._given_up: threading.Event | None = None
         self._timeout_s = timeout_s
 
     def __repr__(self) -> str:
@@ -119,8 +119,20 @@ class Store:
         return inner
 
     def forbid_writes(self, reason: ArlowError) -> None:
-        """Makes every later write and deletion through this instance raise `reason`."""
-        self._forbidden = reason
+        """Makes every later write and deletion through this instance raise `reason`.
+
+        Also through those that `child` and `persistent` have made of it.
+        """
+        self._forbidden.append(reason)
+
+    def persistent(self, given_up: threading.Event) -> Store:
+        """The same store for what must not be lost: it retries for minutes instead of seconds.
+
+        Every operation under way ends soon after `given_up` is set, with a StoreError.
+        """
+        inner = copy.copy(self)
+        inner._given_up = given_up
+        return inner
 
     def read_bytes(self, key: str) -> bytes:
         """A small object's content. Raises OversizedObject for more than `MAX_READ_BYTES`."""
@@ -381,7 +393,8 @@ class Store:
         return name.removeprefix(root).lstrip("/")
 
     def _deadline(self, parts: bool = False) -> Deadline:
-        return Deadline(self._timeout_s * (PARTS_TIMEOUT_FACTOR if parts else 1.0))
+        limit_s = self._timeout_s * (PARTS_TIMEOUT_FACTOR if parts else 1.0)
+        return Deadline(limit_s, self._given_up)
 
     def _in_parts(self, size: int) -> dict[str, int]:
         if self._scheme != "s3":
@@ -398,19 +411,16 @@ class Store:
         """Runs `work(file system, path)` with retries and turns its failure into an ArlowError."""
         bound = deadline or self._deadline()
         url = f"{self._url}/{key}" if key else self._url
-        retrying = Retrying(
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_random_exponential(multiplier=0.5, max=8.0),
-            retry=retry_if_exception(is_transient),
-            reraise=True,
-        )
+        retrying = briefly() if self._given_up is None else persistently(url, self._given_up)
 
         used: Any = None
 
         def once() -> T:
             nonlocal used
-            if self._forbidden is not None and doing in ("write", "delete"):
-                raise self._forbidden
+            if self._forbidden and doing in ("write", "delete"):
+                raise self._forbidden[0]
+            if self._given_up is not None:
+                bound.renew()  # Its minutes of retries are longer than an answer may take.
             used = self._connection.file_system()
             fs = BoundedFileSystem(used, bound)
             root = str(fs._strip_protocol(self._url))

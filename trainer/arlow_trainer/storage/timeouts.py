@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import wait
@@ -18,15 +19,18 @@ class StoreTimeout(TimeoutError):
     """A store gave no answer before the deadline; another attempt has no time left."""
 
 
+_LOOK_S = 0.5
+
+
 class Deadline:
     """The time that one operation has, its repetitions included.
 
     It ends `limit_s` seconds after the beginning, or after the last part of a file that `callback`
-    saw arrive: a large file takes as long as it takes.
+    saw arrive: a large file takes as long as it takes. It also ends when `given_up` is set.
     """
 
-    def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s
+    def __init__(self, limit_s: float, given_up: threading.Event | None = None) -> None:
+        self._limit_s, self._given_up = limit_s, given_up
         self._end = time.monotonic() + limit_s
         self.callback = _PartArrived(self.renew)
 
@@ -42,7 +46,9 @@ class Deadline:
                 left = self._end - time.monotonic()
                 if left <= 0:
                     raise StoreTimeout(f"it has not answered for {self._limit_s:.0f} s")
-                wait([future], left)
+                if self._given_up is not None and self._given_up.is_set():
+                    raise StoreTimeout("it had not answered when the run had to end")
+                wait([future], left if self._given_up is None else min(left, _LOOK_S))
             return future.result()
         finally:
             future.cancel()

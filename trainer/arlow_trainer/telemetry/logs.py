@@ -72,10 +72,10 @@ def logger() -> structlog.stdlib.BoundLogger:
     return bound
 
 
-def register_stack_dump() -> None:
-    """Makes SIGUSR1 write the stack of every thread to stderr, even in a hung collective."""
+def register_stack_dump(number: signal.Signals) -> None:
+    """Makes a signal write the stack of every thread to stderr, even in a hung collective."""
     if sys.__stderr__ is not None:
-        faulthandler.register(signal.SIGUSR1, file=sys.__stderr__, all_threads=True)
+        faulthandler.register(number, file=sys.__stderr__, all_threads=True)
 
 
 def _in_pod_without_terminal() -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 from arlow_trainer.config.status import RunStatus
-from arlow_trainer.storage.outbox import Outbox
+from arlow_trainer.storage.outbox import CLOSE_TIMEOUT_S, Outbox
 from arlow_trainer.telemetry.reports import TelemetryOptions
 
 PUBLISH_SECONDS = 15.0
@@ -56,11 +57,12 @@ class Publisher:
         if self._lines is not None:
             self._lines.put(line)
 
-    def close(self) -> None:
-        """Writes the rest and ends, each at the latest after the outbox's CLOSE_TIMEOUT_S."""
+    def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Writes the rest and ends, at the latest after `timeout_s` seconds."""
+        end = time.monotonic() + timeout_s
         if self._lines is not None:
-            self._lines.close()
-        self._statuses.close()
+            self._lines.close(timeout_s)
+        self._statuses.close(max(0.0, end - time.monotonic()))
 
     def _write_status(self, _: list[None]) -> None:
         status = self._status()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from threading import Lock
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 from arlow_trainer.config.models import ArlowPretrain
 from arlow_trainer.config.shown_text import redact_urls
 from arlow_trainer.config.status import Phase, RunStatus
+from arlow_trainer.storage.outbox import CLOSE_TIMEOUT_S
 from arlow_trainer.telemetry.display import LiveDisplay
 from arlow_trainer.telemetry.history import history_line
-from arlow_trainer.telemetry.logs import configure_logging, logger, register_stack_dump
+from arlow_trainer.telemetry.logs import configure_logging, logger
 from arlow_trainer.telemetry.metrics import RunMetrics
 from arlow_trainer.telemetry.publish import Publisher
 from arlow_trainer.telemetry.reports import (
@@ -52,7 +54,6 @@ class Telemetry:
         self._rank = rank
         name = run.metadata.name
         configure_logging(name, rank, options.log_format)
-        register_stack_dump()
         self._log = logger()
         self._lock = Lock()
         self._record_event = options.record_event
@@ -180,20 +181,22 @@ class Telemetry:
         self._event("warning", message=text)
         self._log.warning(text)
 
-    def close(self) -> None:
+    def close(self, within: Callable[[float], float] = lambda s: s) -> None:
         """Writes the last status and lines to the store, ends display and server.
 
         Waits until a Prometheus and a watcher that read the run until now have read how it ended.
+        `within` shortens the seconds that a wait may take.
         """
         if self._live is not None:
             self._live.close()
             self._live = None
         self._event("end", phase=self._state.phase)
         if self._publisher is not None:
-            self._publisher.close()
+            self._publisher.close(within(CLOSE_TIMEOUT_S))
             self._publisher = None
         if self._server is not None:
-            self._server.wait_for_readers(READERS_TIMEOUT_S.get(self._state.phase, 0.0))
+            timeout_s = READERS_TIMEOUT_S.get(self._state.phase, 0.0)
+            self._server.wait_for_readers(within(timeout_s))
             self._server.close()
             self._server = None
 

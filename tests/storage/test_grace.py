@@ -1,0 +1,53 @@
+"""How much time a run that was asked to stop has left, and for what."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from arlow_trainer.storage.grace import Grace
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_without_a_stop_there_is_no_end() -> None:
+    grace = Grace(30.0)
+    assert grace.left() == grace.left_to_save() == math.inf
+    assert grace.within(30.0) == 30.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "passed", "left", "to_save"),
+    [
+        (180.0, 0.0, 178.0, 170.0),
+        (180.0, 170.0, 8.0, 0.0),
+        (180.0, 1000.0, 0.0, 0.0),
+        (30.0, 0.0, 28.0, 22.5),
+        (10.0, 4.0, 5.0, 3.5),
+    ],
+)
+def test_most_of_it_is_for_saving(
+    seconds: float, passed: float, left: float, to_save: float
+) -> None:
+    clock = Clock()
+    grace = Grace(seconds, clock)
+    grace.begin()
+    clock.now += passed
+    assert grace.left() == left
+    assert grace.left_to_save() == to_save
+    assert grace.within(1000.0) == left / 2
+    assert grace.within(0.001) == min(0.001, left / 2)
+
+
+def test_only_the_first_request_counts() -> None:
+    clock = Clock()
+    grace = Grace(30.0, clock)
+    grace.begin(995.0)
+    grace.begin(1000.0)
+    assert grace.left() == 23.0

@@ -1,0 +1,66 @@
+"""From the error that ends `arlow` to its exit code, and to the line in the termination message."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from arlow_trainer.config.ending import Ending, termination_log
+from arlow_trainer.config.errors import ArlowError, ExitCode
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How far an attempt has come: see `Ending`."""
+
+    step: int | None = None
+    saved: int | None = None
+
+
+def exit_code_of(error: BaseException) -> ExitCode:
+    """Returns the exit code of an error that ends a command."""
+    if isinstance(error, ArlowError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return ExitCode.KEYBOARD_INTERRUPT
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ExitCode.STORE
+    return ExitCode.INTERNAL
+
+
+def message_of(error: BaseException) -> str:
+    """Returns what an error says to the user."""
+    if isinstance(error, ArlowError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if exit_code_of(error) is ExitCode.STORE:
+        return f"the disk is full: {error}; free some space and run the command again"
+    return (
+        f"internal error (a bug in Arlow): {type(error).__name__}: {error}\n"
+        "report it with the traceback in the log and the command you ran"
+    )
+
+
+def write_ending(
+    code: ExitCode, message: str, reached: Reached = Reached(), rank: int | None = None
+) -> None:
+    """Writes how the attempt ended, where something reads it; never raises for a file."""
+    path = termination_log()
+    if path is not None:
+        ending = Ending.of(code, message, rank=rank, step=reached.step, saved=reached.saved)
+        with suppress(OSError):
+            path.write_text(ending.line())
+
+
+@contextmanager
+def failures_written(reached: Callable[[], Reached] = Reached) -> Iterator[None]:
+    """Writes the termination message of whatever error passes through."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        rank = getattr(error, "rank", None)
+        write_ending(exit_code_of(error), message_of(error), reached(), rank)
+        raise

@@ -1,0 +1,51 @@
+"""How much time is left to a run that was asked to stop.
+
+Its supervisor kills it at the end of the grace period. Most of that is for the checkpoint that is
+being saved; the rest is for what is written last: events, status, logs, the lease.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+DEFAULT_S = 180.0
+MAX_RESERVE_S = 10.0
+"""Kept back from saving, for what is written last; a quarter of a short grace period."""
+MAX_MARGIN_S = 2.0
+"""The run ends that much before it would be killed; a tenth of a short grace period."""
+
+
+class Grace:
+    """The grace period of a run: without an end until `begin`. Times are those of `clock`."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds = seconds
+        self.begun: float | None = None
+        self._clock = clock
+
+    def begin(self, at: float | None = None) -> None:
+        """The run was asked to stop, now or `at` a time; only the first call counts."""
+        if self.begun is None:
+            self.begun = self._clock() if at is None else at
+
+    def left(self) -> float:
+        """Returns the seconds until the run must have ended; infinity where nothing stops it."""
+        return self._until(min(MAX_MARGIN_S, self.seconds / 10))
+
+    def left_to_save(self) -> float:
+        """Returns the seconds until a save that is under way is given up; infinity likewise."""
+        return self._until(min(MAX_RESERVE_S, self.seconds / 4))
+
+    def within(self, limit_s: float) -> float:
+        """Returns how long one of several last waits may take: `limit_s`, or less in a stop.
+
+        At most half of what is left, so that those after it have their share.
+        """
+        return min(limit_s, self.left() / 2)
+
+    def _until(self, margin: float) -> float:
+        if self.begun is None:
+            return math.inf
+        return max(0.0, self.begun + self.seconds - margin - self._clock())
