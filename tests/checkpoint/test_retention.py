@@ -117,10 +117,13 @@ def test_pruning_keeps_what_it_must(store: Store) -> None:
 class Rotting(Store):
     """A store that changes one byte of every file from some moment on, as a bad cache does."""
 
-    rotten = False
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        # Shared with the copies that a writer makes of its store.
+        self.state = {"rotten": False}
 
     def put_file(self, local_path: Path, key: str, *, move: bool = False) -> None:
-        if self.rotten:
+        if self.state["rotten"]:
             data = bytearray(local_path.read_bytes())
             data[0] ^= 1
             local_path.write_bytes(data)
@@ -139,7 +142,7 @@ def test_the_last_good_checkpoint_outlives_saves_that_do_not_read_back(
 
     with only_rank(store, on_event) as writer:
         for step in (10, 20, 30, 40, 50):
-            store.rotten = step > 10
+            store.state["rotten"] = step > 10
             writer.submit(step, files_of(step))
             writer.wait()
         newest = newest_valid(store)
@@ -150,7 +153,7 @@ def test_the_last_good_checkpoint_outlives_saves_that_do_not_read_back(
         [problem] = pruned[-1].damaged[50]
         assert problem.file == WEIGHTS
 
-        store.rotten = False
+        store.state["rotten"] = False
         writer.submit(60, files_of(60))
         writer.wait()
     assert 10 in pruned[-1].deleted

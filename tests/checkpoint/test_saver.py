@@ -13,6 +13,7 @@ from arlow_trainer.checkpoint.saver import CheckpointSaver
 from arlow_trainer.checkpoint.training_state import Progress, TrainingState
 from arlow_trainer.checkpoint.writer import SaveEvent
 from arlow_trainer.engine import Ranks, build_autoencoder, initialize_engine
+from arlow_trainer.storage.grace import Grace
 from arlow_trainer.storage.store import Store
 from support.checkpoints import new_attempt
 from support.stored_run import tiny_run
@@ -49,6 +50,7 @@ def test_a_step_is_saved_once_and_again_where_it_failed(alone: Ranks, tmp_path: 
         alone,
         attempt=new_attempt(),
         start=start,
+        grace=Grace(180),
         on_event=lambda event, stall: events.append(event),
     ) as saver:
         saver.save(Progress(1))
@@ -56,7 +58,7 @@ def test_a_step_is_saved_once_and_again_where_it_failed(alone: Ranks, tmp_path: 
         in_the_way.unlink()
         saver.save(Progress(1))
         saver.save(Progress(1))
-        saver.wait()
+        saver.finish(None)
     assert [(event.step, event.error is None) for event in events] == [
         (1, False),
         (2, True),

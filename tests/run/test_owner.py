@@ -9,12 +9,16 @@ import pytest
 from arlow_trainer.config import ArlowPretrain, load_run
 from arlow_trainer.config.errors import ConfigError, StoreError
 from arlow_trainer.run.lease import LEASE_FILE
+from arlow_trainer.run.options import TrainOptions
 from arlow_trainer.run.owner import Owner, claim, owner_of
+from arlow_trainer.run.signals import StopSignal
 from arlow_trainer.run.startup import acquire_run
 from arlow_trainer.storage.store import Store
 
 A, B = Owner(name="run", namespace="a"), Owner(name="run", namespace="b")
 LOCAL = Owner(name="run")
+
+STOP = StopSignal(TrainOptions())
 
 
 def owner_in(store: Store) -> dict[str, str | None]:
@@ -91,8 +95,8 @@ def test_where_the_namespace_comes_from(
 
 def test_a_refused_run_gives_the_lease_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ARLOW_NAMESPACE", raising=False)
-    acquire_run(store, run_in("a"), adopt=False).release()
+    acquire_run(store, run_in("a"), adopt=False, stop=STOP).release()
     with pytest.raises(ConfigError, match="namespace 'a'"):
-        acquire_run(store, run_in("b"), adopt=False)
+        acquire_run(store, run_in("b"), adopt=False, stop=STOP)
     assert not store.exists(LEASE_FILE)
-    acquire_run(store, run_in("b"), adopt=True).release()
+    acquire_run(store, run_in("b"), adopt=True, stop=STOP).release()

@@ -62,7 +62,7 @@ def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[st
 def use_everything(store: Store, key: str, folder: Path) -> None:
     """Writes, finds, reads and deletes one object by every operation."""
     store.write_bytes(key, b"one")
-    assert not store.create_bytes(key, b"again")
+    assert store.write_if_unchanged(key, b"again", None) is None
     assert store.exists(key)
     assert store.size(key) == 3
     assert store.digest(key)[0] == 3
@@ -74,7 +74,7 @@ def use_everything(store: Store, key: str, folder: Path) -> None:
     assert store.read_bytes(key) == b"onetwo"
     store.delete(key)
     assert not store.exists(key)
-    assert store.create_bytes(key, b"new")
+    assert store.write_if_unchanged(key, b"new", None) is not None
 
 
 def test_every_operation_on_a_name_reaches_that_name_alone(

@@ -232,9 +232,9 @@ STATES = [
     *(
         Crafted(f"model {key} {value!r:.20}", with_model(**{key: value}), damaged)
         for key, value, damaged in (
-            ("depth", 10**8, TOWER_WEIGHTS),
-            ("embedDim", 2 * 10**12, TOWER_WEIGHTS),
-            ("mlpRatio", 1e99, TOWER_WEIGHTS),
+            ("depth", 10**8, STATE),
+            ("embedDim", 2 * 10**12, STATE),
+            ("mlpRatio", 1e99, STATE),
             ("depth", "x", STATE),
             ("depth", [[[]]], STATE),
         )

@@ -34,7 +34,7 @@ _DUMP: dict[str, Any] = {"mode": "json", "by_alias": True}
 
 
 # Ends of the types of pydantic's errors for a value of the wrong kind.
-_WRONG_KIND = ("_type", "_parsing", "_parsing_size", "_from_float", "greater_than_equal")
+_WRONG_KIND = ("_type", "_parsing", "_parsing_size", "_from_float", "than_equal")
 
 
 Count = Annotated[int, Field(ge=0)]
