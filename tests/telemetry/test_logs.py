@@ -106,8 +106,8 @@ def test_sigusr1_dumps_every_thread_and_the_run_goes_on() -> None:
     script = PRELUDE + textwrap.dedent(
         """
         import signal
-        from arlow_trainer.telemetry.logs import register_stack_dump
-        register_stack_dump(signal.SIGUSR1)
+        from arlow_trainer.storage.stacks import write_stacks_at
+        write_stacks_at(signal.SIGUSR1)
         telemetry = start(port=None)
         print("ready", flush=True)
         sys.stdin.readline()

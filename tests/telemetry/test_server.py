@@ -274,3 +274,21 @@ def test_closing_frees_the_port(telemetry: Start, free_port: int) -> None:
     telemetry().close()
     with socket.create_server(("", free_port)):
         pass
+
+
+def test_stacks_are_written_at_most_every_ten_seconds(telemetry: Start, free_port: int) -> None:
+    written: list[float] = []
+    telemetry(write_stacks=lambda: written.append(time.monotonic()))
+    assert "written to the log" in get(free_port, "/stacks")
+    for _ in range(3):
+        with pytest.raises(urllib.error.HTTPError, match="429"):
+            get(free_port, "/stacks")
+    assert len(written) == 1
+
+
+def test_a_process_that_cannot_write_stacks_has_no_such_path(
+    telemetry: Start, free_port: int
+) -> None:
+    telemetry()
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        get(free_port, "/stacks")

@@ -22,6 +22,7 @@ from arlow_trainer.cli.console import ConsoleHandler, print_error, print_note
 from arlow_trainer.cli.curves import curves
 from arlow_trainer.cli.data import data_app
 from arlow_trainer.cli.export import export
+from arlow_trainer.cli.logs import logs
 from arlow_trainer.cli.probe import probe
 from arlow_trainer.cli.reconstruct import reconstruct
 from arlow_trainer.cli.report import report
@@ -55,6 +56,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(watch)
+app.command()(logs)
 app.add_typer(checkpoints_app, name="checkpoints")
 app.command()(export)
 app.command()(reconstruct)

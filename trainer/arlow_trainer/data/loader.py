@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count, groupby, islice, tee
@@ -92,6 +92,7 @@ class StepLoader:
         micro_batch: int,
         workers: int,
         start_step: int,
+        on_worker: Callable[[int], None] | None = None,
     ) -> None:
         """Prepares the loader of one rank.
 
@@ -103,6 +104,7 @@ class StepLoader:
             micro_batch: images of a micro-batch; clips count by their tokens.
             workers: decoding processes of this rank; 0 decodes in this process.
             start_step: the first step.
+            on_worker: called with its number in every decoding process; it is pickled.
         """
         data = training.data
         # One slot more than jobs in flight: the next is issued before the last is copied.
@@ -112,7 +114,7 @@ class StepLoader:
         self._rank, self._ranks = rank, ranks
         self._micro_batch = micro_batch
         self._workers = workers
-        self._start_step = start_step
+        self._start_step, self._on_worker = start_step, on_worker
         self._max_skipped = data.max_skipped
         self._pin = torch.cuda.is_available()
 
@@ -128,7 +130,7 @@ class StepLoader:
             prefetch_factor=_JOBS_AHEAD if self._workers else None,
             # A forked child would inherit the rank's locks and CUDA state.
             multiprocessing_context="spawn" if self._workers else None,
-            worker_init_fn=init_worker,
+            worker_init_fn=partial(init_worker, self._on_worker),
             generator=torch.Generator(),  # else it draws from the global one
         )
         # Created here, not in the generator: the processes start now and not at the first `next`.

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -87,13 +87,18 @@ def worker_died(decoded: Any) -> ArlowError:
     )
 
 
-def init_worker(_: int) -> None:
-    """Ignores signals to a whole group here, and ends this process when its rank has ended."""
-    for number in _OF_GROUPS:
-        signal.signal(number, signal.SIG_IGN)
+def init_worker(also: Callable[[int], None] | None, number: int) -> None:
+    """Ignores signals to a whole group here, and ends this process when its rank has ended.
+
+    Then calls `also` with the process's number among its rank's.
+    """
+    for of_group in _OF_GROUPS:
+        signal.signal(of_group, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Pillow warns of every odd header, in every process; what cannot be decoded is reported anyway.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    if also is not None:
+        also(number)
 
 
 def _end_with_parent() -> None:

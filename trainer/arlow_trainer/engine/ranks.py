@@ -52,6 +52,11 @@ class Ranks:
         """Whether this is rank 0."""
         return self.rank == 0
 
+    @property
+    def first_here(self) -> bool:
+        """Whether this is the first rank on its machine."""
+        return int(os.environ.get("LOCAL_RANK", "0")) == 0
+
     def agree(self, action: Callable[[], T]) -> T:
         """Runs an action on every rank; when it fails on any, every rank raises that failure.
 

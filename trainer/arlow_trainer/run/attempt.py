@@ -46,6 +46,8 @@ class Attempt:
         manifest = run.model_dump_json(by_alias=True, exclude_unset=True)
         (self.folder / "run.json").write_text(manifest)
         (self.folder / "options.json").write_text(json.dumps(asdict(options)))
+        (self.folder / "launcher").write_text(str(os.getpid()))
+        self.logs.mkdir()
         (self.folder / "progress").write_bytes(2 * _NUMBER.pack(_NONE))
 
     def run(self) -> ArlowPretrain:
@@ -55,6 +57,27 @@ class Attempt:
     def options(self) -> TrainOptions:
         """Returns the options that `begin` was given."""
         return TrainOptions(**json.loads((self.folder / "options.json").read_text()))
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the processes' logs."""
+        return self.folder / "logs"
+
+    @property
+    def launcher(self) -> int:
+        """The launcher's process number."""
+        return int((self.folder / "launcher").read_text())
+
+    def keep_logs_as(self, number: int) -> None:
+        """Gives the attempt its number; from then on its logs are stored."""
+        self._write("number", str(number))
+
+    def number(self) -> int | None:
+        """Returns the attempt's number; None before `keep_logs_as`."""
+        try:
+            return int((self.folder / "number").read_text())
+        except FileNotFoundError:
+            return None
 
     @property
     def stopped_at(self) -> float | None:

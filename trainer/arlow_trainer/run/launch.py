@@ -12,8 +12,9 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,10 +23,15 @@ import psutil
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.errors import ArlowError, ExitCode, Interrupted
 from arlow_trainer.run.attempt import Attempt, AttemptProgress, Reason
+from arlow_trainer.run.attempt_logs import LogUploader
 from arlow_trainer.run.options import TrainOptions
 from arlow_trainer.run.signals import StopSignal
 from arlow_trainer.run.termination import Reached, failures_written, write_ending
-from arlow_trainer.telemetry.logs import register_stack_dump
+from arlow_trainer.storage.outbox import CLOSE_TIMEOUT_S
+from arlow_trainer.storage.process_log import keep_output, log_name
+from arlow_trainer.storage.stacks import write_stacks_at
+
+log = logging.getLogger(__name__)
 
 # SIGBUS is what a process gets that touches shared memory for which there is no memory.
 _OUT_OF_MEMORY = (signal.SIGKILL, signal.SIGBUS)
@@ -58,7 +64,7 @@ def launch(run: ArlowPretrain, ranks: int | None, options: TrainOptions) -> None
     one ends it at once. SIGUSR1 (or SIGUSR2) dumps every thread's stack to the log. Raises an
     ArlowError with the run's own exit code. However it ends, the termination message says how.
     """
-    register_stack_dump(options.stack_number)
+    write_stacks_at(options.stack_number)
     with tempfile.TemporaryDirectory(prefix="arlow-attempt-") as name:
         attempt = Attempt(Path(name))
         attempt.begin(run, options)
@@ -71,14 +77,16 @@ def launch(run: ArlowPretrain, ranks: int | None, options: TrainOptions) -> None
         with (
             failures_written(lambda: _reached(progress)),
             StopSignal(options, end_at_once) as stop,
+            ExitStack() as stack,
         ):
+            logs = LogUploader(run.run_url, attempt.logs, attempt.number, log.warning)
+            stack.callback(lambda: logs.close(stop.grace.within(CLOSE_TIMEOUT_S)))
             ranks = ranks or default_ranks()
             if ranks == 1:
                 _single(attempt, stop)
             else:
                 stop.forward_to(lambda: _stop_ranks(attempt, stop))
-                with _forwarded_stack_dumps(options):
-                    _elastic(attempt, ranks)
+                _elastic(attempt, ranks)
         write_ending(ExitCode.FINISHED, "", _reached(progress))
 
 
@@ -130,7 +138,15 @@ def _single(attempt: Attempt, stop: StopSignal) -> None:
     os.environ.update(
         RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
-    train(attempt.run(), attempt.options(), stop, attempt)
+    kept = keep_output(attempt.logs / log_name(0))
+    try:
+        train(attempt.run(), attempt.options(), stop, attempt)
+    except ArlowError:
+        raise
+    except Exception:
+        # It is reported when the log has been stored.
+        kept.write(traceback.format_exc())
+        raise
 
 
 def _elastic(attempt: Attempt, ranks: int) -> None:
@@ -160,17 +176,6 @@ def _elastic(attempt: Attempt, ranks: int) -> None:
     except ChildFailedError as error:
         ends = {rank: failure.exitcode for rank, failure in sorted(error.failures.items())}
         raise judge_failure(attempt.reasons(), ends, attempt.stopped_at is not None) from None
-
-
-@contextmanager
-def _forwarded_stack_dumps(options: TrainOptions) -> Iterator[None]:
-    """Forwards the signal that has stacks written to the ranks."""
-    number = options.stack_number
-    before = signal.signal(number, lambda *_: _signal_ranks(number))
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
 
 
 def judge_failure(reasons: Sequence[Reason], ends: Mapping[int, int], stopping: bool) -> ArlowError:

@@ -15,7 +15,8 @@ from pathlib import Path
 from arlow_trainer.config.errors import ArlowError, ExitCode, Interrupted
 from arlow_trainer.run.attempt import Attempt
 from arlow_trainer.run.signals import StopSignal
-from arlow_trainer.telemetry.logs import register_stack_dump
+from arlow_trainer.storage.process_log import keep_output, log_name
+from arlow_trainer.storage.stacks import write_stacks_at
 
 _PR_SET_PDEATHSIG = 1
 
@@ -27,7 +28,8 @@ def rank_main(folder: Path) -> int:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     rank, attempt = int(os.environ["RANK"]), Attempt(folder)
     options = attempt.options()
-    register_stack_dump(options.stack_number)
+    keep_output(attempt.logs / log_name(rank))
+    write_stacks_at(options.stack_number)
     try:
         with StopSignal(options) as stop:
             if (stopped_at := attempt.stopped_at) is not None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ from arlow_trainer.engine import (
 from arlow_trainer.plan.flops import clip_training_flops, image_training_flops
 from arlow_trainer.plan.tokens import tokens_per_clip, tokens_per_image
 from arlow_trainer.probe import BackgroundProbe
-from arlow_trainer.run.attempt import AttemptProgress
+from arlow_trainer.run.attempt import Attempt, AttemptProgress
 from arlow_trainer.run.options import TrainOptions
 from arlow_trainer.storage.events import EventLog
 from arlow_trainer.storage.jsonl import StoredLines
@@ -164,7 +165,12 @@ class StepReporter:
 
 
 def telemetry_options(
-    run: ArlowPretrain, options: TrainOptions, ranks: Ranks, store: Store, events: EventLog | None
+    run: ArlowPretrain,
+    options: TrainOptions,
+    ranks: Ranks,
+    store: Store,
+    events: EventLog | None,
+    attempt: Attempt,
 ) -> TelemetryOptions:
     """Returns where a run's telemetry goes: to the port, the terminal and the run's URL.
 
@@ -184,6 +190,7 @@ def telemetry_options(
         publish_status=lambda status: store.write_bytes(STATUS_FILE, status),
         append_history=StoredLines(store, HISTORY_FILE).append_json,
         record_event=events.record,
+        write_stacks=lambda: os.kill(attempt.launcher, options.stack_number),
     )
 
 

@@ -20,7 +20,7 @@ _NOTICE = (
     b"arlow: stopping after a checkpoint is saved; press Ctrl-C (again) or send the signal again "
     b"to end at once\n"
 )
-MIN_SECOND_S = 0.5
+MIN_SECOND_S = 0.2
 """A signal that follows another this soon is the same request: `timeout` and SLURM signal a process
 and then its group."""
 _WATCH_S = 0.2

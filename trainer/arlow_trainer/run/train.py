@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 
 from arlow_trainer.checkpoint.saver import CheckpointSaver, read_state, restore
 from arlow_trainer.checkpoint.training_state import (
@@ -31,6 +32,7 @@ from arlow_trainer.pictures.writer import PictureWriter
 from arlow_trainer.plan.memory import planned_micro_batch
 from arlow_trainer.probe import BackgroundProbe
 from arlow_trainer.run.attempt import Attempt
+from arlow_trainer.run.attempt_logs import next_attempt
 from arlow_trainer.run.checkpoint_times import CheckpointTimes
 from arlow_trainer.run.lease import RELEASE_TIMEOUT_S, Lease
 from arlow_trainer.run.options import TrainOptions
@@ -56,6 +58,7 @@ from arlow_trainer.run.startup import (
 from arlow_trainer.storage.events import EventLog
 from arlow_trainer.storage.options import store_options
 from arlow_trainer.storage.outbox import CLOSE_TIMEOUT_S
+from arlow_trainer.storage.stacks import start_worker
 from arlow_trainer.storage.store import Store
 from arlow_trainer.telemetry import Telemetry
 
@@ -83,12 +86,15 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
             stack.callback(closing(stop, lease.release, RELEASE_TIMEOUT_S))
             events = EventLog(store)
             stack.callback(closing(stop, events.close, CLOSE_TIMEOUT_S))
-        telemetry = Telemetry(
-            run, ranks.rank, ranks.size, telemetry_options(run, options, ranks, store, events)
-        )
+        outputs = telemetry_options(run, options, ranks, store, events, attempt)
+        telemetry = Telemetry(run, ranks.rank, ranks.size, outputs)
         stack.callback(lambda: telemetry.close(stop.grace.within))
         stack.enter_context(report_end(telemetry))
         stack.enter_context(explain_out_of_memory("the run"))
+
+        number = ranks.from_first(lambda: next_attempt(store))
+        if ranks.first_here:
+            attempt.keep_logs_as(number)
 
         # 2. The newest valid checkpoint, if there is one.
         newest = ranks.from_first(lambda: find_newest(store, telemetry, stop))
@@ -162,6 +168,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
             micro_batch=micro_batch,
             workers=workers_per_rank(ranks.size) if workers is None else workers,
             start_step=progress.step,
+            on_worker=partial(start_worker, attempt.logs, ranks.rank, options.stack_number),
         )
         runner = StepRunner(engine, training, batch_size, steps)
         guard = FiniteGuard(runner, ranks, telemetry.lost_step)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import faulthandler
 import logging
 import math
 import os
-import signal
 import sys
 from typing import Any, TextIO
 
@@ -14,6 +12,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from arlow_trainer.config.shown_text import printable_lines, redact_urls
+from arlow_trainer.storage.process_log import current
 from arlow_trainer.telemetry.reports import LogFormat
 from arlow_trainer.telemetry.scalars import SCALARS, texts
 
@@ -72,12 +71,6 @@ def logger() -> structlog.stdlib.BoundLogger:
     return bound
 
 
-def register_stack_dump(number: signal.Signals) -> None:
-    """Makes a signal write the stack of every thread to stderr, even in a hung collective."""
-    if sys.__stderr__ is not None:
-        faulthandler.register(number, file=sys.__stderr__, all_threads=True)
-
-
 def _in_pod_without_terminal() -> bool:
     return bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and not sys.stdout.isatty()
 
@@ -91,6 +84,13 @@ class _StandardOutput(logging.StreamHandler[TextIO]):
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
         return sys.stdout
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a line; also to the process's log where that does not take it from stdout."""
+        super().emit(record)
+        log = current()
+        if log is not None and sys.stdout.isatty():
+            log.write(f"{self.format(record)}\n")
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Ignores a reader that has ended (`arlow train ... | head`)."""

@@ -31,7 +31,8 @@ class TelemetryOptions:
 
     The callables are the store's. `publish_status` is given the status as JSON at most every
     15 s, and `append_history` the new lines of `history.jsonl`, both on a thread of their own;
-    `record_event(kind, **fields)` is called where something happens and must not block.
+    `record_event(kind, **fields)` is called where something happens and must not block;
+    `write_stacks()` has every process of the run write its stacks to the log.
     """
 
     port: int | None = None
@@ -43,6 +44,7 @@ class TelemetryOptions:
     publish_status: Callable[[bytes], None] | None = None
     append_history: Callable[[list[dict[str, Any]]], None] | None = None
     record_event: Callable[..., None] | None = None
+    write_stacks: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""Rank 0's HTTP server: `/metrics` for Prometheus, `/status` for people and the operator."""
+"""Rank 0's HTTP server: `/metrics` for Prometheus, `/status` for people and the operator.
+
+`/stacks` has every process of the run write its stacks to the log.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -21,18 +24,28 @@ MAX_INTERVAL_S = {"/metrics": 60.0, "/status": 15.0}
 """The longest interval between requests of a Prometheus, of a watcher; then it counts as ended."""
 
 
+STACKS_INTERVAL_S = 10.0
+"""Stacks are written that often at most, whoever asks."""
+
+
 class TelemetryServer:
-    """Serves `/metrics`, `/status` and `/healthz` on every interface, on a thread of its own.
+    """Serves `/metrics`, `/status`, `/stacks` and `/healthz` on every interface, on a thread.
 
     Raises OSError when the port cannot be bound.
     """
 
     def __init__(
-        self, port: int, registry: CollectorRegistry, status: Callable[[], RunStatus]
+        self,
+        port: int,
+        registry: CollectorRegistry,
+        status: Callable[[], RunStatus],
+        write_stacks: Callable[[], None] | None = None,
     ) -> None:
         self._last_request: dict[str, float] = {}
         self._answered = Condition()
-        self._server = _DualStackServer(("", port), _handler(registry, status, self._on_answer))
+        self._server = _DualStackServer(
+            ("", port), _handler(registry, status, self._on_answer, _rarely(write_stacks))
+        )
         self._thread = Thread(
             target=self._server.serve_forever, args=(0.1,), name="telemetry-server", daemon=True
         )
@@ -85,10 +98,29 @@ class _DualStackServer(ThreadingHTTPServer):
         self.server_name, self.server_port = "localhost", self.server_address[1]
 
 
+def _rarely(act: Callable[[], None] | None) -> Callable[[], bool] | None:
+    """Returns what acts at most once in STACKS_INTERVAL_S and says whether it did."""
+    if act is None:
+        return None
+    lock, last = Lock(), -math.inf
+
+    def acted() -> bool:
+        nonlocal last
+        with lock:
+            if time.monotonic() - last < STACKS_INTERVAL_S:
+                return False
+            last = time.monotonic()
+        act()
+        return True
+
+    return acted
+
+
 def _handler(
     registry: CollectorRegistry,
     status: Callable[[], RunStatus],
     on_answer: Callable[[str, float], None],
+    write_stacks: Callable[[], bool] | None,
 ) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -105,10 +137,16 @@ def _handler(
                     body = status().model_dump_json(by_alias=True).encode()
                     self._answer(HTTPStatus.OK, body, "application/json")
                     on_answer(path, requested_at)
+                case "/stacks" if write_stacks is not None and self.command == "GET":
+                    if write_stacks():
+                        self._answer(HTTPStatus.OK, b"stacks are written to the log\n")
+                    else:
+                        text = b"stacks were written less than 10 s ago\n"
+                        self._answer(HTTPStatus.TOO_MANY_REQUESTS, text)
                 case "/healthz":
                     self._answer(HTTPStatus.OK, b"ok\n")
                 case _:
-                    text = b"not found; try /metrics, /status or /healthz\n"
+                    text = b"not found; try /metrics, /status, /stacks or /healthz\n"
                     self._answer(HTTPStatus.NOT_FOUND, text)
 
         do_HEAD = do_GET

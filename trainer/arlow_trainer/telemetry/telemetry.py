@@ -74,7 +74,9 @@ class Telemetry:
 
     def _serve(self, port: int) -> TelemetryServer | None:
         try:
-            return TelemetryServer(port, self._metrics.registry, self.status)
+            return TelemetryServer(
+                port, self._metrics.registry, self.status, self._options.write_stacks
+            )
         except OSError as error:
             self.warning(
                 f"port {port}: /metrics and /status are not served: {error.strerror or error}; "

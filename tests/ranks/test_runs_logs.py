@@ -1,0 +1,70 @@
+"""What a run's processes wrote is in its URL when they have ended, and their stacks when asked."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from training_runs import Ended, Media, Process, TrainingRun, interrupt
+
+ARLOW = str(Path(sys.executable).with_name("arlow"))
+
+
+def arlow_logs(run: TrainingRun, *options: str) -> Ended:
+    done = subprocess.run(
+        [ARLOW, "logs", str(run.url), *options], capture_output=True, text=True, check=False
+    )
+    return Ended(done.returncode, done.stdout + done.stderr)
+
+
+def test_a_killed_rank_leaves_its_log(media: Media, tmp_path: Path) -> None:
+    run = TrainingRun(tmp_path, media)
+    with run.running(2) as process:
+        process.wait_for(lambda: bool(run.checkpoints()))
+        process.rank(0).kill()
+        ended = process.ended()
+    assert ended.code == 5, ended.log
+    first = arlow_logs(run, "--rank", "0")
+    assert first.code == 0
+    assert "==> attempt 1, rank-0.log <==" in first.log
+    assert "step 2/40" in first.log
+    assert run.train(2, "maxStepsPerEpoch=4000", "batch.globalSize=4").code == 78
+    assert "==> attempt 2, rank-0.log <==" in arlow_logs(run).log
+    assert "step 2/40" in arlow_logs(run, "--attempt", "1").log
+    assert arlow_logs(run, "--attempt", "3").code == 74
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_stacks_of_all_processes(media: Media, tmp_path: Path, ranks: int) -> None:
+    run = TrainingRun(tmp_path, media)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    overrides = ("data.workers=1", "maxStepsPerEpoch=4000")
+    process = Process([*run.command(ranks, *overrides), "--port", str(port)], tmp_path / "l.txt")
+    try:
+        process.wait_for(lambda: bool(run.checkpoints()))
+        url = f"http://127.0.0.1:{port}/stacks"
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            assert answer.status == 200
+        with pytest.raises(urllib.error.HTTPError, match="429"):
+            urllib.request.urlopen(url, timeout=30)
+        # The main thread of each rank and of each decoding process.
+        process.wait_for(lambda: process.log.count("Current thread") >= 2 * ranks)
+        before = process.log.count("Current thread")
+        process.popen.send_signal(signal.SIGUSR1)
+        process.wait_for(lambda: process.log.count("Current thread") >= before + 2 * ranks)
+        ended = interrupt(process)
+    finally:
+        process.kill()
+    assert ended.code == 75, ended.log
+    for rank in range(ranks):
+        found = arlow_logs(run, "--rank", str(rank)).log
+        assert f"rank-{rank}-worker-0.log" in found
+        assert found.count("stacks of process") == 4, found

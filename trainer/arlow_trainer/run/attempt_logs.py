@@ -1,0 +1,98 @@
+"""An attempt's logs in the run's URL: `logs/<attempt>/rank-<rank>.log` and those of its workers.
+
+Attempts are numbered from 1 on. The launcher stores what the processes wrote to local files, and
+so also what a killed rank left.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from arlow_trainer.config.errors import StoreError
+from arlow_trainer.storage.outbox import CLOSE_TIMEOUT_S, Outbox
+from arlow_trainer.storage.process_log import read_log
+from arlow_trainer.storage.store import Store
+
+LOGS = "logs"
+INTERVAL_S = 120.0
+
+_NAME = re.compile(r"rank-(\d+)(-worker-\d+)?\.log")
+
+
+def attempts(store: Store) -> list[int]:
+    """Returns the numbers of the attempts that left logs, ascending. Raises StoreError."""
+    return sorted(int(name) for name in store.list_dirs(LOGS) if re.fullmatch(r"[1-9]\d*", name))
+
+
+def next_attempt(store: Store) -> int:
+    """Returns the number of an attempt that begins now. Raises StoreError."""
+    return max(attempts(store), default=0) + 1
+
+
+def read_logs(
+    store: Store, attempt: int | None = None, rank: int | None = None
+) -> tuple[int, dict[str, str]]:
+    """Returns the attempt and its logs by name, each as the text that its process wrote last.
+
+    Without `attempt` the newest, without `rank` of all ranks. Raises StoreError where there is
+    none.
+    """
+    found = attempts(store)
+    if not found:
+        raise StoreError(f"{store.url} holds no logs: give the URL of a run that has trained")
+    number = found[-1] if attempt is None else attempt
+    if number not in found:
+        raise StoreError(f"{store.url} has no logs of attempt {number}; it has those of {found}")
+    folder = f"{LOGS}/{number}"
+    matches = [match for name in store.list_files(folder) if (match := _NAME.fullmatch(name))]
+    chosen = [match for match in matches if rank in (None, int(match.group(1)))]
+    if not chosen:
+        ranks = sorted({int(match.group(1)) for match in matches})
+        raise StoreError(
+            f"attempt {number} of {store.url} has no logs of rank {rank}; it has those of {ranks}"
+        )
+    chosen.sort(key=lambda match: (int(match.group(1)), match.group(2) or ""))
+    names = [match.group(0) for match in chosen]
+    return number, {
+        name: store.read_bytes(f"{folder}/{name}").decode(errors="replace") for name in names
+    }
+
+
+class LogUploader:
+    """Stores the logs in a local folder every few minutes, and once more when it is closed.
+
+    Nothing is stored before the attempt has a number, which it has when it holds the run's lease.
+    A store that fails is a warning.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        folder: Path,
+        number: Callable[[], int | None],
+        warn: Callable[[str], None],
+        interval_s: float = INTERVAL_S,
+    ) -> None:
+        """Starts the thread; `number` returns the attempt's once it is known."""
+        self._store, self._folder, self._number = Store(url), folder, number
+        self._stored: dict[str, bytes] = {}
+        self._outbox: Outbox[None] = Outbox(
+            "logs", self._deliver, warn, max_items=1, interval_s=interval_s, idle_too=True
+        )
+
+    def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Stores what is new and ends, after `timeout_s` seconds at the latest."""
+        if self._number() is not None:
+            self._outbox.close(timeout_s)
+
+    def _deliver(self, _: list[None]) -> None:
+        number = self._number()
+        if number is None:
+            return
+        for path in sorted(self._folder.glob("rank-*.log")):
+            content = read_log(path)
+            if content and content != self._stored.get(path.name):
+                self._store.write_bytes(f"{LOGS}/{number}/{path.name}", content)
+                self._stored[path.name] = content
