@@ -18,14 +18,10 @@ leaves no manifest, hence no checkpoint, and does not touch the checkpoints befo
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import logging
-import shutil
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,17 +38,20 @@ from arlow_trainer.checkpoint.layout import (
     manifest_key,
     save_mark_key,
 )
+from arlow_trainer.checkpoint.uploads import (
+    BUG,
+    FileWriter,
+    Staging,
+    as_arlow_error,
+    delete_files,
+    upload_files,
+)
 from arlow_trainer.config.errors import ArlowError, StoreError
-from arlow_trainer.storage.errors import local_error
-from arlow_trainer.storage.failures import Failure, classify, describe
+from arlow_trainer.storage.failures import describe
 from arlow_trainer.storage.store import Store
 
 POLL_FIRST_S = 0.05
 MAX_POLL_S = 1.0
-BUG = "This is an internal error (a bug in Arlow): please report it."
-
-FileWriter = Callable[[Path], None]
-"""Writes one file of a checkpoint to the local path given; runs in the worker thread."""
 
 _FileRecords = TypeAdapter(dict[str, FileRecord])
 
@@ -128,7 +127,7 @@ class Committer:
     ) -> None:
         self._store, self._channel = store, channel
         self._rank, self._ranks, self._attempt = rank, ranks, attempt
-        self._staging = _Staging(store, attempt, rank, staging)
+        self._staging = Staging(store, attempt, rank, staging)
         self._commit_timeout_s = commit_timeout_s
         self._abandoned = threading.Event()
         # What belongs to a checkpoint is worth minutes; cleaning up after a failure is not.
@@ -174,18 +173,18 @@ class Committer:
             # An earlier attempt may have committed this step. While its files are replaced one by
             # one its manifest would describe a mixture, so the manifest goes first.
             self._persistent.delete(manifest_key(save.step))
-        self._staging.prepare()
-        records: dict[str, FileRecord] = {}
-        for name in sorted(save.files):
+
+        def begin(name: str) -> None:
             self._check_others(save)
             save.upload_started.append(name)
-            records[name] = self._upload(save, name)
-        return records
+
+        folder = checkpoint_name(save.step)
+        return upload_files(self._persistent, self._staging, folder, save.files, begin)
 
     def _mark(self, save: Save) -> None:
         """Writes the mark, alike on every rank: the first to come has it before its files."""
         folder = checkpoint_name(save.step)
-        found = self._store.list(folder)
+        found = self._persistent.list(folder)
         if found and not found.keys() & {manifest_key(save.step), save_mark_key(save.step)}:
             raise StoreError(
                 f"{self._store.url_of(folder)} holds {len(found)} files without {MANIFEST} that "
@@ -194,30 +193,8 @@ class Committer:
                 "or remove the folder."
             )
         mark = SaveMark(step=save.step, attempt=self._attempt, started=datetime.now(UTC))
-        self._store.write_bytes(save_mark_key(save.step), mark.to_bytes())
+        self._persistent.write_bytes(save_mark_key(save.step), mark.to_bytes())
         save.marked = True
-
-    def _upload(self, save: Save, name: str) -> FileRecord:
-        key = f"{checkpoint_name(save.step)}/{name}"
-        content = save.files[name]
-        if isinstance(content, bytes):
-            self._persistent.write_bytes(key, content)
-            return FileRecord(size=len(content), sha256=hashlib.sha256(content).hexdigest())
-        staged = self._staging.path(name)
-        try:
-            content(staged)
-            # Of the local file, before the upload: what the upload damages must not match.
-            with staged.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-                size = file.tell()
-            self._persistent.put_file(staged, key, move=True)
-        except ArlowError:
-            raise
-        except Exception as error:
-            raise as_arlow_error(error, staged) from error
-        finally:
-            staged.unlink(missing_ok=True)
-        return FileRecord(size=size, sha256=sha256)
 
     def _follow(self, save: Save, own: Mapping[str, FileRecord]) -> int:
         # From the post on rank 0 may commit these files whatever happens here (a timeout, a lost
@@ -319,8 +296,7 @@ class Committer:
     def _delete_uploaded(self, save: Save) -> None:
         folder = checkpoint_name(save.step)
         try:
-            for name in save.upload_started:
-                self._store.delete(f"{folder}/{name}")
+            delete_files(self._store, folder, save.upload_started)
             # The mark last, by the last rank: what is left until then must be known for ours.
             if save.marked and self._store.list(folder).keys() == {save_mark_key(save.step)}:
                 self._store.delete(save_mark_key(save.step))
@@ -390,54 +366,3 @@ class Committer:
     def _key(self, number: int, name: str) -> str:
         # With the attempt and the number, a post of an earlier save is never taken for this one's.
         return f"checkpoint/{self._attempt}/{number}/{name}"
-
-
-class _Staging:
-    """Where a rank writes a checkpoint's files before they are uploaded, one at a time.
-
-    A folder of one rank of one attempt, beside those of the run's other ranks. By default it lies
-    inside a local store, so that files are moved there and not copied, and otherwise in the
-    temporary directory.
-    """
-
-    def __init__(self, store: Store, attempt: str, rank: int, configured: Path | None) -> None:
-        self._attempt = attempt
-        if configured is None and store.local_path is not None:
-            self._run = store.local_path / ".staging"
-        else:
-            run = hashlib.sha256(store.url.encode()).hexdigest()[:16]
-            self._run = (configured or Path(tempfile.gettempdir())) / f"arlow-staging-{run}"
-        self._own = self._run / f"{attempt}-{rank}"
-
-    def prepare(self) -> None:
-        """Makes the folder and removes those of dead attempts; raises StoreError."""
-        try:
-            self._own.mkdir(parents=True, exist_ok=True)
-            for left in self._run.iterdir():
-                # This run holds the lease: the process that wrote another attempt's files is dead.
-                if not left.name.startswith(f"{self._attempt}-"):
-                    shutil.rmtree(left, ignore_errors=True)
-        except OSError as error:
-            raise local_error(self._own, error) from error
-
-    def path(self, name: str) -> Path:
-        """Where to write the file that will be `name` in the checkpoint."""
-        return self._own / Path(name).name
-
-    def remove(self) -> None:
-        """Removes the folder and its content."""
-        shutil.rmtree(self._own, ignore_errors=True)
-        with contextlib.suppress(OSError):  # the other ranks' folders are still in it
-            self._run.rmdir()
-
-
-def as_arlow_error(error: Exception, what: Path | str) -> ArlowError:
-    """An ArlowError as it is; another one as a failure of the disk under `what`, or as a bug."""
-    if isinstance(error, ArlowError):
-        return error
-    if isinstance(error, OSError) or classify(error, local=True) is Failure.FULL:
-        return local_error(Path(what), error)
-    return ArlowError(
-        f"Saving {what} failed: {type(error).__name__}: {describe(error)}. {BUG} "
-        "The checkpoints before it are intact."
-    )

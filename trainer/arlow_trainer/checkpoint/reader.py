@@ -25,7 +25,7 @@ from arlow_trainer.config.errors import StoreError
 from arlow_trainer.storage.errors import MissingObject, OversizedObject
 from arlow_trainer.storage.store import Store
 
-READERS = 4
+READERS = 8
 MAX_NAMED = 3
 
 log = logging.getLogger(__name__)
