@@ -187,7 +187,8 @@ def visible_view(
     _, h, w = grid
     visible = unit_tokens(units, grid)
     hidden = unit_tokens(hidden_units(units, (h // MERGE) * (w // MERGE)), grid)
-    cos, sin = grid_rope(grid, config.head_dim, tuple(config.mrope_sections or ()), device)
+    head_dim = config.embed_dim // config.num_heads
+    cos, sin = grid_rope(grid, head_dim, tuple(config.mrope_sections or ()), device)
     bias = None
     if config.use_deformable_attention:
         window, strength = (

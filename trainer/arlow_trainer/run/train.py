@@ -216,10 +216,10 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
             applied = runner.step(progress.step, batch.micro_batches)
             guard.after_step(progress.step, applied, batch.micro_batches)
             progress.step += 1
-            if reached is not None:
-                reached.step = progress.step
             progress.overflows += not applied
             reporter.after_step(batch)
+            if reached is not None:
+                reached.step = progress.step
             if pictures is not None and pictures.due(progress.step, steps):
                 pictures.submit(engine.module, progress.step)
             if times.due(progress.step, minutes_passed) and progress.step < steps:
