@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import uuid
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -21,10 +22,36 @@ os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 
+from arlow_trainer.engine import Ranks  # noqa: E402
 from arlow_trainer.storage import conditional  # noqa: E402
 from arlow_trainer.storage.store import Store  # noqa: E402
 from support.object_servers import azure_server, google_server, plain_s3_server  # noqa: E402
 from support.s3_server import S3, S3Unavailable, running_s3  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def alone() -> Iterator[Ranks]:
+    """This process as the only rank: one group, for a process can start its group only once."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    group = {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in group.items():
+            patch.setenv(name, value)
+        # Kept for the time after: DeepSpeed sets some of these, too.
+        before = dict(os.environ)
+        ranks = Ranks()
+        yield ranks
+        ranks.leave()
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
 
 
 @pytest.fixture(scope="session")

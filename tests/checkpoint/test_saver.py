@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from arlow_trainer.checkpoint.reader import verify
 from arlow_trainer.checkpoint.saver import CheckpointSaver
@@ -17,19 +13,6 @@ from arlow_trainer.storage.grace import Grace
 from arlow_trainer.storage.store import Store
 from support.checkpoints import new_attempt
 from support.stored_run import tiny_run
-
-
-@pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ranks]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    for name, value in {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_PORT": port}.items():
-        monkeypatch.setenv(name, str(value))
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    ranks = Ranks()
-    yield ranks
-    ranks.leave()
 
 
 def test_a_step_is_saved_once_and_again_where_it_failed(alone: Ranks, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -20,32 +21,41 @@ from support.delaying_proxy import delaying_proxy
 from support.s3_server import S3
 
 
+@dataclass
+class Load:
+    """How many objects a store takes at a time, now and at most."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    running: int = 0
+    most: int = 0
+
+
 class Slow(Store):
     """A store that takes a while for each object; counts how many it takes at a time."""
 
     def prepare(self, seconds: float = 0.05) -> Slow:
-        self.seconds, self.lock = seconds, threading.Lock()
-        self.running = self.most = 0
-        self.stored: list[str] = []
+        self.seconds = seconds
+        # Shared with the copies that a writer makes of its store.
+        self.load = Load()
         return self
 
-    def _take(self, key: str, work: Callable[[], None]) -> None:
-        with self.lock:
-            self.running += 1
-            self.most = max(self.most, self.running)
+    def _take(self, work: Callable[[], None]) -> None:
+        load = self.load
+        with load.lock:
+            load.running += 1
+            load.most = max(load.most, load.running)
         try:
             time.sleep(self.seconds)
             work()
-            self.stored.append(key)
         finally:
-            with self.lock:
-                self.running -= 1
+            with load.lock:
+                load.running -= 1
 
     def write_bytes(self, key: str, data: bytes) -> None:
-        self._take(key, lambda: Store.write_bytes(self, key, data))
+        self._take(lambda: Store.write_bytes(self, key, data))
 
     def put_file(self, local_path: Path, key: str, *, move: bool = False) -> None:
-        self._take(key, lambda: Store.put_file(self, local_path, key, move=move))
+        self._take(lambda: Store.put_file(self, local_path, key, move=move))
 
 
 @pytest.fixture
@@ -57,7 +67,7 @@ def test_files_are_uploaded_side_by_side(slow: Slow) -> None:
     files = {f"tower/file-{number}": bytes([number]) for number in range(30)}
     files |= {f"decoder/file-{number}": lambda path: path.write_bytes(b"x") for number in range(30)}
     save(slow, 1, files=files)
-    assert 2 < slow.most <= uploads.MAX_UPLOADS
+    assert 2 < slow.load.most <= uploads.MAX_UPLOADS
     assert verify(slow, 1) == []
 
 
@@ -95,7 +105,7 @@ def test_staging_takes_one_file_more_than_its_limit(
     # Small ones share the limit; beside a large one there is nothing.
     assert 0 < max(taken) <= 1000 + 300
     assert taken[9:12] == [0, 0, 0]
-    assert slow.most > 2
+    assert slow.load.most > 2
     assert verify(slow, 1) == []
 
 
@@ -116,7 +126,7 @@ def test_the_first_failure_ends_the_save_and_nothing_arrives_afterwards(slow: Sl
             writer.wait()
         assert len(begun) <= uploads.MAX_UPLOADS + 3
         # Those under way were waited for, and are deleted like the others.
-        assert store.running == 0
+        assert store.load.running == 0
         assert store.list() == {}
         writer.submit(2, {"a": b"x"})
         writer.wait()

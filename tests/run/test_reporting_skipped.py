@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,19 +23,6 @@ class Recorder:
 
     def skipped(self, name: str, reason: str) -> None:
         self.names.append(name)
-
-
-@pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ranks]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    for name, value in {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_PORT": port}.items():
-        monkeypatch.setenv(name, str(value))
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    ranks = Ranks()
-    yield ranks
-    ranks.leave()
 
 
 def state_with(run: ArlowPretrain, skipped: dict[str, str]) -> TrainingState:
