@@ -17,6 +17,7 @@ import yaml
 from training_runs import Ended, Media, Process, TrainingRun
 
 from support.s3_server import S3, S3Unavailable, running_s3
+from support.waiting import wait_until
 
 GRACE_S = 20.0
 # The machine that runs the tests may be busy; the watch over the grace period is not.
@@ -73,6 +74,14 @@ def stopped(process: Process, *pauses: float) -> tuple[Ended, float]:
         process.kill()
 
 
+def dead(process: psutil.Process) -> bool:
+    """Whether a process has ended, also where nothing reaps it."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_silent_store(stored: Stored, ranks: int) -> None:
     process = stored.start(ranks, "--grace", str(GRACE_S))
@@ -87,7 +96,9 @@ def test_a_silent_store(stored: Stored, ranks: int) -> None:
     assert (ending["cause"], ending["finished"]) == ("interrupted", False)
     assert ending["saved"] in stored.saved()
     assert ending["saved"] < ending["step"]
-    assert "without its checkpoint" in ending["message"]
+    # On a busy machine the launcher's watch may be what ends it, which also says so.
+    notes = ("without its checkpoint", "the grace period was over before all was saved")
+    assert any(note in ending["message"] for note in notes)
 
 
 def test_a_second_sigterm_ends_it_at_once(stored: Stored) -> None:
@@ -99,9 +110,7 @@ def test_a_second_sigterm_ends_it_at_once(stored: Stored) -> None:
     stored.server.process.send_signal(signal.SIGCONT)
     assert ended.code == 75, ended.log
     assert seconds < 4, ended.log
-    # A process that nothing reaps is dead all the same.
-    alive = [each for each in family if each.is_running()]
-    assert all(each.status() == psutil.STATUS_ZOMBIE for each in alive)
+    wait_until(lambda: all(map(dead, family)), 10)
     assert "a second signal (SIGTERM)" in stored.ending()["message"]
     assert stored.ending()["saved"] in stored.saved()
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,7 +38,7 @@ from arlow_trainer.engine import (
 from arlow_trainer.plan.flops import clip_training_flops, image_training_flops
 from arlow_trainer.plan.tokens import tokens_per_clip, tokens_per_image
 from arlow_trainer.probe import BackgroundProbe
-from arlow_trainer.run.attempt import Attempt, AttemptProgress
+from arlow_trainer.run.attempt import AttemptProgress
 from arlow_trainer.run.options import TrainOptions
 from arlow_trainer.storage.events import EventLog
 from arlow_trainer.storage.jsonl import StoredLines
@@ -170,11 +169,11 @@ def telemetry_options(
     ranks: Ranks,
     store: Store,
     events: EventLog | None,
-    attempt: Attempt,
+    write_stacks: Callable[[], None] | None = None,
 ) -> TelemetryOptions:
     """Returns where a run's telemetry goes: to the port, the terminal and the run's URL.
 
-    `events` is the run's event log, on rank 0 alone.
+    `events` is the run's event log, on rank 0 alone; `write_stacks` is what `/stacks` calls.
     """
     if events is None:
         return TelemetryOptions(log_format=options.log_format)
@@ -190,7 +189,7 @@ def telemetry_options(
         publish_status=lambda status: store.write_bytes(STATUS_FILE, status),
         append_history=StoredLines(store, HISTORY_FILE).append_json,
         record_event=events.record,
-        write_stacks=lambda: os.kill(attempt.launcher, options.stack_number),
+        write_stacks=write_stacks,
     )
 
 

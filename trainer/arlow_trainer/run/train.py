@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -86,7 +87,8 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
             stack.callback(closing(stop, lease.release, RELEASE_TIMEOUT_S))
             events = EventLog(store)
             stack.callback(closing(stop, events.close, CLOSE_TIMEOUT_S))
-        outputs = telemetry_options(run, options, ranks, store, events, attempt)
+        write_stacks = partial(os.kill, attempt.launcher, options.stack_number)
+        outputs = telemetry_options(run, options, ranks, store, events, write_stacks)
         telemetry = Telemetry(run, ranks.rank, ranks.size, outputs)
         stack.callback(lambda: telemetry.close(stop.grace.within))
         stack.enter_context(report_end(telemetry))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 DEFAULT_S = 180.0
 MAX_RESERVE_S = 10.0
-"""Kept back from saving, for what is written last; a quarter of a short grace period."""
+"""Kept back from saving, for what is written last; a third of a short grace period."""
 MAX_MARGIN_S = 2.0
 """The run ends that much before it would be killed; a tenth of a short grace period."""
 
@@ -36,14 +36,14 @@ class Grace:
 
     def left_to_save(self) -> float:
         """Returns the seconds until a save that is under way is given up; infinity likewise."""
-        return self._until(min(MAX_RESERVE_S, self.seconds / 4))
+        return self._until(min(MAX_RESERVE_S, self.seconds / 3))
 
     def within(self, limit_s: float) -> float:
         """Returns how long one of several last waits may take: `limit_s`, or less in a stop.
 
-        At most half of what is left, so that those after it have their share.
+        At most a third of what is left, so that those after it have their share.
         """
-        return min(limit_s, self.left() / 2)
+        return min(limit_s, self.left() / 3)
 
     def _until(self, margin: float) -> float:
         if self.begun is None:
