@@ -29,7 +29,7 @@ from arlow_trainer.run.signals import StopSignal
 from arlow_trainer.run.termination import Reached, failures_written, write_ending
 from arlow_trainer.storage.outbox import CLOSE_TIMEOUT_S
 from arlow_trainer.storage.process_log import keep_output, log_name
-from arlow_trainer.storage.stacks import write_stacks_at
+from arlow_trainer.storage.stacks import write_stacks_at, write_stacks_to_log
 
 log = logging.getLogger(__name__)
 
@@ -138,9 +138,10 @@ def _single(attempt: Attempt, stop: StopSignal) -> None:
     os.environ.update(
         RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
-    kept = keep_output(attempt.logs / log_name(0))
+    kept, options = keep_output(attempt.logs / log_name(0)), attempt.options()
+    write_stacks_to_log(options.stack_number)
     try:
-        train(attempt.run(), attempt.options(), stop, attempt)
+        train(attempt.run(), options, stop, attempt)
     except ArlowError:
         raise
     except Exception:

@@ -7,7 +7,7 @@ fill it, only log lines do.
 from __future__ import annotations
 
 import contextlib
-import os
+import shutil
 import sys
 from pathlib import Path
 from threading import Lock
@@ -21,6 +21,7 @@ class ProcessLog:
     """A file that keeps the last `max_bytes` of what is written to it, or somewhat less.
 
     It is begun anew at half of that, and the half before is kept beside it until the next time.
+    The descriptor stays the same, so that faulthandler can hold it.
     """
 
     def __init__(self, path: Path, max_bytes: int = MAX_BYTES) -> None:
@@ -33,12 +34,11 @@ class ProcessLog:
         with contextlib.suppress(OSError, ValueError), self._lock:
             self._file.write(text.encode(errors="replace"))
             if self._file.tell() > self._half:
-                self._file.close()
-                os.replace(self._path, self._path.with_name(self._path.name + _EARLIER))
-                self._file = self._path.open("ab", buffering=0)
+                shutil.copyfile(self._path, self._path.with_name(self._path.name + _EARLIER))
+                self._file.truncate(0)
 
     def fileno(self) -> int:
-        """The descriptor of the file that is written to now."""
+        """The descriptor of the file, open for appending."""
         return self._file.fileno()
 
 

@@ -1,7 +1,8 @@
 """Writing the stacks of a process's threads, and of the processes under it, at a signal.
 
-faulthandler writes to stderr at once, even in a hung collective. A thread then adds them to the
-process's log, which outlives it, and passes the signal on.
+faulthandler writes them to the process's log, which outlives it, even where a library holds the
+interpreter's lock. A thread then writes them to stderr in one piece, since all processes share
+stderr and faulthandler writes word by word, and passes the signal on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Thread
 
 import psutil
@@ -29,11 +31,17 @@ def write_stacks_at(number: signal.Signals) -> None:
     # The descriptor hears of the signal even while the main thread is in a library's code.
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     signal.signal(number, lambda *_: None)
-    if sys.__stderr__ is not None:
-        faulthandler.register(number, file=sys.__stderr__, all_threads=True, chain=True)
+    write_stacks_to_log(number)
     # Processes inherit a mask, and decoding ones have theirs for good.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     Thread(target=_work, args=(reader, number), name="stacks", daemon=True).start()
+
+
+def write_stacks_to_log(number: signal.Signals) -> None:
+    """Has the signal write to this process's log, or to stderr before there is one."""
+    file = current() or sys.__stderr__
+    if file is not None:
+        faulthandler.register(number, file=file, all_threads=True, chain=True)
 
 
 def _pass_on(number: signal.Signals) -> None:
@@ -53,12 +61,19 @@ def start_worker(folder: Path, rank: int, stacks: signal.Signals, number: int) -
 def _work(reader: int, number: signal.Signals) -> None:
     while True:
         if number in os.read(reader, 512):
-            log = current()
-            if log is not None:
-                log.write(f"stacks of process {os.getpid()}:\n")
+            if current() is not None and sys.__stderr__ is not None:
                 with suppress(OSError, ValueError):
-                    faulthandler.dump_traceback(log, all_threads=True)
+                    os.write(sys.__stderr__.fileno(), _stacks())
             _pass_on(number)
+
+
+def _stacks() -> bytes:
+    with TemporaryFile() as file:
+        file.write(f"stacks of process {os.getpid()}:\n".encode())
+        file.flush()
+        faulthandler.dump_traceback(file, all_threads=True)
+        file.seek(0)
+        return file.read()
 
 
 def _handles(pid: int, number: signal.Signals) -> bool:
