@@ -22,6 +22,8 @@ from support.waiting import wait_until
 GRACE_S = 20.0
 # The machine that runs the tests may be busy; the watch over the grace period is not.
 TOLERANCE_S = 2.0
+# The store may hold a checkpoint before the run has read that it does.
+SAVED = "] checkpoint step="
 
 
 @dataclass
@@ -85,7 +87,7 @@ def dead(process: psutil.Process) -> bool:
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_silent_store(stored: Stored, ranks: int) -> None:
     process = stored.start(ranks, "--grace", str(GRACE_S))
-    process.wait_for(lambda: bool(stored.saved()))
+    process.wait_for(lambda: SAVED in process.log)
     stored.server.fall_silent()
     ended, seconds = stopped(process)
     stored.server.process.send_signal(signal.SIGCONT)
@@ -95,7 +97,7 @@ def test_a_silent_store(stored: Stored, ranks: int) -> None:
     ending = stored.ending()
     assert (ending["cause"], ending["finished"]) == ("interrupted", False)
     assert ending["saved"] in stored.saved()
-    assert ending["saved"] < ending["step"]
+    assert ending["saved"] <= ending["step"]
     # On a busy machine the launcher's watch may be what ends it, which also says so.
     notes = ("without its checkpoint", "the grace period was over before all was saved")
     assert any(note in ending["message"] for note in notes)
@@ -103,7 +105,7 @@ def test_a_silent_store(stored: Stored, ranks: int) -> None:
 
 def test_a_second_sigterm_ends_it_at_once(stored: Stored) -> None:
     process = stored.start(2)
-    process.wait_for(lambda: bool(stored.saved()))
+    process.wait_for(lambda: SAVED in process.log)
     stored.server.fall_silent()
     family = process.family()
     ended, seconds = stopped(process, 1.0)
@@ -118,7 +120,7 @@ def test_a_second_sigterm_ends_it_at_once(stored: Stored) -> None:
 def test_a_store_away_for_a_while_costs_nothing(stored: Stored) -> None:
     """Saves are retried for minutes; the step after the next save waits meanwhile."""
     process = stored.start(1)
-    process.wait_for(lambda: bool(stored.saved()))
+    process.wait_for(lambda: SAVED in process.log)
     stored.server.kill()
     process.wait_for(lambda: "trying again" in process.log)
     time.sleep(15)
