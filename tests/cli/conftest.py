@@ -21,6 +21,7 @@ def arlow(
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["arlow", *arguments])
+        capsys.readouterr()  # What fixtures and first imports have written is not the command's.
         with pytest.raises(SystemExit) as ended:
             main()
         captured = capsys.readouterr()

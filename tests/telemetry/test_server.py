@@ -12,15 +12,17 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from telemetry_reports import make_readout, make_report
 
 from arlow_trainer.config import RunStatus
 from arlow_trainer.config.status import LastCheckpoint, Phase
 from arlow_trainer.telemetry import STEP_PHASES, CheckpointReport, ResumeReport, Telemetry
+from arlow_trainer.telemetry.server import TelemetryServer
 
 Start = Callable[..., Telemetry]
 SAVED = datetime(2026, 1, 1, tzinfo=UTC)
@@ -254,6 +256,40 @@ def test_a_watcher_reads_how_the_run_ended(telemetry: Start, free_port: int) -> 
     )
     closing.join(5)
     assert not closing.is_alive()
+
+
+def test_the_end_waits_for_no_reader_that_has_read_it(telemetry: Start, free_port: int) -> None:
+    started = telemetry()
+    started.phase("finished")
+    samples(free_port)
+    get(free_port, "/status")
+    began = time.monotonic()
+    started.close()
+    assert time.monotonic() - began < 5
+
+
+def test_a_reader_that_is_being_answered_is_waited_for() -> None:
+    asked, answer = Event(), Event()
+
+    def status() -> RunStatus:
+        asked.set()
+        assert answer.wait(30)
+        return RunStatus(run="quick", phase="finished", started_at=SAVED)
+
+    server = TelemetryServer(0, CollectorRegistry(), status)
+    since = time.monotonic()
+    reading = Thread(target=get, args=(server.port, "/status"))
+    waiting = Thread(target=server.wait_for_readers, args=(since, 30.0))
+    reading.start()
+    assert asked.wait(30)
+    waiting.start()
+    waiting.join(0.3)
+    assert waiting.is_alive()
+    answer.set()
+    waiting.join(10)
+    reading.join(10)
+    assert not waiting.is_alive()
+    server.close()
 
 
 @pytest.mark.parametrize(("phase", "scraped"), [("finished", False), ("saving", True)])

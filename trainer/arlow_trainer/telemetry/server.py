@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -41,10 +42,11 @@ class TelemetryServer:
         status: Callable[[], RunStatus],
         write_stacks: Callable[[], None] | None = None,
     ) -> None:
-        self._last_request: dict[str, float] = {}
-        self._answered = Condition()
+        self._requested: dict[str, float] = {}
+        self._answered: dict[str, float] = {}
+        self._changed = Condition()
         self._server = _DualStackServer(
-            ("", port), _handler(registry, status, self._on_answer, _rarely(write_stacks))
+            ("", port), _handler(registry, status, self._answering, _rarely(write_stacks))
         )
         self._thread = Thread(
             target=self._server.serve_forever, args=(0.1,), name="telemetry-server", daemon=True
@@ -56,24 +58,34 @@ class TelemetryServer:
         """The port that is served; the one requested, unless that was 0."""
         return int(self._server.server_address[1])
 
-    def _on_answer(self, path: str, requested_at: float) -> None:
-        with self._answered:
-            self._last_request[path] = requested_at
-            self._answered.notify_all()
+    @contextmanager
+    def _answering(self, path: str) -> Iterator[None]:
+        """Records a request before it is answered: a reader that has its answer is known."""
+        now = time.monotonic()
+        with self._changed:
+            self._requested[path] = max(now, self._requested.get(path, now))
+        yield
+        with self._changed:
+            self._answered[path] = max(now, self._answered.get(path, now))
+            self._changed.notify_all()
 
-    def wait_for_readers(self, timeout_s: float) -> None:
-        """Waits until each recent reader was answered once more, for `timeout_s` at most."""
+    def wait_for_readers(self, since: float, timeout_s: float) -> None:
+        """Waits until each recent reader has what was true at `since`, a time of `time.monotonic`.
+
+        Returns after `timeout_s` seconds at most.
+        """
         start = time.monotonic()
-        with self._answered:
+        with self._changed:
             for path, interval in MAX_INTERVAL_S.items():
-                if start - self._last_request.get(path, -math.inf) < interval:
+                if start - self._requested.get(path, -math.inf) < interval:
                     left = start + min(timeout_s, interval) - time.monotonic()
-                    self._answered.wait_for(
-                        partial(self._requested_since, path, start), max(0.0, left)
+                    self._changed.wait_for(
+                        partial(self._answered_since, path, since), max(0.0, left)
                     )
 
-    def _requested_since(self, path: str, start: float) -> bool:
-        return self._last_request[path] >= start
+    def _answered_since(self, path: str, since: float) -> bool:
+        """Whether a request that came after `since` was answered."""
+        return self._answered.get(path, -math.inf) >= since
 
     def close(self) -> None:
         """Stops serving and frees the port."""
@@ -119,7 +131,7 @@ def _rarely(act: Callable[[], None] | None) -> Callable[[], bool] | None:
 def _handler(
     registry: CollectorRegistry,
     status: Callable[[], RunStatus],
-    on_answer: Callable[[str, float], None],
+    answering: Callable[[str], AbstractContextManager[None]],
     write_stacks: Callable[[], bool] | None,
 ) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
@@ -127,16 +139,15 @@ def _handler(
         timeout = 10  # a client that sends no more does not block its thread forever
 
         def do_GET(self) -> None:
-            requested_at = time.monotonic()
             match path := self.path.partition("?")[0]:
                 case "/metrics":
                     encode, content_type = choose_encoder(self.headers.get("Accept") or "")
-                    self._answer(HTTPStatus.OK, encode(registry), content_type)
-                    on_answer(path, requested_at)
+                    with answering(path):
+                        self._answer(HTTPStatus.OK, encode(registry), content_type)
                 case "/status":
-                    body = status().model_dump_json(by_alias=True).encode()
-                    self._answer(HTTPStatus.OK, body, "application/json")
-                    on_answer(path, requested_at)
+                    with answering(path):
+                        body = status().model_dump_json(by_alias=True).encode()
+                        self._answer(HTTPStatus.OK, body, "application/json")
                 case "/stacks" if write_stacks is not None and self.command == "GET":
                     if write_stacks():
                         self._answer(HTTPStatus.OK, b"stacks are written to the log\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from datetime import datetime
 from threading import Lock
@@ -58,6 +59,7 @@ class Telemetry:
         self._lock = Lock()
         self._record_event = options.record_event
         self._skipped = 0
+        self._phase_since = time.monotonic()
         now = utc_now()
         self._state = StatusState(run=name, started_at=now, peak_flops=options.peak_flops)
         self._metrics = RunMetrics(run, ranks, now, options)
@@ -98,6 +100,7 @@ class Telemetry:
                 self._publisher = Publisher(self._options, self.status, self.warning)
             self._update(PhaseChanged(phase, redact_urls(message)))
             self._metrics.phase(phase)
+            self._phase_since = time.monotonic()
             self._event("phase", phase=phase, message=message)
         elif phase != "failed":
             return
@@ -198,7 +201,7 @@ class Telemetry:
             self._publisher = None
         if self._server is not None:
             timeout_s = READERS_TIMEOUT_S.get(self._state.phase, 0.0)
-            self._server.wait_for_readers(within(timeout_s))
+            self._server.wait_for_readers(self._phase_since, within(timeout_s))
             self._server.close()
             self._server = None
 
