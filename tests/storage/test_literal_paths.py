@@ -1,8 +1,13 @@
-"""Every path is literal, in every operation and every store: what is listed is read and deleted."""
+"""Every path is literal, in every operation and every store: what is listed is read and deleted.
+
+Local files, memory and S3 (SeaweedFS) are real; the clients of GCS and Azure are, and talk to
+in-process servers of their HTTP protocols.
+"""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +19,8 @@ from hypothesis import strategies as st
 from arlow_trainer.storage.connection import connect
 from arlow_trainer.storage.remote_files import list_files, read_file
 from arlow_trainer.storage.store import Store
+from support.azure_server import azure_server
+from support.google_server import google_server
 from support.s3_server import S3
 
 NAMES = [
@@ -48,15 +55,20 @@ NAMES = [
 NEIGHBOURS = ["exp1", "exp", "expa", "a", "b"]
 
 
-@pytest.fixture(params=["s3", "local", "memory"])
-def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, Any]]:
+@pytest.fixture(params=["s3", "local", "memory", "gs", "az"])
+def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """A new, empty URL in every kind of store, and the options to reach it."""
+    folder = uuid.uuid4().hex
     if request.param == "s3":
         s3: S3 = request.getfixturevalue("s3")
-        return s3.url(uuid.uuid4().hex), s3.options
-    if request.param == "local":
-        return str(tmp_path / "runs"), {}
-    return f"memory://{uuid.uuid4().hex}", {}
+        yield s3.url(folder), s3.options
+    elif request.param == "local":
+        yield str(tmp_path / "runs"), {}
+    elif request.param == "memory":
+        yield f"memory://{folder}", {}
+    else:
+        with google_server() if request.param == "gs" else azure_server() as options:
+            yield f"{request.param}://runs/{folder}", options
 
 
 def use_everything(store: Store, key: str, folder: Path) -> None:

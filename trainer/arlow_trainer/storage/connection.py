@@ -78,7 +78,8 @@ class Connection:
 def reconnect(fs: Any) -> Any:
     """Returns a file system like `fs` whose client reads its credentials anew.
 
-    From then on `connect` returns new ones of its kind, too: fsspec's cache is cleared.
+    From then on `connect` returns new ones of its kind, too (fsspec's cache is cleared), and
+    `current` the newest for `fs`.
     """
     fs.clear_instance_cache()
     protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
@@ -86,7 +87,13 @@ def reconnect(fs: Any) -> Any:
     again = take_paths_literally(type(fs)(*fs.storage_args, **fs.storage_options), scheme)
     if hasattr(fs, "retries"):
         again.retries = fs.retries
+    fs.reconnected = again
     return again
+
+
+def current(fs: Any) -> Any:
+    """Returns the file system that `reconnect` has made of `fs` last; `fs` if it has made none."""
+    return vars(fs).get("reconnected", fs)
 
 
 def connect(url: str, **options: Any) -> tuple[Any, str]:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from arlow_trainer.config import STORE_SCHEMES
-from arlow_trainer.storage.connection import reconnect
-from arlow_trainer.storage.failures import classify
+from arlow_trainer.storage.connection import current, reconnect
+from arlow_trainer.storage.retries import renewing
 from arlow_trainer.storage.timeouts import BoundedFileSystem, Deadline
 
 T = TypeVar("T")
@@ -87,13 +87,11 @@ def _below(path: str, root: str) -> str:
 
 
 def _reconnecting(fs: Any, work: Callable[[Any], T]) -> T:
-    """Returns `work(fs)`; where credentials are refused, once more with those that hold now."""
-    try:
+    """Returns `work(fs)`; where credentials are refused, again with those that hold now."""
+    if not _has_credentials(fs):
         return work(fs)
-    except Exception as error:
-        if not _has_credentials(fs) or not classify(error, local=False).of_credentials:
-            raise
-    return work(reconnect(fs))
+    repeated = renewing(lambda: reconnect(fs))
+    return repeated(lambda: work(current(fs)))
 
 
 def _has_credentials(fs: Any) -> bool:

@@ -36,7 +36,7 @@ from arlow_trainer.storage.local_files import (
     temporary_beside,
     write_atomically,
 )
-from arlow_trainer.storage.retries import briefly, persistently
+from arlow_trainer.storage.retries import briefly, persistently, renewing
 from arlow_trainer.storage.timeouts import BoundedFileSystem, Deadline
 
 DELETERS = 8
@@ -67,7 +67,7 @@ class Store:
     An operation that gets no answer for `timeout_s` seconds, repetitions included, ends; one that
     moves large files may take longer as long as their parts arrive. Local folders have no limit.
 
-    Credentials that are refused are read again once, from their files and the environment. Every
+    Credentials that are refused are read again, from their files and the environment. Every
     operation raises `CredentialsError` when they are still refused or missing, and
     `StoreError` for every other failure (`MissingObject` where the object does not exist).
     """
@@ -426,17 +426,12 @@ class Store:
             root = str(fs._strip_protocol(self._url))
             return work(fs, f"{root.rstrip('/')}/{key}" if key else root)
 
+        def renew() -> None:
+            self._connection.renew(used)
+            bound.renew()
+
         try:
-            try:
-                result = retrying(once)
-            except Exception as error:
-                if self._local or not classify(error, local=False).of_credentials:
-                    raise
-                # Keys of an hour, a Secret that changed: the client knows what it read when it was
-                # made.
-                self._connection.renew(used)
-                bound.renew()
-                result = retrying(once)
+            result = retrying(once) if self._local else renewing(renew)(lambda: retrying(once))
         except ArlowError:
             raise
         except Exception as error:
