@@ -18,6 +18,7 @@ import pytest
 
 from arlow_trainer.checkpoint.reader import list_checkpoints, verify
 from arlow_trainer.config.errors import CredentialsError, ExitCode
+from arlow_trainer.data.decode import read_remote_sample
 from arlow_trainer.storage.connection import connect, reconnect
 from arlow_trainer.storage.remote_files import read_file
 from arlow_trainer.storage.store import Store
@@ -66,14 +67,14 @@ def test_keys_that_are_renewed_in_their_file_are_read_again(sts: S3, keys_file: 
 
     renewing = threading.Thread(target=renew)
     renewing.start()
-    first, started = store._connection.file_system(), time.monotonic()
+    first, started = store._access.connection.file_system(), time.monotonic()
     try:
         while time.monotonic() - started < 2.5 * SESSION_S:
             save(store, int(1000 * (time.monotonic() - started)) + 1)
     finally:
         ends.set()
         renewing.join()
-    assert store._connection.file_system() is not first
+    assert store._access.connection.file_system() is not first
     checkpoints = list_checkpoints(with_lasting_keys(store, sts))
     assert len(checkpoints) > 2
     assert all(info.valid for info in checkpoints)
@@ -107,7 +108,7 @@ def test_a_key_that_is_replaced_in_mid_upload_costs_nothing(
             write_keys(keys_file, own)
             store = Store(s3.url("upload/run"), {"endpoint_url": s3.endpoint})
             store.check_writable()
-            before, client = _bytes_in(folder), store._connection.file_system()
+            before, client = _bytes_in(folder), store._access.connection.file_system()
 
             def replace() -> None:
                 wait_until(lambda: _bytes_in(folder) > before + 8 * 2**20)
@@ -122,7 +123,7 @@ def test_a_key_that_is_replaced_in_mid_upload_costs_nothing(
             source = local_file(tmp_path / "large", 400 * 2**20)
             store.put_file(source, "large")
             replacing.join()
-            assert store._connection.file_system() is not client
+            assert store._access.connection.file_system() is not client
             assert store.size("large") == 400 * 2**20
     except S3Unavailable as error:
         pytest.skip(str(error))
@@ -152,6 +153,11 @@ def test_data_is_read_with_renewed_keys(
     newer, _ = connect(url, endpoint_url=sts.endpoint)
     assert newer is not fs
     assert newer.cat_file(f"{path}/a.png") == b"image"
+    # SeaweedFS calls them unknown keys; that they were valid says that they have ended.
+    time.sleep(SESSION_S + 1)
+    with pytest.raises(CredentialsError, match=r"a\.png: session credentials expired") as caught:
+        read_remote_sample("a.png", fs, f"{path}/a.png")
+    assert caught.value.exit_code is ExitCode.CREDENTIALS
 
 
 def test_a_rotated_web_identity_token_is_read_again(

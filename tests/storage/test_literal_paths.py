@@ -157,7 +157,7 @@ def test_a_folder_of_data_below_empty_parts(s3: S3) -> None:
 
 def test_the_marker_of_a_folder_is_no_object_of_it(s3_store: Store) -> None:
     s3_store.write_bytes("checkpoint-5/a", b"1")
-    fs = s3_store._connection.file_system()
+    fs = s3_store._access.connection.file_system()
     fs.pipe_file(f"{s3_store.url.removeprefix('s3://')}/checkpoint-5/", b"")
     assert s3_store.list() == {"checkpoint-5/a": 1}
     s3_store.delete_tree("checkpoint-5")
@@ -167,7 +167,7 @@ def test_the_marker_of_a_folder_is_no_object_of_it(s3_store: Store) -> None:
 def test_what_is_listed_is_deleted_whatever_its_name() -> None:
     store = Store(f"memory://{uuid.uuid4().hex}")
     root = store.url.removeprefix("memory:/")
-    fs = store._connection.file_system()
+    fs = store._access.connection.file_system()
     for name in ("a//b", "c", "..", "a/./b"):
         fs.pipe_file(f"{root}/checkpoint-1/{name}", b"1")
     listed = store.list("checkpoint-1")
