@@ -160,10 +160,9 @@ def assert_nothing_is_lost(session: Session, ended: Ended) -> None:
     assert session.verify().code == 0
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_keys_that_are_renewed_in_their_file_cost_nothing(session: Session, ranks: int) -> None:
+def test_keys_that_are_renewed_in_their_file_cost_nothing(session: Session) -> None:
     with session.renewed():
-        process = session.start(ranks)
+        process = session.start(2)
         try:
             process.wait_for(lambda: bool(session.saved()))
             ended = stopped_after(process, 2.5 * SESSION_S)
@@ -225,12 +224,9 @@ def test_keys_that_end_in_mid_upload_cost_nothing(session: Session) -> None:
     assert verified.code == 0, verified.log
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_keys_that_nobody_renews_end_the_run_and_keep_its_checkpoints(
-    session: Session, ranks: int
-) -> None:
+def test_keys_that_nobody_renews_end_the_run_and_keep_its_checkpoints(session: Session) -> None:
     with session.renewed():
-        process = session.start(ranks)
+        process = session.start(2)
         try:
             process.wait_for(lambda: bool(session.saved()))
         except BaseException:
@@ -252,7 +248,7 @@ def test_keys_that_nobody_renews_end_the_run_and_keep_its_checkpoints(
 
     # The same command goes on where it stood.
     with session.renewed():
-        again = session.start(ranks)
+        again = session.start(1)
         try:
             again.wait_for(lambda: session.saved()[-1] > saved[-1])
             assert f"resuming from {session.url}/checkpoint-{saved[-1]}" in again.log

@@ -128,6 +128,7 @@ class _Handler(Handler):
     def _described(self, name: str, data: bytes, generation: int) -> dict[str, str]:
         return {
             "kind": "storage#object",
+            "bucket": urlsplit(self.path).path.partition("/b/")[2].partition("/")[0],
             "name": name,
             "size": str(len(data)),
             "generation": str(generation),
