@@ -2,8 +2,8 @@
 
 fsspec's stores read more into a path than a name: s3fs and adlfs cut it at `?versionId=`, adlfs
 parses it as a URL (`#`, `?`) and lists it without spaces and slashes at its ends, s3fs lists
-`bucket//folder` as `bucket/folder`, memory's treats `::` apart. A file that was listed would then be
-read, or deleted, under the name of another.
+`bucket//folder` as `bucket/folder`, memory's treats `::` apart. A file that was listed would then
+be read, or deleted, under the name of another.
 
 The operations that take many paths (`rm`, `get`, `put`, `cat`, `expand_path`) also expand globs
 (`*`, `?`, `[`). Never call those: list, then use the operations on one file.
