@@ -25,7 +25,9 @@ settings.load_profile("shared machine")
 from arlow_trainer.engine import Ranks  # noqa: E402
 from arlow_trainer.storage import conditional  # noqa: E402
 from arlow_trainer.storage.store import Store  # noqa: E402
-from support.object_servers import azure_server, google_server, plain_s3_server  # noqa: E402
+from support.azure_server import azure_server  # noqa: E402
+from support.google_server import google_server  # noqa: E402
+from support.plain_s3_server import plain_s3_server  # noqa: E402
 from support.s3_server import S3, S3Unavailable, running_s3  # noqa: E402
 
 
@@ -90,7 +92,7 @@ def conditional_store(
 ) -> Iterator[Store]:
     """A new, empty run URL in every kind of store that writes on conditions, and one that cannot.
 
-    Small and single objects only: see `support.object_servers` for those that are not real.
+    Small and single objects only: see `support.object_servers` for the servers that are not real.
     """
     folder = uuid.uuid4().hex
     if request.param == "s3":

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from save_actions import play
 
-from arlow_trainer.checkpoint.commit import OtherRankFailed
 from arlow_trainer.checkpoint.layout import SaveMark, manifest_key
+from arlow_trainer.checkpoint.posts import OtherRankFailed
 from arlow_trainer.checkpoint.reader import list_checkpoints, read_manifest, verify
 from arlow_trainer.checkpoint.writer import BackgroundWriter, SaveEvent
 from arlow_trainer.config.errors import ArlowError, StoreError

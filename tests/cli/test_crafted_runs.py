@@ -14,7 +14,8 @@ from arlow_trainer.checkpoint.contents import content_problems
 from arlow_trainer.checkpoint.reader import newest_valid
 from arlow_trainer.checkpoint.training_state import TRAINING_STATE
 from arlow_trainer.storage.store import Store
-from support.crafted_runs import CRAFTED, ESCAPES, STEP, Crafted
+from support.crafted_runs import CRAFTED
+from support.crafting import ESCAPES, STEP, Crafted
 from support.stored_run import save_checkpoint, tiny_run
 
 COMMANDS = ("ls", "verify", "report", "reconstruct", "export", "watch", "curves")

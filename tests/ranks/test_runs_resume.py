@@ -18,7 +18,7 @@ from training_runs import EVERY, STEPS, Ended, Media, TrainingRun, distance, int
 
 from arlow_trainer.checkpoint.layout import SAVE_MARK, SaveMark
 from arlow_trainer.checkpoint.training_state import TRAINING_STATE
-from support.crafted_runs import with_file
+from support.crafting import with_file
 
 # Sums in another order; AdamW makes full steps of gradients that are nothing but rounding.
 ROUNDING = 1e-3

@@ -12,20 +12,19 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from http.server import ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs
 
 import pytest
 
 from arlow_trainer.checkpoint.reader import list_checkpoints, verify
 from arlow_trainer.config.errors import CredentialsError, ExitCode
-from arlow_trainer.storage.connection import connect
+from arlow_trainer.data.decode import read_remote_sample
+from arlow_trainer.storage.connection import connect, reconnect
 from arlow_trainer.storage.remote_files import read_file
 from arlow_trainer.storage.store import Store
 from support.checkpoints import local_file, save
-from support.object_servers import Handler
-from support.s3_server import S3, S3Unavailable, running_s3
+from support.s3_server import S3, S3Unavailable, running_s3, write_keys
+from support.sts_exchange import sts_exchange
 from support.waiting import wait_until
 
 SESSION_S = 5
@@ -53,13 +52,6 @@ def keys_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "credentials"
 
 
-def write_keys(path: Path, keys: dict[str, str]) -> None:
-    lines = "".join(f"{name} = {value}\n" for name, value in keys.items())
-    new = path.with_suffix(".new")
-    new.write_text(f"[default]\n{lines}")
-    new.rename(path)
-
-
 def with_lasting_keys(store: Store, server: S3) -> Store:
     return Store(store.url, server.options)
 
@@ -75,14 +67,14 @@ def test_keys_that_are_renewed_in_their_file_are_read_again(sts: S3, keys_file: 
 
     renewing = threading.Thread(target=renew)
     renewing.start()
-    first, started = store._connection.file_system(), time.monotonic()
+    first, started = store._access.connection.file_system(), time.monotonic()
     try:
         while time.monotonic() - started < 2.5 * SESSION_S:
             save(store, int(1000 * (time.monotonic() - started)) + 1)
     finally:
         ends.set()
         renewing.join()
-    assert store._connection.file_system() is not first
+    assert store._access.connection.file_system() is not first
     checkpoints = list_checkpoints(with_lasting_keys(store, sts))
     assert len(checkpoints) > 2
     assert all(info.valid for info in checkpoints)
@@ -116,7 +108,7 @@ def test_a_key_that_is_replaced_in_mid_upload_costs_nothing(
             write_keys(keys_file, own)
             store = Store(s3.url("upload/run"), {"endpoint_url": s3.endpoint})
             store.check_writable()
-            before, client = _bytes_in(folder), store._connection.file_system()
+            before, client = _bytes_in(folder), store._access.connection.file_system()
 
             def replace() -> None:
                 wait_until(lambda: _bytes_in(folder) > before + 8 * 2**20)
@@ -131,90 +123,64 @@ def test_a_key_that_is_replaced_in_mid_upload_costs_nothing(
             source = local_file(tmp_path / "large", 400 * 2**20)
             store.put_file(source, "large")
             replacing.join()
-            assert store._connection.file_system() is not client
+            assert store._access.connection.file_system() is not client
             assert store.size("large") == 400 * 2**20
     except S3Unavailable as error:
         pytest.skip(str(error))
 
 
-def test_data_is_read_with_renewed_keys(sts: S3, keys_file: Path) -> None:
+def test_data_is_read_with_renewed_keys(
+    sts: S3, keys_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reconnected: list[object] = []
+
+    def counted(fs: object) -> object:
+        reconnected.append(fs)
+        return reconnect(fs)
+
+    monkeypatch.setattr("arlow_trainer.storage.remote_files.reconnect", counted)
     write_keys(keys_file, sts.session_keys())
     url = sts.url(f"{uuid.uuid4().hex}/images")
     Store(url, {"endpoint_url": sts.endpoint}).write_bytes("a.png", b"image")
     fs, path = connect(url, endpoint_url=sts.endpoint)
     assert read_file(fs, f"{path}/a.png") == b"image"
-    time.sleep(SESSION_S + 1)
-    write_keys(keys_file, sts.session_keys())
-    assert read_file(fs, f"{path}/a.png") == b"image"
+    for ended in (1, 2):
+        time.sleep(SESSION_S + 1)
+        write_keys(keys_file, sts.session_keys())
+        assert all(read_file(fs, f"{path}/a.png") == b"image" for _ in range(3))
+        assert len(reconnected) == ended, "not at every read"
     # Others get the new client, too.
     newer, _ = connect(url, endpoint_url=sts.endpoint)
     assert newer is not fs
     assert newer.cat_file(f"{path}/a.png") == b"image"
-
-
-class _Exchange(Handler):
-    """AssumeRoleWithWebIdentity: keys of the real server for the token that is valid now."""
-
-    server_keys: S3
-    valid = "token-1"
-    seen: list[str]
-
-    def do_POST(self) -> None:
-        token = parse_qs(self.body().decode())["WebIdentityToken"][0]
-        self.seen.append(token)
-        if token != type(self).valid:
-            text = (
-                "<ErrorResponse><Error><Code>ExpiredTokenException</Code></Error></ErrorResponse>"
-            )
-            self.answer(400, text.encode(), Content_Type="text/xml")
-            return
-        keys = self.server_keys.session_keys()
-        ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + SESSION_S))
-        self.answer(
-            200,
-            (
-                "<AssumeRoleWithWebIdentityResponse "
-                'xmlns="https://sts.amazonaws.com/doc/2011-06-15/">'
-                "<AssumeRoleWithWebIdentityResult><Credentials>"
-                f"<AccessKeyId>{keys['aws_access_key_id']}</AccessKeyId>"
-                f"<SecretAccessKey>{keys['aws_secret_access_key']}</SecretAccessKey>"
-                f"<SessionToken>{keys['aws_session_token']}</SessionToken>"
-                f"<Expiration>{ends}</Expiration>"
-                "</Credentials></AssumeRoleWithWebIdentityResult>"
-                "</AssumeRoleWithWebIdentityResponse>"
-            ).encode(),
-            Content_Type="text/xml",
-        )
+    # SeaweedFS calls them unknown keys; that they were valid says that they have ended.
+    time.sleep(SESSION_S + 1)
+    with pytest.raises(CredentialsError, match=r"a\.png: session credentials expired") as caught:
+        read_remote_sample("a.png", fs, f"{path}/a.png")
+    assert caught.value.exit_code is ExitCode.CREDENTIALS
 
 
 def test_a_rotated_web_identity_token_is_read_again(
     sts: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handler = type("Exchange", (_Exchange,), {"server_keys": sts, "seen": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     token = tmp_path / "token"
     token.write_text("token-1")
-    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(token))
-    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/trainer")
-    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{server.server_address[1]}")
     store = Store(sts.url(f"{uuid.uuid4().hex}/run"), {"endpoint_url": sts.endpoint})
-    try:
+    with sts_exchange(sts, SESSION_S, valid="token-1") as exchange:
+        for name, value in exchange.environment(str(token)).items():
+            monkeypatch.setenv(name, value)
         save(store, 1)
         time.sleep(SESSION_S + 1)
         token.write_text("token-2")
-        handler.valid = "token-2"
+        exchange.valid = "token-2"
         save(store, 2)
-        assert set(handler.seen) == {"token-1", "token-2"}
+        assert set(exchange.seen) == {"token-1", "token-2"}
         time.sleep(SESSION_S + 1)
-        handler.valid = "token-3"
+        exchange.valid = "token-3"
         with pytest.raises(CredentialsError, match="session credentials expired"):
             save(store, 3)
-        kept = with_lasting_keys(store, sts)
-        assert [info.step for info in list_checkpoints(kept) if info.valid] == [1, 2]
-    finally:
-        server.shutdown()
-        server.server_close()
+    kept = with_lasting_keys(store, sts)
+    assert [info.step for info in list_checkpoints(kept) if info.valid] == [1, 2]
 
 
 def _bytes_in(folder: Path) -> int:

@@ -1,8 +1,14 @@
-"""Every path is literal, in every operation and every store: what is listed is read and deleted."""
+"""Every path is literal, in every operation and every store: what is listed is read and deleted.
+
+Local files, memory and S3 (SeaweedFS) are real; the clients of GCS and Azure are, and talk to
+in-process servers of their HTTP protocols.
+"""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,9 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from arlow_trainer.config.errors import StoreError
 from arlow_trainer.storage.connection import connect
 from arlow_trainer.storage.remote_files import list_files, read_file
 from arlow_trainer.storage.store import Store
+from support.azure_server import azure_server
+from support.google_server import google_server
 from support.s3_server import S3
 
 NAMES = [
@@ -34,6 +43,9 @@ NAMES = [
     "%2F",
     "%20",
     "a b",
+    " a",
+    "b ",
+    " ",
     "a+b",
     "a&b=c",
     "a::b",
@@ -48,15 +60,20 @@ NAMES = [
 NEIGHBOURS = ["exp1", "exp", "expa", "a", "b"]
 
 
-@pytest.fixture(params=["s3", "local", "memory"])
-def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, Any]]:
+@pytest.fixture(params=["s3", "local", "memory", "gs", "az"])
+def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """A new, empty URL in every kind of store, and the options to reach it."""
+    folder = uuid.uuid4().hex
     if request.param == "s3":
         s3: S3 = request.getfixturevalue("s3")
-        return s3.url(uuid.uuid4().hex), s3.options
-    if request.param == "local":
-        return str(tmp_path / "runs"), {}
-    return f"memory://{uuid.uuid4().hex}", {}
+        yield s3.url(folder), s3.options
+    elif request.param == "local":
+        yield str(tmp_path / "runs"), {}
+    elif request.param == "memory":
+        yield f"memory://{folder}", {}
+    else:
+        with google_server() if request.param == "gs" else azure_server() as options:
+            yield f"{request.param}://runs/{folder}", options
 
 
 def use_everything(store: Store, key: str, folder: Path) -> None:
@@ -129,12 +146,24 @@ def test_empty_parts_of_a_url_are_dropped(bucket: tuple[str, dict[str, Any]], ur
     assert store.list() == {}
 
 
-def test_a_folder_of_data_below_empty_parts(s3: S3) -> None:
-    name = uuid.uuid4().hex
-    fs, root = connect(f"s3://{s3.bucket}//{name}", **s3.options)
+@pytest.fixture(params=["s3", "gs", "az"])
+def objects(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A bucket's URL in every kind of object store, and the options to reach it."""
+    if request.param == "s3":
+        s3: S3 = request.getfixturevalue("s3")
+        yield f"s3://{s3.bucket}", s3.options
+    else:
+        with google_server() if request.param == "gs" else azure_server() as options:
+            yield f"{request.param}://runs", options
+
+
+def test_a_folder_of_data_below_empty_parts(objects: tuple[str, dict[str, Any]]) -> None:
+    url, options = objects
+    fs, root = connect(f"{url}//{uuid.uuid4().hex}", **options)
     for file in ("a.jpg", "sub//b.jpg", "c[1].jpg"):
         fs.pipe_file(f"{root}/{file}", file.encode())
     found = list_files(fs, root)
+    # SeaweedFS lists without the empty parts what it keeps with them.
     assert [file.replace("//", "/") for file in found] == ["a.jpg", "c[1].jpg", "sub/b.jpg"]
     assert [read_file(fs, f"{root}/{file}") for file in found] == [
         b"a.jpg",
@@ -143,25 +172,44 @@ def test_a_folder_of_data_below_empty_parts(s3: S3) -> None:
     ]
 
 
-def test_the_marker_of_a_folder_is_no_object_of_it(s3_store: Store) -> None:
-    s3_store.write_bytes("checkpoint-5/a", b"1")
-    fs = s3_store._connection.file_system()
-    fs.pipe_file(f"{s3_store.url.removeprefix('s3://')}/checkpoint-5/", b"")
-    assert s3_store.list() == {"checkpoint-5/a": 1}
-    s3_store.delete_tree("checkpoint-5")
-    assert s3_store.list() == {}
-
-
-def test_what_is_listed_is_deleted_whatever_its_name() -> None:
-    store = Store(f"memory://{uuid.uuid4().hex}")
-    root = store.url.removeprefix("memory:/")
-    fs = store._connection.file_system()
-    for name in ("a//b", "c", "..", "a/./b"):
-        fs.pipe_file(f"{root}/checkpoint-1/{name}", b"1")
-    listed = store.list("checkpoint-1")
-    assert len(listed) == 4
-    store.delete_all(listed)
+def test_the_marker_of_a_folder_is_no_object_of_it(objects: tuple[str, dict[str, Any]]) -> None:
+    url, options = objects
+    store = Store(f"{url}/{uuid.uuid4().hex}", options)
+    store.write_bytes("checkpoint-5/a", b"1")
+    fs = store._access.connection.file_system()
+    fs.pipe_file(f"{fs._strip_protocol(store.url)}/checkpoint-5/", b"")
+    assert store.list() == {"checkpoint-5/a": 1}
+    assert store.list_files("checkpoint-5") == ["a"]
+    store.delete_tree("checkpoint-5")
     assert store.list() == {}
+
+
+@pytest.mark.parametrize("scheme", ["memory", "gs", "az"])
+def test_what_is_listed_is_deleted_whatever_its_name(scheme: str) -> None:
+    servers = {"gs": google_server, "az": azure_server, "memory": lambda: nullcontext({})}
+    with servers[scheme]() as options:
+        store = Store(f"{scheme}://{uuid.uuid4().hex}/run", options)
+        fs = store._access.connection.file_system()
+        root = fs._strip_protocol(store.url)
+        names = ["a//b", "c", " d ", "e/", "f//"] + ([] if scheme == "az" else ["..", "a/./b"])
+        for name in names:
+            fs.pipe_file(f"{root}/checkpoint-1/{name}", b"1")
+        listed = store.list("checkpoint-1")
+        # What ends with a slash marks a folder, except in memory, which drops the slash.
+        assert len(listed) == len(names) - (0 if scheme == "memory" else 2)
+        store.delete_all(listed)
+        assert store.list() == {}
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../b", "a/../b", "a/."])
+def test_the_client_of_azure_reaches_no_other_object_by_dots(name: str) -> None:
+    """Its HTTP client resolves them before it asks."""
+    with azure_server() as options:
+        Store("az://runs", options).write_bytes("run/b", b"1")
+        store = Store("az://runs/run/checkpoint-1", options)
+        with pytest.raises(StoreError, match="no parts of dots alone"):
+            store.delete_all([name])
+        assert Store("az://runs", options).list() == {"run/b": 1}
 
 
 part = st.text(

@@ -63,7 +63,7 @@ def test_a_file_of_several_parts_comes_back(s3_store: Store, tmp_path: Path) -> 
 
 
 def test_listings_are_relative_and_fresh(store: Store) -> None:
-    other = Store(store.url, store._connection._options)
+    other = Store(store.url, store._access.connection._options)
     assert store.list() == {}
     assert store.list_dirs() == []
     assert store.list_dirs("none") == []
@@ -237,7 +237,7 @@ def test_a_wrong_url_is_refused(url: str, message: str) -> None:
 )
 def test_the_other_clouds_open_without_a_network(url: str, options: dict[str, str]) -> None:
     store = Store(url, options)
-    file_system = store._connection.file_system()
+    file_system = store._access.connection.file_system()
     path = file_system._strip_protocol(store.url_of("a/b"))
     assert path in ("bucket/run/a/b", "container/run/a/b")
 

@@ -1,25 +1,19 @@
-"""Small in-process servers of the HTTP protocols of object stores, with their conditional requests.
+"""What the in-process servers of object stores' HTTP protocols share.
 
-Google's JSON API and Azure's Blob service follow the providers' references as far as `Store` uses
-them. `plain_s3` is a server of S3's that ignores conditions, as older ones do; it checks no
-signatures.
+They follow the providers' references as far as `Store` and the data sets use them, and are for what
+their clients do with it: `google_server`, `azure_server`, and `plain_s3_server`.
 """
 
 from __future__ import annotations
 
-import email
-import email.policy
-import hashlib
-import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
-AZURE_ACCOUNT = "devstoreaccount1"
-AZURE_KEY = "YXJsb3ctdGVzdA=="
+DATE = "Thu, 01 Jan 2026 00:00:00 GMT"
 
 
 class Objects:
@@ -33,10 +27,6 @@ class Objects:
     def get(self, name: str) -> tuple[bytes, int] | None:
         with self._lock:
             return self._objects.get(name)
-
-    def names(self) -> list[str]:
-        with self._lock:
-            return sorted(self._objects)
 
     def put(self, name: str, data: bytes, allowed: Callable[[int], bool]) -> int | None:
         """Writes if `allowed(generation, 0 for none)`; returns the new generation."""
@@ -53,9 +43,30 @@ class Objects:
                 return False
             return self._objects.pop(name, None) is not None
 
+    def page(
+        self, prefix: str, delimiter: str, after: str, count: int
+    ) -> tuple[list[str], list[str], str]:
+        """Names and folders with a prefix, `count` in all, that follow `after` in the bytes' order.
+
+        Returns them and where the next page begins, "" for none. What has the delimiter after the
+        prefix is a folder, which ends with it.
+        """
+        with self._lock:
+            names = [name for name in self._objects if name.startswith(prefix)]
+        found = set()
+        for name in names:
+            end = name.find(delimiter, len(prefix)) if delimiter else -1
+            found.add((name if end < 0 else name[: end + 1], end >= 0))
+        listed = sorted(found, key=lambda each: each[0].encode())
+        rest = [each for each in listed if each[0].encode() > after.encode()]
+        page = rest[:count]
+        files = [name for name, is_folder in page if not is_folder]
+        folders = [name for name, is_folder in page if is_folder]
+        return files, folders, page[-1][0] if len(rest) > count else ""
+
 
 class Handler(BaseHTTPRequestHandler):
-    """What the three protocols share."""
+    """What the protocols share."""
 
     protocol_version = "HTTP/1.1"
     objects: Objects
@@ -79,174 +90,24 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
-
-class GoogleHandler(Handler):
-    """https://cloud.google.com/storage/docs/json_api/v1/objects"""
-
-    def _allowed(self, generation: int) -> bool:
-        expected = self.query.get("ifGenerationMatch")
-        return expected is None or int(expected) == generation
-
-    def _name(self) -> str:
-        return unquote(urlsplit(self.path).path.partition("/o/")[2])
-
-    def do_POST(self) -> None:
-        body, name = self.body(), self.query.get("name", "")
-        if self.query["uploadType"] == "multipart":
-            head = f"Content-Type: {self.headers['Content-Type']}\n\n".encode()
-            parts = email.message_from_bytes(head + body, policy=email.policy.HTTP).get_payload()
-            name = json.loads(parts[0].get_payload(decode=True))["name"]  # type: ignore[index,union-attr]
-            body = body.rpartition(b"\n--==0==--")[0].split(b"\n\n", 2)[2]
-        generation = self.objects.put(name, body, self._allowed)
-        if generation is None:
-            self._fail(412, "conditionNotMet")
-        else:
-            self._describe(name, body, generation)
-
-    def do_GET(self) -> None:
-        name = self._name()
-        found = self.objects.get(name)
-        if urlsplit(self.path).path.endswith("/o"):
-            prefix = self.query.get("prefix", "")
-            listed = [{"name": each} for each in self.objects.names() if each.startswith(prefix)]
-            answer = json.dumps({"kind": "storage#objects", "items": listed})
-            self.answer(200, answer.encode(), Content_Type="application/json")
-        elif found is None:
-            self._fail(404, "notFound")
-        elif self.query.get("alt") == "media":
-            self.answer(200, found[0], x_goog_generation=str(found[1]))
-        else:
-            self._describe(name, *found)
-
-    def do_DELETE(self) -> None:
-        name = self._name()
-        if self.objects.get(name) is None:
-            self._fail(404, "notFound")
-        elif self.objects.delete(name, self._allowed):
-            self.answer(204)
-        else:
-            self._fail(412, "conditionNotMet")
-
-    def _describe(self, name: str, data: bytes, generation: int) -> None:
-        described = {
-            "kind": "storage#object",
-            "name": name,
-            "size": str(len(data)),
-            "generation": str(generation),
-        }
-        self.answer(200, json.dumps(described).encode(), Content_Type="application/json")
-
-    def _fail(self, status: int, reason: str) -> None:
-        error = {"error": {"code": status, "message": reason, "errors": [{"reason": reason}]}}
-        self.answer(status, json.dumps(error).encode(), Content_Type="application/json")
-
-
-class AzureHandler(Handler):
-    """https://learn.microsoft.com/rest/api/storageservices/blob-service-rest-api"""
-
-    def _allowed(self, generation: int) -> bool:
-        if self.headers.get("If-None-Match") == "*" and generation:
-            return False
-        expected = self.headers.get("If-Match")
-        return expected is None or expected == f'"{generation:#x}"'
-
-    def _name(self) -> str:
-        return unquote(urlsplit(self.path).path)
-
-    def do_PUT(self) -> None:
-        generation = self.objects.put(self._name(), self.body(), self._allowed)
-        if generation is not None:
-            self.answer(201, ETag=f'"{generation:#x}"', Last_Modified=_DATE)
-        elif self.headers.get("If-None-Match"):
-            self._fail(409, "BlobAlreadyExists")
-        else:
-            self._fail(412, "ConditionNotMet")
-
-    def do_GET(self) -> None:
-        found = self.objects.get(self._name())
-        if found is None:
-            self._fail(404, "BlobNotFound")
+    def answer_content(self, data: bytes, wanted: str | None, **headers: str) -> None:
+        """Answers with content, or with the range of it that a request asks for."""
+        if self.command != "GET" or not wanted:
+            self.answer(200, data, **headers)
             return
-        data, generation = found
-        described = {
-            "ETag": f'"{generation:#x}"',
-            "Last_Modified": _DATE,
-            "Content_Type": "application/octet-stream",
-            "x_ms_blob_type": "BlockBlob",
-            "Accept_Ranges": "bytes",
-        }
-        if self.command == "GET" and self.headers.get("x-ms-range"):
-            start, _, end = self.headers["x-ms-range"].removeprefix("bytes=").partition("-")
-            part = data[int(start) : int(end) + 1]
-            last = int(start) + len(part) - 1
-            described["Content_Range"] = f"bytes {start}-{last}/{len(data)}"
-            self.answer(206, part, **described)
-        else:
-            self.answer(200, data, **described)
-
-    do_HEAD = do_GET
-
-    def do_DELETE(self) -> None:
-        if self.objects.get(self._name()) is None:
-            self._fail(404, "BlobNotFound")
-        elif self.objects.delete(self._name(), self._allowed):
-            self.answer(202)
-        else:
-            self._fail(412, "ConditionNotMet")
-
-    def _fail(self, status: int, code: str) -> None:
-        text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}</Message></Error>"
-        self.answer(status, text.encode(), x_ms_error_code=code, Content_Type="application/xml")
-
-
-class PlainS3Handler(Handler):
-    """S3 without conditional requests: their headers are ignored."""
-
-    def _name(self) -> str:
-        return unquote(urlsplit(self.path).path)
-
-    def do_PUT(self) -> None:
-        data = self.body()
-        if "aws-chunked" in self.headers.get("Content-Encoding", ""):
-            data = _without_chunks(data)
-        self.objects.put(self._name(), data, lambda _: True)
-        self.answer(200, ETag=_etag(data))
-
-    def do_GET(self) -> None:
-        found = self.objects.get(self._name())
-        if found is None:
-            self.answer(404, b"<Error><Code>NoSuchKey</Code><Message>none</Message></Error>")
-        else:
-            self.answer(200, found[0], ETag=_etag(found[0]), Last_Modified=_DATE)
-
-    do_HEAD = do_GET
-
-    def do_DELETE(self) -> None:
-        self.objects.delete(self._name(), lambda _: True)
-        self.answer(204)
-
-
-_DATE = "Thu, 01 Jan 2026 00:00:00 GMT"
-
-
-def _etag(data: bytes) -> str:
-    return f'"{hashlib.md5(data).hexdigest()}"'
-
-
-def _without_chunks(data: bytes) -> bytes:
-    content = b""
-    while data:
-        size, _, data = data.partition(b"\r\n")
-        count = int(size.partition(b";")[0], 16)
-        if not count:
-            break
-        content, data = content + data[:count], data[count + 2 :]
-    return content
+        start, _, end = wanted.removeprefix("bytes=").partition("-")
+        part = data[int(start) : int(end) + 1 if end else None]
+        if not part:
+            self.answer(416, **headers)
+            return
+        described = f"bytes {start}-{int(start) + len(part) - 1}/{len(data)}"
+        self.answer(206, part, Content_Range=described, **headers)
 
 
 @contextmanager
-def _serving(handler: type[Handler]) -> Iterator[str]:
-    own: Any = type(handler.__name__, (handler,), {"objects": Objects()})
+def serving(handler: type[Handler], **shared: Any) -> Iterator[str]:
+    """Yields the address of a server whose requests share an `Objects`, and `shared`."""
+    own: Any = type(handler.__name__, (handler,), {"objects": Objects(), **shared})
     server = ThreadingHTTPServer(("127.0.0.1", 0), own)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
@@ -255,27 +116,3 @@ def _serving(handler: type[Handler]) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
-
-
-@contextmanager
-def google_server() -> Iterator[dict[str, Any]]:
-    """Yields the options of a store at gs://."""
-    with _serving(GoogleHandler) as url:
-        yield {"endpoint_url": url, "token": "anon"}
-
-
-@contextmanager
-def azure_server() -> Iterator[dict[str, Any]]:
-    """Yields the options of a store at az://."""
-    with _serving(AzureHandler) as url:
-        yield {
-            "connection_string": f"DefaultEndpointsProtocol=http;AccountName={AZURE_ACCOUNT};"
-            f"AccountKey={AZURE_KEY};BlobEndpoint={url}/{AZURE_ACCOUNT};"
-        }
-
-
-@contextmanager
-def plain_s3_server() -> Iterator[dict[str, Any]]:
-    """Yields the options of a store at s3:// whose server ignores conditions."""
-    with _serving(PlainS3Handler) as url:
-        yield {"endpoint_url": url, "key": "key", "secret": "secret"}

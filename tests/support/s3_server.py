@@ -108,6 +108,14 @@ class S3:
         self.process.send_signal(signal.SIGSTOP)
 
 
+def write_keys(path: Path, keys: dict[str, str]) -> None:
+    """Writes an AWS credentials file in one piece, as the kubelet replaces a mounted Secret's."""
+    lines = "".join(f"{name} = {value}\n" for name, value in keys.items())
+    new = path.with_suffix(".new")
+    new.write_text(f"[default]\n{lines}")
+    new.rename(path)
+
+
 def find_weed() -> str:
     """Path of the `weed` binary; raises `S3Unavailable` where there is none."""
     beside_python = Path(sys.executable).with_name("weed")

@@ -20,14 +20,9 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Protocol
-
-from pydantic import BaseModel, TypeAdapter
 
 from arlow_trainer.checkpoint.layout import (
     MANIFEST,
@@ -38,78 +33,19 @@ from arlow_trainer.checkpoint.layout import (
     manifest_key,
     save_mark_key,
 )
+from arlow_trainer.checkpoint.posts import KeyValueStore, OtherRankFailed, Outcome, Posts
 from arlow_trainer.checkpoint.uploads import (
     BUG,
-    FileWriter,
+    Save,
     Staging,
     as_arlow_error,
     delete_files,
     upload_files,
 )
 from arlow_trainer.config.errors import ArlowError, StoreError
-from arlow_trainer.storage.failures import describe
 from arlow_trainer.storage.store import Store
 
-POLL_FIRST_S = 0.05
-MAX_POLL_S = 1.0
-
-_FileRecords = TypeAdapter(dict[str, FileRecord])
-
 log = logging.getLogger(__name__)
-
-
-class KeyValueStore(Protocol):
-    """Strings under keys that all ranks share. Called from the worker thread; never waits long."""
-
-    def post(self, key: str, value: str) -> None:
-        """Sets a key's value for every rank to see; the last one posted counts."""
-
-    def has(self, key: str) -> bool:
-        """Whether any rank has posted a value under this key."""
-
-    def get(self, key: str) -> str:
-        """Returns the value of a key that `has` found."""
-
-    def delete(self, key: str) -> None:
-        """Removes a key; one that is not there is no error."""
-
-
-class OtherRankFailed(StoreError):
-    """A save that ends because it failed on another rank, which raises the failure itself."""
-
-    second_hand = True
-
-
-class Outcome(BaseModel):
-    """How a save ended, as rank 0 posts it.
-
-    committed: the checkpoint exists and has `bytes` bytes. void: it does not exist and never will.
-    unknown: rank 0 tried to write the manifest, and whether it is there is not known.
-    """
-
-    state: Literal["committed", "void", "unknown"]
-    bytes: int = 0
-
-
-@dataclass
-class Save:
-    """One checkpoint being saved.
-
-    Attributes:
-        number: counts the saves of this attempt, alike on all ranks.
-        submitted: when, by `time.monotonic`.
-        marked: whether this rank has marked the folder as a save under way.
-        upload_started: the files whose upload was started.
-        may_be_committed: whether the uploaded files belong to a checkpoint, or may do so later.
-    """
-
-    step: int
-    number: int
-    files: Mapping[str, FileWriter | bytes]
-    submitted: float
-    marked: bool = False
-    upload_started: list[str] = field(default_factory=list)
-    may_be_committed: bool = False
 
 
 class Committer:
@@ -125,14 +61,15 @@ class Committer:
         staging: Path | None,
         commit_timeout_s: float,
     ) -> None:
-        self._store, self._channel = store, channel
+        self._store = store
         self._rank, self._ranks, self._attempt = rank, ranks, attempt
         self._staging = Staging(store, attempt, rank, staging)
-        self._commit_timeout_s = commit_timeout_s
         self._abandoned = threading.Event()
+        self._posts = Posts(
+            channel, rank, ranks, attempt, store.url, self._abandoned, commit_timeout_s
+        )
         # What belongs to a checkpoint is worth minutes; cleaning up after a failure is not.
         self._persistent = store.persistent(self._abandoned)
-        self._first_posted = 1
 
     def abandon(self) -> None:
         """Gives up the save under way in another thread: it stops waiting for other ranks."""
@@ -159,7 +96,7 @@ class Committer:
         # Outside the handler: inside, the store's errors below would have `failure` as context.
         if not isinstance(failure, OtherRankFailed):
             # Before the outcome: a rank that reads "void" then looks here for the cause.
-            self._announce(save, "failure", f"Rank {self._rank}: {failure}")
+            self._posts.announce_failure(save, failure)
         if self._rank == 0:
             self._undo_commit(save)
         if not save.may_be_committed:
@@ -175,7 +112,7 @@ class Committer:
             self._persistent.delete(manifest_key(save.step))
 
         def begin(name: str) -> None:
-            self._check_others(save)
+            self._posts.check_others(save)
             save.upload_started.append(name)
 
         folder = checkpoint_name(save.step)
@@ -200,18 +137,12 @@ class Committer:
         # From the post on rank 0 may commit these files whatever happens here (a timeout, a lost
         # channel), so they may be deleted only when rank 0 has said that it will not.
         save.may_be_committed = True
-        records = _FileRecords.dump_json(dict(own)).decode()
-        try:
-            self._channel.post(self._key(save.number, f"files/{self._rank}"), records)
-        except Exception as error:
-            raise self._channel_lost(save, error) from error
-        deadline = time.monotonic() + self._commit_timeout_s
-        posted = self._await(save, "outcome", "the commit by rank 0", deadline)
-        outcome = Outcome.model_validate_json(posted)
+        self._posts.post_files(save, own)
+        outcome = self._posts.await_outcome(save, self._posts.deadline())
         if outcome.state == "committed":
             return outcome.bytes
         save.may_be_committed = outcome.state == "unknown"
-        raise self._other_rank_failed(save)
+        raise self._posts.other_rank_failed(save)
 
     def _commit(self, save: Save, own: Mapping[str, FileRecord]) -> int:
         files = self._collect(save, own)
@@ -225,21 +156,20 @@ class Committer:
             files=files,
         )
         # Another rank may have given up waiting: do not commit what it has reported as failed.
-        self._check_others(save)
+        self._posts.check_others(save)
         # Before the write: one that fails may have reached the store all the same.
         save.may_be_committed = True
         self._persistent.write_bytes(manifest_key(save.step), manifest.to_bytes())
         # Before the housekeeping: the other ranks wait for it, until their deadline.
-        self._announce_outcome(save, Outcome(state="committed", bytes=manifest.total_bytes))
+        self._posts.announce_outcome(save, Outcome(state="committed", bytes=manifest.total_bytes))
         self._remove_leftovers(folder, manifest)
-        self._forget_earlier(save)
+        self._posts.forget_before(save)
         return manifest.total_bytes
 
     def _collect(self, save: Save, own: Mapping[str, FileRecord]) -> dict[str, FileRecord]:
-        files, deadline = dict(own), time.monotonic() + self._commit_timeout_s
+        files, deadline = dict(own), self._posts.deadline()
         for rank in range(1, self._ranks):
-            posted = self._await(save, f"files/{rank}", f"the files of rank {rank}", deadline)
-            records = _FileRecords.validate_json(posted)
+            records = self._posts.await_files(save, rank, deadline)
             twice = sorted(files.keys() & records.keys())
             if twice:
                 raise ArlowError(
@@ -267,18 +197,6 @@ class Committer:
         except ArlowError as error:
             log.warning("leftover files stay in %s: %s", folder, error)
 
-    def _forget_earlier(self, save: Save) -> None:
-        """Removes earlier saves from the channel, so that it does not grow with the run."""
-        names = ["failure", "outcome", *(f"files/{rank}" for rank in range(1, self._ranks))]
-        try:
-            # All ranks have posted their files of this save, so none still reads an earlier one.
-            for number in range(self._first_posted, save.number):
-                for name in names:
-                    self._channel.delete(self._key(number, name))
-        except Exception:
-            log.warning("earlier saves stay in the ranks' key-value store", exc_info=True)
-        self._first_posted = save.number
-
     def _undo_commit(self, save: Save) -> None:
         """Rank 0, after its failure: makes the save void if it can, and posts the outcome."""
         if save.may_be_committed:
@@ -291,7 +209,7 @@ class Committer:
                 save.may_be_committed = False
         # The other ranks keep or delete their files by this: they cannot know it themselves.
         outcome = Outcome(state="unknown" if save.may_be_committed else "void")
-        self._announce_outcome(save, outcome)
+        self._posts.announce_outcome(save, outcome)
 
     def _delete_uploaded(self, save: Save) -> None:
         folder = checkpoint_name(save.step)
@@ -302,67 +220,3 @@ class Committer:
                 self._store.delete(save_mark_key(save.step))
         except ArlowError as error:
             log.warning("leftover files stay in %s: %s", folder, error)
-
-    def _await(self, save: Save, name: str, what: str, deadline: float) -> str:
-        """Returns what another rank posts of a save; raises StoreError where it does not."""
-        pause = POLL_FIRST_S
-        while (value := self._look(save, name)) is None:
-            if self._rank == 0:
-                self._check_others(save)
-            else:
-                # Another rank's failure ends the save when rank 0 has seen it: see `_follow`.
-                self._check_abandoned(save)
-            if time.monotonic() >= deadline:
-                raise StoreError(
-                    f"{self._store.url_of(checkpoint_name(save.step))} was not completed: "
-                    f"{what} did not come within {self._commit_timeout_s:.0f} s. "
-                    "Look at the other ranks' logs; the checkpoints before it are intact."
-                )
-            self._abandoned.wait(pause)
-            pause = min(2 * pause, MAX_POLL_S)
-        return value
-
-    def _check_others(self, save: Save) -> None:
-        self._check_abandoned(save)
-        if self._look(save, "failure") is not None:
-            raise self._other_rank_failed(save)
-
-    def _check_abandoned(self, save: Save) -> None:
-        if self._abandoned.is_set():
-            folder = self._store.url_of(checkpoint_name(save.step))
-            raise StoreError(f"{folder} was given up: the run is ending.")
-
-    def _other_rank_failed(self, save: Save) -> OtherRankFailed:
-        cause = self._look(save, "failure") or "Look at the other ranks' logs."
-        return OtherRankFailed(
-            f"{self._store.url_of(checkpoint_name(save.step))} was not completed: another rank's "
-            f"save failed. {cause} The checkpoints before it are intact."
-        )
-
-    def _look(self, save: Save, name: str) -> str | None:
-        key = self._key(save.number, name)
-        try:
-            return self._channel.get(key) if self._channel.has(key) else None
-        except Exception as error:
-            raise self._channel_lost(save, error) from error
-
-    def _channel_lost(self, save: Save, error: Exception) -> StoreError:
-        return StoreError(
-            f"{self._store.url_of(checkpoint_name(save.step))} was not completed: the ranks' "
-            f"key-value store does not answer ({describe(error)}). Another rank has probably "
-            "ended: look at their logs. The checkpoints before it are intact."
-        )
-
-    def _announce_outcome(self, save: Save, outcome: Outcome) -> None:
-        self._announce(save, "outcome", outcome.model_dump_json())
-
-    def _announce(self, save: Save, name: str, value: str) -> None:
-        try:
-            self._channel.post(self._key(save.number, name), value)
-        except Exception:
-            # The save has ended here either way; the other ranks have ended, or time out.
-            log.warning("the other ranks do not learn of %r", value, exc_info=True)
-
-    def _key(self, number: int, name: str) -> str:
-        # With the attempt and the number, a post of an earlier save is never taken for this one's.
-        return f"checkpoint/{self._attempt}/{number}/{name}"

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
@@ -28,6 +29,27 @@ BUG = "This is an internal error (a bug in Arlow): please report it."
 
 FileWriter = Callable[[Path], None]
 """Writes one file of a checkpoint to the local path given; runs in the worker thread."""
+
+
+@dataclass
+class Save:
+    """One checkpoint being saved.
+
+    Attributes:
+        number: counts the saves of this attempt, alike on all ranks.
+        submitted: when, by `time.monotonic`.
+        marked: whether this rank has marked the folder as a save under way.
+        upload_started: the files whose upload was started.
+        may_be_committed: whether the uploaded files belong to a checkpoint, or may do so later.
+    """
+
+    step: int
+    number: int
+    files: Mapping[str, FileWriter | bytes]
+    submitted: float
+    marked: bool = False
+    upload_started: list[str] = field(default_factory=list)
+    may_be_committed: bool = False
 
 
 def upload_files(

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from arlow_trainer.checkpoint.commit import Committer, KeyValueStore, Save
+from arlow_trainer.checkpoint.commit import Committer
 from arlow_trainer.checkpoint.layout import check_file_name, checkpoint_name
-from arlow_trainer.checkpoint.uploads import FileWriter, as_arlow_error
+from arlow_trainer.checkpoint.posts import KeyValueStore
+from arlow_trainer.checkpoint.uploads import FileWriter, Save, as_arlow_error
 from arlow_trainer.config.errors import ArlowError, StoreError
 from arlow_trainer.storage.outbox import Closeable
 from arlow_trainer.storage.store import Store

@@ -33,7 +33,7 @@ def ls(url: RunUrl) -> None:
     from arlow_trainer.storage.store import Store
 
     table = Table(box=None, pad_edge=False)
-    for name in ("STEP", "STATE", "SIZE", "CREATED (UTC)", "URI"):
+    for name in ("STEP", "STATE", "SIZE", "CREATED (UTC)", "URL"):
         table.add_column(name, justify="right" if name in ("STEP", "SIZE") else "left")
     found = list_readable(Store(url))
     for info in found:

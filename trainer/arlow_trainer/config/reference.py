@@ -103,6 +103,13 @@ cluster from a Secret's keys:
 * `az://`: `AZURE_STORAGE_ACCOUNT_NAME`, `AZURE_STORAGE_ACCOUNT_KEY`
 * `http://`, `https://`: `FSSPEC_HTTP={{"headers": {{"Authorization": "Basic ..."}}}}`
 * Hugging Face data sets: `HF_TOKEN`
+
+Credentials that end during a run are read again before anything fails: from the files that
+`AWS_SHARED_CREDENTIALS_FILE`, `AWS_WEB_IDENTITY_TOKEN_FILE`, `GOOGLE_APPLICATION_CREDENTIALS` or
+`AZURE_FEDERATED_TOKEN_FILE` name, and from the machine's or pod's identity. The variables of a
+running process never change, so keys that end belong in a file, such as a mounted Secret. What
+cannot be renewed ends the run with 77 and the words "session credentials expired", and its
+checkpoints are kept.
 """
 
 TERMINATION_MESSAGE = f"""\

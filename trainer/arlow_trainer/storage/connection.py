@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import threading
+from types import MethodType
 from typing import Any
 
 import fsspec
@@ -78,15 +80,21 @@ class Connection:
 def reconnect(fs: Any) -> Any:
     """Returns a file system like `fs` whose client reads its credentials anew.
 
-    From then on `connect` returns new ones of its kind, too: fsspec's cache is cleared.
+    From then on `connect` returns new ones of its kind, too (fsspec's cache is cleared), and
+    `current` the newest for `fs`.
     """
     fs.clear_instance_cache()
     protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
     scheme = next((each for each in protocols if each in STORE_SCHEMES), "")
     again = take_paths_literally(type(fs)(*fs.storage_args, **fs.storage_options), scheme)
-    if hasattr(fs, "retries"):
-        again.retries = fs.retries
+    _try_once(again, scheme)
+    fs.reconnected = again
     return again
+
+
+def current(fs: Any) -> Any:
+    """Returns the file system that `reconnect` has made of `fs` last; `fs` if it has made none."""
+    return vars(fs).get("reconnected", fs)
 
 
 def connect(url: str, **options: Any) -> tuple[Any, str]:
@@ -114,7 +122,16 @@ def connect(url: str, **options: Any) -> tuple[Any, str]:
     implied = fs_class._get_kwargs_from_urls(url)
     implied.pop("version_aware", None)
     fs = take_paths_literally(fs_class(**implied | options), scheme)
-    if scheme == "s3":
-        # Its repetitions would multiply botocore's and ours.
-        fs.retries = 1
+    _try_once(fs, scheme)
     return fs, str(fs._strip_protocol(url))
+
+
+def _try_once(fs: Any, scheme: str) -> None:
+    """Takes a file system's own repetitions away: they would multiply its client's and ours."""
+    if scheme == "s3":
+        fs.retries = 1
+    elif scheme in ("gs", "gcs"):
+        # gcsfs repeats a request six times, half a minute, also one whose credentials are refused.
+        for name in ("_request", "_get_file_request", "_get_file_concurrent"):
+            if (method := getattr(type(fs), name, None)) is not None:
+                setattr(fs, name, MethodType(inspect.unwrap(method), fs))

@@ -123,6 +123,7 @@ _STATUSES: dict[int, Failure] = {
 }
 
 _CLASSES: dict[str, Failure] = {
+    "CredentialsEnded": Failure.EXPIRED,
     **dict.fromkeys(
         (
             "NoCredentialsError",

@@ -1,8 +1,9 @@
 """Makes an fsspec file system take every path as it is written.
 
 fsspec's stores read more into a path than a name: s3fs and adlfs cut it at `?versionId=`, adlfs
-parses it as a URL (`#`, `?`), s3fs lists `bucket//folder` as `bucket/folder`, memory's treats `::`
-apart. A file that was listed would then be read, or deleted, under the name of another.
+parses it as a URL (`#`, `?`) and lists it without spaces and slashes at its ends, s3fs lists
+`bucket//folder` as `bucket/folder`, memory's treats `::` apart. A file that was listed would then
+be read, or deleted, under the name of another.
 
 The operations that take many paths (`rm`, `get`, `put`, `cat`, `expand_path`) also expand globs
 (`*`, `?`, `[`). Never call those: list, then use the operations on one file.
@@ -26,7 +27,8 @@ def take_paths_literally(fs: Any, scheme: str) -> Any:
         fs.split_path = lambda path: _split_bucket(fs._strip_protocol(path))
     elif scheme in ("az", "abfs"):
         fs._strip_protocol = strip_azure
-        fs.split_path = lambda path, *_, **__: _split_bucket(strip_azure(path))
+        fs.split_path = lambda path, *_, **__: _split_azure(path)
+        fs._ls, fs._find = _listings_of_azure(fs)
     elif scheme == "memory":
         fs._strip_protocol = _strip_memory
     return fs
@@ -53,6 +55,48 @@ def strip_azure(path: str) -> str:
 def _split_bucket(path: str) -> tuple[str, str, None]:
     bucket, _, key = path.lstrip("/").partition("/")
     return bucket, key, None
+
+
+def _split_azure(path: str) -> tuple[str, str, None]:
+    container, name, _ = _split_bucket(strip_azure(path))
+    if {".", ".."} & set(name.split("/")):
+        # The HTTP clients resolve them: a request would reach another object.
+        raise ValueError(f"Azure's names have no parts of dots alone: {name}")
+    return container, name, None
+
+
+def _listings_of_azure(fs: Any) -> tuple[Any, Any]:
+    async def entries(path: str, delimiter: str) -> list[dict[str, Any]]:
+        container, name, _ = _split_bucket(strip_azure(path))
+        async with fs.service_client.get_container_client(container=container) as client:
+            options = {"name_starts_with": name and f"{name}/", "include": ["metadata"]}
+            if delimiter:
+                found = client.walk_blobs(delimiter=delimiter, **options)
+            else:
+                found = client.list_blobs(**options)
+            return [_azure_entry(container, blob) async for blob in found]
+
+    async def ls(path: str, detail: bool = True, **_: Any) -> list[Any]:
+        found = await entries(path, "/")
+        return found if detail else [each["name"] for each in found]
+
+    async def find(path: str, detail: bool = False, **_: Any) -> Any:
+        found = {each["name"]: each for each in await entries(path, "")}
+        files = {name: each for name, each in found.items() if each["type"] == "file"}
+        if not found and await fs._isfile(path):
+            files = {strip_azure(path): await fs._info(path)}
+        return files if detail else list(files)
+
+    return ls, find
+
+
+def _azure_entry(container: str, blob: Any) -> dict[str, Any]:
+    """An entry of a listing: a blob, a prefix of blobs, or one of two ways to mark a folder."""
+    name, metadata = f"{container}/{blob.name}", blob.get("metadata") or {}
+    marks = {key.lower() for key, value in metadata.items() if value == "true"}
+    if name.endswith("/") or marks & {"hdi_isfolder", "is_directory"}:
+        return {"name": name.removesuffix("/"), "size": 0, "type": "directory"}
+    return {"name": name, "size": blob.size, "type": "file", "last_modified": blob.last_modified}
 
 
 def _split_s3(fs: Any, path: str) -> tuple[str, str, None]:

@@ -1,7 +1,7 @@
 """Files behind an fsspec file system, listed and read within a time limit.
 
 For data sets, which others wrote: unlike `Store`, it takes every scheme that fsspec knows, and
-raises what the client libraries raise. `with_retries` repeats it.
+raises what the client libraries raise, and CredentialsEnded. `with_retries` repeats it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from arlow_trainer.config import STORE_SCHEMES
-from arlow_trainer.storage.connection import reconnect
-from arlow_trainer.storage.failures import classify
+from arlow_trainer.storage.connection import current, reconnect
+from arlow_trainer.storage.failures import Failure, classify
+from arlow_trainer.storage.retries import renewing
 from arlow_trainer.storage.timeouts import BoundedFileSystem, Deadline
 
 T = TypeVar("T")
@@ -23,6 +24,10 @@ READ_TIMEOUT_S = 300.0
 READ_PART = 32 * 2**20
 # What the file systems call the time of a file's last change: local, S3, Azure, GCS.
 _CHANGED = ("mtime", "LastModified", "last_modified", "updated")
+
+
+class CredentialsEnded(PermissionError):
+    """Credentials with which files were read are refused now, also when they are read again."""
 
 
 def read_file(fs: Any, path: str) -> bytes:
@@ -87,13 +92,21 @@ def _below(path: str, root: str) -> str:
 
 
 def _reconnecting(fs: Any, work: Callable[[Any], T]) -> T:
-    """Returns `work(fs)`; where credentials are refused, once more with those that hold now."""
-    try:
+    """Returns `work(fs)`; where credentials are refused, again with those that hold now.
+
+    Raises CredentialsEnded where they are refused still, and were not before.
+    """
+    if not _has_credentials(fs):
         return work(fs)
+    repeated = renewing(lambda: reconnect(fs))
+    try:
+        result = repeated(lambda: work(current(fs)))
     except Exception as error:
-        if not _has_credentials(fs) or not classify(error, local=False).of_credentials:
-            raise
-    return work(reconnect(fs))
+        if vars(fs).get("worked") and classify(error, local=False) is Failure.CREDENTIALS:
+            raise CredentialsEnded("credentials that were valid are refused now") from error
+        raise
+    fs.worked = True
+    return result
 
 
 def _has_credentials(fs: Any) -> bool:

@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 ATTEMPTS = 4
 MAX_MINUTES = 5
+RENEWALS = 3
 
 
 def is_transient(error: BaseException) -> bool:
@@ -68,6 +69,19 @@ def persistently(name: str, given_up: threading.Event) -> Retrying:
         stop=stop_any(enough, stop_when_event_set(given_up)),
         sleep=sleep_using_event(given_up),
         before_sleep=partial(_log_first_failure, name),
+    )
+
+
+def renewing(renew: Callable[[], None]) -> Retrying:
+    """Returns the repetitions of an operation whose credentials are refused, `renew` before each.
+
+    Several: keys that are read from their file may end soon after, and a large file takes long.
+    """
+    return Retrying(
+        stop=stop_after_attempt(1 + RENEWALS),
+        retry=retry_if_exception(lambda error: _retry_reason(error).of_credentials),
+        before_sleep=lambda _: renew(),
+        reraise=True,
     )
 
 

@@ -16,36 +16,39 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar
 
 from arlow_trainer.config.errors import ArlowError, CredentialsError, StoreError
+from arlow_trainer.storage.access import TIMEOUT_S, Access
 from arlow_trainer.storage.conditional import ConditionalWrites, Versioned
-from arlow_trainer.storage.connection import Connection, split_url
+from arlow_trainer.storage.connection import split_url
 from arlow_trainer.storage.errors import (
     MissingObject,
     OversizedObject,
-    as_store_error,
     failure_message,
     local_error,
 )
 from arlow_trainer.storage.failures import Failure, classify
+from arlow_trainer.storage.listing import (
+    delete_file,
+    delete_folder,
+    find_objects,
+    names_below,
+    object_info,
+)
 from arlow_trainer.storage.local_files import (
     is_temporary,
     put_local,
     temporary_beside,
     write_atomically,
 )
-from arlow_trainer.storage.retries import briefly, persistently
 from arlow_trainer.storage.timeouts import BoundedFileSystem, Deadline
 
 DELETERS = 8
 READ_CHUNK = 32 * 2**20
 # Manifests, states, pictures and files of lines, which are rotated, are far smaller.
 MAX_READ_BYTES = 64 * 2**20
-TIMEOUT_S = 120.0
-# A part of a large file has more time than a small object.
-PARTS_TIMEOUT_FACTOR = 2.5
 # Small enough to be transferred over a slow network in that time, several at once.
 S3_PART = 16 * 2**20
 S3_MAX_PARTS = 9000
@@ -67,7 +70,7 @@ class Store:
     An operation that gets no answer for `timeout_s` seconds, repetitions included, ends; one that
     moves large files may take longer as long as their parts arrive. Local folders have no limit.
 
-    Credentials that are refused are read again once, from their files and the environment. Every
+    Credentials that are refused are read again, from their files and the environment. Every
     operation raises `CredentialsError` when they are still refused or missing, and
     `StoreError` for every other failure (`MissingObject` where the object does not exist).
     """
@@ -81,19 +84,14 @@ class Store:
     ) -> None:
         scheme, path = split_url(url)
         self._scheme = scheme
-        self._local = scheme in ("file", "memory")
         if scheme == "file":
             path = os.path.abspath(os.path.expanduser(path))
             self._url = path
         else:
             # Without empty parts, which servers drop, or keep in some operations only.
             self._url = f"{scheme}://{'/'.join(filter(None, path.split('/')))}"
-        self._connection = Connection(self._url, scheme, dict(options or {}))
+        self._access = Access(self._url, scheme, options or {}, timeout_s)
         self._conditional = ConditionalWrites(scheme)
-        # A list, so that the copies of this instance share it.
-        self._forbidden: builtins.list[ArlowError] = []
-        self._given_up: threading.Event | None = None
-        self._timeout_s = timeout_s
 
     def __repr__(self) -> str:
         return f"Store({self._url!r})"
@@ -123,7 +121,7 @@ class Store:
 
         Also through those that `child` and `persistent` have made of it.
         """
-        self._forbidden.append(reason)
+        self._access.forbid_writes(reason)
 
     def persistent(self, given_up: threading.Event) -> Store:
         """The same store for what must not be lost: it retries for minutes instead of seconds.
@@ -131,7 +129,7 @@ class Store:
         Every operation under way ends soon after `given_up` is set, with a StoreError.
         """
         inner = copy.copy(self)
-        inner._given_up = given_up
+        inner._access = self._access.persistent(given_up)
         return inner
 
     def read_bytes(self, key: str) -> bytes:
@@ -148,11 +146,11 @@ class Store:
                 )
             return bytes(fs.cat_file(path))
 
-        return self._attempt("read", _checked(key), read)
+        return self._run("read", _checked(key), read)
 
     def read_range(self, key: str, start: int, end: int) -> bytes:
         """The bytes of an object from `start` to before `end`, which must lie in it."""
-        return self._attempt(
+        return self._run(
             "read", _checked(key), lambda fs, path: bytes(fs.cat_file(path, start=start, end=end))
         )
 
@@ -165,11 +163,11 @@ class Store:
             else:
                 fs.pipe_file(path, data)
 
-        self._attempt("write", _checked(key), write)
+        self._run("write", _checked(key), write)
 
     def read_versioned(self, key: str) -> Versioned | None:
         """An object's content and version, which every write changes; None where there is none."""
-        return self._attempt("read", _checked(key), self._conditional.read)
+        return self._run("read", _checked(key), self._conditional.read)
 
     def write_if_unchanged(self, key: str, data: bytes, version: str | None) -> str | None:
         """Writes an object if its version is `version`, or if there is none where that is None.
@@ -183,7 +181,7 @@ class Store:
         def write(fs: BoundedFileSystem, path: str) -> str | None:
             return self._conditional.write(fs, path, data, version)
 
-        return self._attempt("write", _checked(key), write)
+        return self._run("write", _checked(key), write)
 
     def delete_if_unchanged(self, key: str, version: str) -> bool:
         """Deletes an object if its version is `version`; returns whether it did."""
@@ -191,11 +189,11 @@ class Store:
         def delete(fs: BoundedFileSystem, path: str) -> bool:
             return self._conditional.delete(fs, path, version)
 
-        return self._attempt("delete", _checked(key), delete)
+        return self._run("delete", _checked(key), delete)
 
     def put_file(self, local_path: Path, key: str, *, move: bool = False) -> None:
         """Uploads a file. With `move` a local store may rename the file instead of copying it."""
-        deadline = self._deadline(parts=True)
+        deadline = self._access.deadline(parts=True)
 
         def put(fs: Any, path: str) -> None:
             deadline.renew()
@@ -207,12 +205,12 @@ class Store:
                     str(local_path), path, callback=deadline.callback, **self._in_parts(size)
                 )
 
-        self._attempt("write", _checked(key), put, deadline)
+        self._run("write", _checked(key), put, deadline)
 
     def get_file(self, key: str, local_path: Path) -> None:
         """Downloads an object. The file has its name only once it is complete."""
         temporary = temporary_beside(local_path)
-        deadline = self._deadline(parts=True)
+        deadline = self._access.deadline(parts=True)
 
         def get(fs: Any, path: str) -> None:
             try:
@@ -230,7 +228,7 @@ class Store:
             os.replace(temporary, local_path)
 
         try:
-            self._attempt("read", _checked(key), get, deadline)
+            self._run("read", _checked(key), get, deadline)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -250,12 +248,12 @@ class Store:
         def find(fs: Any, path: str) -> dict[str, int]:
             return {
                 self._relative(fs, name): size
-                for name, size in self._find(fs, path).items()
+                for name, size in find_objects(fs, path).items()
                 # Consoles mark a folder with an empty object of its name and a slash.
                 if not name.endswith("/") and not is_temporary(name)
             }
 
-        return self._attempt("list", prefix and _checked(prefix), find)
+        return self._run("list", prefix and _checked(prefix), find)
 
     def list_dirs(self, prefix: str = "") -> builtins.list[str]:
         """Names of the folders directly under `prefix`."""
@@ -283,18 +281,18 @@ class Store:
     def delete(self, key: str) -> None:
         """Deletes one object; does nothing if there is none."""
 
-        self._attempt("delete", _checked(key), _delete_file)
+        self._run("delete", _checked(key), delete_file)
 
     def delete_tree(self, prefix: str) -> None:
         """Deletes everything under `prefix`; does nothing if there is nothing."""
         if self._scheme == "file":
-            self._attempt("delete", _checked(prefix), _delete_folder)
+            self._run("delete", _checked(prefix), delete_folder)
             return
         # Object by object: fsspec's recursive deletion takes the path for a glob.
-        found = self._attempt("delete", _checked(prefix), self._find)
+        found = self._run("delete", _checked(prefix), find_objects)
 
         def delete(path: str) -> None:
-            self._attempt("delete", prefix, lambda fs, _: _delete_file(fs, path))
+            self._run("delete", prefix, lambda fs, _: delete_file(fs, path))
 
         with ThreadPoolExecutor(DELETERS) as pool:
             for _ in pool.map(delete, found):
@@ -305,7 +303,7 @@ class Store:
 
         # Not checked: others may have named them as no key of ours is (`a//b`).
         def delete(key: str) -> None:
-            self._attempt("delete", key, _delete_file)
+            self._run("delete", key, delete_file)
 
         with ThreadPoolExecutor(DELETERS) as pool:
             for _ in pool.map(delete, listed):
@@ -334,51 +332,14 @@ class Store:
         finally:
             self.delete(key)
 
-    def _find(self, fs: Any, path: str) -> dict[str, int]:
-        """Full path and size of every object below a path, folder markers and all."""
-        fs.invalidate_cache()
-        walking = {"on_error": _raise_unless_gone} if self._scheme == "file" else {}
-        try:
-            found = fs.find(path, detail=True, **walking)
-        except FileNotFoundError as error:
-            _raise_unless_gone(error)
-            return {}
-        # adlfs returns a list where the path is that of an object.
-        files = {} if isinstance(found, list) else found
-        return {
-            name: int(info["size"])
-            for name, info in sorted(files.items())
-            if info.get("type") == "file" and name != path
-        }
-
     def _names(self, prefix: str, kind: str) -> builtins.list[str]:
         def names(fs: Any, path: str) -> builtins.list[str]:
-            fs.invalidate_cache()
-            try:
-                found = fs.ls(path, detail=True)
-            except FileNotFoundError as error:
-                _raise_unless_gone(error)
-                return []
-            inside = (
-                info["name"].rstrip("/")
-                for info in found
-                if info["type"] == kind and info["name"].strip("/") != path.strip("/")
-            )
-            return sorted({PurePosixPath(name).name for name in inside if not is_temporary(name)})
+            return names_below(fs, path, kind)
 
-        return self._attempt("list", prefix and _checked(prefix), names)
+        return self._run("list", prefix and _checked(prefix), names)
 
     def _info(self, key: str) -> dict[str, Any] | None:
-        def info(fs: Any, path: str) -> dict[str, Any] | None:
-            fs.invalidate_cache()
-            try:
-                found = fs.info(path)
-            except FileNotFoundError as error:
-                _raise_unless_gone(error)
-                return None
-            return dict(found) if found["type"] == "file" else None
-
-        return self._attempt("read", _checked(key), info)
+        return self._run("read", _checked(key), object_info)
 
     def _chunks(self, key: str, size: int) -> Iterator[bytes]:
         for start in range(0, size, READ_CHUNK):
@@ -386,64 +347,25 @@ class Store:
             def read(fs: Any, path: str, start: int = start) -> bytes:
                 return bytes(fs.cat_file(path, start=start, end=min(start + READ_CHUNK, size)))
 
-            yield self._attempt("read", _checked(key), read, self._deadline(parts=True))
+            yield self._run("read", _checked(key), read, self._access.deadline(parts=True))
 
     def _relative(self, fs: Any, name: str) -> str:
         root = str(fs._strip_protocol(self._url)).rstrip("/")
         return name.removeprefix(root).lstrip("/")
-
-    def _deadline(self, parts: bool = False) -> Deadline:
-        limit_s = self._timeout_s * (PARTS_TIMEOUT_FACTOR if parts else 1.0)
-        return Deadline(limit_s, self._given_up)
 
     def _in_parts(self, size: int) -> dict[str, int]:
         if self._scheme != "s3":
             return {}
         return {"chunksize": max(S3_PART, math.ceil(size / S3_MAX_PARTS))}
 
-    def _attempt(
+    def _run(
         self,
         doing: str,
         key: str,
         work: Callable[[Any, str], T],
         deadline: Deadline | None = None,
     ) -> T:
-        """Runs `work(file system, path)` with retries and turns its failure into an ArlowError."""
-        bound = deadline or self._deadline()
-        url = f"{self._url}/{key}" if key else self._url
-        retrying = briefly() if self._given_up is None else persistently(url, self._given_up)
-
-        used: Any = None
-
-        def once() -> T:
-            nonlocal used
-            if self._forbidden and doing in ("write", "delete"):
-                raise self._forbidden[0]
-            if self._given_up is not None:
-                bound.renew()  # Its minutes of retries are longer than an answer may take.
-            used = self._connection.file_system()
-            fs = BoundedFileSystem(used, bound)
-            root = str(fs._strip_protocol(self._url))
-            return work(fs, f"{root.rstrip('/')}/{key}" if key else root)
-
-        try:
-            try:
-                result = retrying(once)
-            except Exception as error:
-                if self._local or not classify(error, local=False).of_credentials:
-                    raise
-                # Keys of an hour, a Secret that changed: the client knows what it read when it was
-                # made.
-                self._connection.renew(used)
-                bound.renew()
-                result = retrying(once)
-        except ArlowError:
-            raise
-        except Exception as error:
-            worked = doing in self._connection.worked
-            raise as_store_error(error, doing, url, self._scheme, worked=worked) from error
-        self._connection.worked.add(doing)
-        return result
+        return self._access.run(doing, self._url, key, work, deadline)
 
 
 def _checked(key: str) -> str:
@@ -451,23 +373,3 @@ def _checked(key: str) -> str:
     if any(part in ("", ".", "..") for part in key.split("/")):
         raise ValueError(f"a key is a relative path without dots-only parts, not {key!r}")
     return key
-
-
-def _delete_file(fs: Any, path: str) -> None:
-    try:
-        fs.rm_file(path)
-    except FileNotFoundError as error:
-        _raise_unless_gone(error)
-
-
-def _delete_folder(fs: Any, path: str) -> None:
-    try:
-        fs.rm(path, recursive=True)
-    except FileNotFoundError as error:
-        _raise_unless_gone(error)
-
-
-def _raise_unless_gone(error: OSError) -> None:
-    """Raises the error unless an object is missing: a missing bucket is a FileNotFoundError too."""
-    if classify(error, local=True) is not Failure.MISSING:
-        raise error
