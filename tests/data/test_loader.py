@@ -22,7 +22,6 @@ from arlow_trainer.config import DataSection, Modality, ModelSection, SourceSect
 from arlow_trainer.config.errors import DataError, ProcessKilled
 from arlow_trainer.data import Source, StepBatch, StepLoader, open_source
 from arlow_trainer.data.loader import token_costs
-from arlow_trainer.data.worker_processes import workers_per_rank
 from support.loaders import training_on
 
 GLOBAL_BATCH = 12
@@ -190,14 +189,6 @@ def test_video_alone(sources: Mapping[Modality, Source]) -> None:
 
 def test_token_costs_are_patches() -> None:
     assert token_costs(DataSection(), ModelSection()) == {"image": 256, "video": 2048}
-
-
-def test_ranks_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    cores = workers_per_rank(1)
-    assert 1 <= cores <= (os.cpu_count() or 1)
-    assert workers_per_rank(10_000) == 1
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS
-    assert cores <= workers_per_rank(1) <= (os.cpu_count() or 1)
 
 
 RANK = """

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import atexit
+import math
+import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count, groupby, islice, tee
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from arlow_trainer.config import DataSection, Modality, ModelSection, TrainingSection
 from arlow_trainer.config.errors import ArlowError, DataError
+from arlow_trainer.data.buffers import BufferPool
 from arlow_trainer.data.decode import (
     BrokenSample,
     Pixels,
@@ -22,6 +26,7 @@ from arlow_trainer.data.decode import (
     decode_image,
     random_view,
 )
+from arlow_trainer.data.look_ahead import LookAhead
 from arlow_trainer.data.order import Choice, MicroBatchPlan, choose, deal
 from arlow_trainer.data.worker_processes import (
     end_workers,
@@ -34,6 +39,10 @@ from arlow_trainer.data.worker_processes import (
 _JOBS_AHEAD = 3
 # Small enough to divide a step among the processes, large enough that a job's overhead is small.
 _FRAMES_PER_JOB = 16
+_STEPS_AHEAD = 4
+_BYTES_AHEAD = 2**30
+# How often the loader looks whether it is to end while it waits for a sample.
+_LOOK_S = 0.5
 _NAMED_IN_ERRORS = 5
 
 
@@ -43,7 +52,8 @@ class MicroBatch:
 
     modality: Modality
     frames: torch.Tensor
-    """uint8 [B, T, H, W, 3]; T is 1 for images, data.clipFrames for video. Pinned where CUDA is."""
+    """uint8 [B, T, H, W, 3]; T is 1 for images, data.clipFrames for video. Pinned where CUDA is.
+    Its memory is used again when no tensor refers to it any more."""
     mask_seeds: list[int]
     """B seeds of 64 bits, unsigned."""
     indexes: list[int]
@@ -66,6 +76,11 @@ class StepBatch:
     micro_batches: list[MicroBatch]
     skipped: list[Skipped]
     """Broken files that this rank met for the first time."""
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all frames."""
+        return sum(micro_batch.frames.nbytes for micro_batch in self.micro_batches)
 
 
 class StepLoader:
@@ -116,7 +131,6 @@ class StepLoader:
         self._workers = workers
         self._start_step, self._on_worker = start_step, on_worker
         self._max_skipped = data.max_skipped
-        self._pin = torch.cuda.is_available()
 
     def __iter__(self) -> Generator[StepBatch]:
         if self._workers:
@@ -132,14 +146,27 @@ class StepLoader:
             multiprocessing_context="spawn" if self._workers else None,
             worker_init_fn=partial(init_worker, self._on_worker),
             generator=torch.Generator(),  # else it draws from the global one
+            timeout=_LOOK_S if self._workers else 0,
         )
         # Created here, not in the generator: the processes start now and not at the first `next`.
         with signals_blocked(), sigchld_kept():
             decoded = iter(loader)
+        ending = threading.Event()
+        pool = BufferPool(torch.cuda.current_stream() if torch.cuda.is_available() else None)
+        steps = self._steps(for_steps, decoded, pool, ending)
+        if not self._workers:
+            return steps
+        ahead = LookAhead(steps, lambda step: step.nbytes, _STEPS_AHEAD, _BYTES_AHEAD, "loader")
+
+        def end() -> None:
+            ending.set()
+            ahead.close()
+            end_workers(decoded)
+
         # A traceback may keep the iterator alive until exit, where multiprocessing would wait
         # forever for processes that ignore SIGTERM: end them before that.
-        atexit.register(end := partial(end_workers, decoded))
-        return self._steps(for_steps, decoded, end)
+        atexit.register(end)
+        return _until_closed(ahead, end)
 
     def _plans(self) -> Iterator[tuple[int, list[MicroBatchPlan]]]:
         """Yields the micro-batches that every step deals to this rank."""
@@ -157,46 +184,61 @@ class StepLoader:
         self,
         plans: Iterator[tuple[int, list[MicroBatchPlan]]],
         decoded: Iterator[Decoded],
-        end: partial[None],
+        pool: BufferPool,
+        ending: threading.Event,
     ) -> Generator[StepBatch]:
         broken: dict[str, str] = {}
-        rows = self._rows(decoded, broken)
-        try:
-            for step, share in plans:
-                known = len(broken)
-                micro_batches = [self._gather(plan, rows) for plan in share]
-                if not share:
-                    receive(decoded)  # its empty job
-                new = islice(broken.items(), known, None)
-                yield StepBatch(step, micro_batches, [Skipped(*item) for item in new])
-        finally:
-            end()
-            atexit.unregister(end)
+        for step, share in plans:
+            known = len(broken)
+            micro_batches = self._gather(share, decoded, broken, pool, ending)
+            skipped = [Skipped(*item) for item in islice(broken.items(), known, None)]
+            yield StepBatch(step, micro_batches, skipped)
+            # Its memory is needed again.
+            del micro_batches
 
-    def _rows(self, decoded: Iterator[Decoded], broken: dict[str, str]) -> Iterator[torch.Tensor]:
-        """Yields the samples in the jobs' order, and adds to `broken`.
+    def _gather(
+        self,
+        share: list[MicroBatchPlan],
+        decoded: Iterator[Decoded],
+        broken: dict[str, str],
+        pool: BufferPool,
+        ending: threading.Event,
+    ) -> list[MicroBatch]:
+        """Copies a rank's share of a step out of the slots it was decoded into.
 
-        Each lies in a slot that is soon reused: copy it before the next.
+        By numpy, which copies in this thread alone and without the interpreter's lock: torch would
+        divide every sample among its threads, and wait for the last of them.
         """
-        while True:
-            done = receive(decoded)
+        shapes = [(len(plan), *self._decoder.sample_shape(plan[0].modality)) for plan in share]
+        sizes = [math.prod(shape) for shape in shapes]
+        memory = pool.take(sum(sizes))
+        to, filled = memory.numpy(), 0
+        for _ in self._decoder.cut(list(chain(*share))):
+            done = receive(decoded, ending)
             for name, reason in done.broken.items():
                 broken.setdefault(name, reason)
             if len(broken) > self._max_skipped:
                 raise too_many_broken(broken, self._max_skipped)
-            yield from self._decoder.frames_of(done.job)
+            samples = self._decoder.frames_of(done.job).numpy().reshape(-1)
+            np.copyto(to[filled : filled + samples.size], samples)
+            filled += samples.size
+        return [
+            MicroBatch(
+                plan[0].modality,
+                frames.view(shape),
+                [choice.mask_seed for choice in plan],
+                [choice.index for choice in plan],
+            )
+            for plan, shape, frames in zip(share, shapes, memory.split(sizes), strict=True)
+        ]
 
-    def _gather(self, plan: MicroBatchPlan, rows: Iterator[torch.Tensor]) -> MicroBatch:
-        first = next(rows)
-        frames = torch.empty((len(plan), *first.shape), dtype=torch.uint8, pin_memory=self._pin)
-        for sample, row in zip(frames, chain([first], rows), strict=False):
-            sample.copy_(row)
-        return MicroBatch(
-            plan[0].modality,
-            frames,
-            [choice.mask_seed for choice in plan],
-            [choice.index for choice in plan],
-        )
+
+def _until_closed(ahead: LookAhead[StepBatch], end: Callable[[], None]) -> Generator[StepBatch]:
+    try:
+        yield from ahead
+    finally:
+        end()
+        atexit.unregister(end)
 
 
 def token_costs(data: DataSection, model: ModelSection) -> dict[Modality, int]:
@@ -261,6 +303,10 @@ class Decoder(Dataset[Decoded]):
         frames = self.slots[job.slot, : len(job.choices) * length]
         return frames.view(len(job.choices), length, *self.frame_shape)
 
+    def sample_shape(self, modality: Modality) -> tuple[int, int, int, int]:
+        """Returns a sample's frames, height, width and channels."""
+        return self._length(modality), *self.frame_shape
+
     def __getitem__(self, job: Job) -> Decoded:
         broken: dict[str, str] = {}
         pixels = self.frames_of(job).numpy()
@@ -315,22 +361,31 @@ def share_slots(slots: torch.Tensor) -> None:
         ) from error
 
 
-def receive(decoded: Iterator[Decoded]) -> Decoded:
+def receive(decoded: Iterator[Decoded], ending: threading.Event) -> Decoded:
     """Returns the next finished job. Raises what it failed with.
 
     For a dead decoding process that is ProcessKilled where memory ran out, DataError where it
-    crashed.
+    crashed; Ended when `ending` is set while it waits.
     """
-    try:
-        done = next(decoded)
-    except RuntimeError as error:
-        # Not "Caught RuntimeError in DataLoader worker process", which comes from a live process.
-        if "DataLoader worker (pid" not in str(error):
-            raise
-        raise worker_died(decoded) from error
-    if done.failure is not None:
-        raise done.failure
-    return done
+    while True:
+        try:
+            done = next(decoded)
+        except RuntimeError as error:
+            # Not "Caught RuntimeError in DataLoader worker process": that is a live process's.
+            if "DataLoader timed out" in str(error):
+                if ending.is_set():
+                    raise Ended from None
+                continue
+            if "DataLoader worker (pid" not in str(error):
+                raise
+            raise worker_died(decoded) from error
+        if done.failure is not None:
+            raise done.failure
+        return done
+
+
+class Ended(Exception):
+    """The loader ends, and nobody waits for its next step."""
 
 
 def too_many_broken(broken: Mapping[str, str], allowed: int) -> DataError:

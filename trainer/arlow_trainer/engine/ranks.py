@@ -23,6 +23,7 @@ class Ranks:
 
     Attributes:
         rank, size: this rank and how many there are.
+        here: how many of them are on this machine.
         device: the device this rank computes on.
     """
 
@@ -43,6 +44,7 @@ class Ranks:
             torch.cuda.set_device(self.device)
         dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.here = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
         self._store = dist.distributed_c10d._get_default_store()
         # Outcomes and flags are host data: they never wait for a GPU.
         self._host = dist.new_group(backend="gloo", timeout=TIMEOUT) if cuda else dist.group.WORLD
