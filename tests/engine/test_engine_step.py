@@ -13,9 +13,9 @@ from arlow_trainer.config.errors import DeviceMemoryError, StoreError
 from arlow_trainer.engine import (
     Ranks,
     build_autoencoder,
-    capture_optimizer,
     install_shard,
     learning_rate,
+    optimizer_shard,
     read_shards,
 )
 from arlow_trainer.engine.step import PhaseClock
@@ -91,7 +91,7 @@ def test_losses_are_forgotten_when_taken(alone: Ranks) -> None:
 def test_a_run_without_updates_is_captured_and_restored(alone: Ranks, tmp_path: Path) -> None:
     """Under fp16 the first steps may all overflow, and a checkpoint be due."""
     runner = build_runner(2)
-    shard = capture_optimizer(runner.engine)
+    shard = optimizer_shard(runner.engine)
     assert shard.adam_step == 0
     shard.save(tmp_path / "shard.safetensors")
     runner.step(0, [samples(2)])
@@ -105,7 +105,7 @@ def test_capture_and_restore_continue_bitwise(alone: Ranks, tmp_path: Path) -> N
     runner = build_runner(2)
     for number in range(2):
         runner.step(number, [samples(2, first=2 * number)])
-    capture_optimizer(runner.engine).save(tmp_path / "shard.safetensors")
+    optimizer_shard(runner.engine).save(tmp_path / "shard.safetensors")
     other = build_runner(2)
     other.step(0, [samples(2, first=50)])
     install_shard(other.engine, read_shards(other.engine, [tmp_path / "shard.safetensors"]))
