@@ -63,7 +63,7 @@ def test_a_step_is_adamw_on_the_mean_over_samples(alone: Ranks) -> None:
         plain.zero_grad()
         assert runner.rate == learning_rate(number, 20, 2, 1e-3)
         assert runner.grad_norm() == pytest.approx(norm.item(), rel=1e-4)
-        mean, image, video = runner.take_losses().means()
+        mean, image, video = runner.take_losses().means(alone)
         assert mean == pytest.approx(losses.mean().item(), rel=1e-5)
         assert image == pytest.approx(losses[[0, 1, 4, 5]].mean().item(), rel=1e-5)
         assert video == pytest.approx(losses[2:4].mean().item(), rel=1e-5)
@@ -82,8 +82,8 @@ def test_micro_batches_change_nothing(alone: Ranks) -> None:
 def test_losses_are_forgotten_when_taken(alone: Ranks) -> None:
     runner = build_runner(2)
     runner.step(0, [samples(2)])
-    assert runner.take_losses().means()[2] is None
-    mean, image, video = runner.take_losses().means()
+    assert runner.take_losses().means(alone)[2] is None
+    mean, image, video = runner.take_losses().means(alone)
     assert mean != mean
     assert image is video is None
 
@@ -127,7 +127,7 @@ def test_bf16_trains(alone: Ranks) -> None:
     first = None
     for number in range(8):
         assert runner.step(number, [samples(2)])
-        loss = runner.take_losses().means()[0]
+        loss = runner.take_losses().means(alone)[0]
         first = first or loss
     assert loss < first
     assert runner.loss_scale() is None

@@ -140,7 +140,7 @@ class StepReporter:
     def _read_out(self, batch: StepBatch, computed: float) -> ScalarValues:
         """Returns the values of the scalars, which the table in telemetry/scalars.py describes."""
         device = self._ranks.device
-        loss, image_loss, video_loss = self._runner.take_losses().means()
+        loss, image_loss, video_loss = self._runner.take_losses().means(self._ranks)
         self._progress.loss = loss
         memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
         logit = None
