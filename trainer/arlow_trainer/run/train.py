@@ -204,6 +204,12 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
             )
         )
 
+        telemetry.phase(
+            "loading",
+            f"rank {ranks.rank} takes {cores.threads + cores.workers} cores, {cores.workers} of "
+            f"them to decode, and {saver.copy_bytes / 1e9:,.1f} GB to copy its state for saves",
+        )
+
         # 6. Steps, each on its own samples, with a checkpoint every `everySteps`.
         telemetry.phase(
             "training", f"{steps - progress.step:,} steps left, micro-batch {micro_batch}"
