@@ -28,7 +28,7 @@ from arlow_trainer.data import (
     usable_cores,
 )
 from arlow_trainer.data.decode import Source
-from arlow_trainer.data.loader import Decoder, Job, share_slots
+from arlow_trainer.data.decoder import Decoder, Job, share_slots
 
 from .loader import wait_for_children
 from .result import Result, milliseconds

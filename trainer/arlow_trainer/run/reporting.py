@@ -26,7 +26,7 @@ from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.errors import ArlowError, Interrupted
 from arlow_trainer.config.status import LastCheckpoint
 from arlow_trainer.data import Skipped, StepBatch, modality_at
-from arlow_trainer.data.loader import too_many_broken
+from arlow_trainer.data.decoder import too_many_broken
 from arlow_trainer.engine import (
     Ranks,
     StepRunner,
