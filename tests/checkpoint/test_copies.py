@@ -98,3 +98,24 @@ def test_a_failure_is_raised_wherever_the_copy_is_waited_for() -> None:
     for _ in range(2):
         with pytest.raises(RuntimeError, match="copying the run's state failed: a bus error"):
             copy.wait()
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available(),
+    reason="needs a GPU: run make test ARGS=tests/checkpoint/test_copies.py on a machine with CUDA",
+)
+def test_a_gpus_state_is_copied_into_locked_memory() -> None:
+    device = torch.device("cuda", torch.cuda.current_device())
+    tensors = {name: tensor.to(device) for name, tensor in state(0).items()}
+    tensors["large"] = torch.zeros(2**26, device=device)
+    buffer = CopyBuffer(tensors, device)
+    for number in range(3):
+        for tensor in (tensors["a"], tensors["large"]):
+            tensor.fill_(number)
+        # What the stream was asked to do before is copied, whether or not it is done.
+        copy = buffer.copy(tensors)
+        copy.wait()
+        assert copy.tensors["large"].is_pinned()
+        assert copy.tensors["large"].eq(number).all()
+        assert copy.tensors["a"].eq(number).all()
+        assert torch.equal(copy.tensors["d"], tensors["d"].cpu())

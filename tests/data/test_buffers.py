@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+import torch
+
 from arlow_trainer.data.buffers import BufferPool
 
 MIB = 2**20
@@ -43,3 +46,20 @@ def test_a_larger_one_takes_a_smaller_ones_place() -> None:
 
 def test_a_rank_without_samples_takes_none() -> None:
     assert BufferPool(None).take(0).shape == (0,)
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available(),
+    reason="needs a GPU: run make test ARGS=tests/data/test_buffers.py on a machine with CUDA",
+)
+def test_memory_is_used_again_when_the_device_has_read_it() -> None:
+    pool = BufferPool(torch.cuda.current_stream())
+    read = []
+    for value in range(20):
+        memory = pool.take(256 * MIB)
+        assert memory.is_pinned()
+        memory.fill_(value)
+        read.append(memory.to("cuda", non_blocking=True)[:: 64 * MIB])
+        del memory
+    assert pool.made == 1
+    assert [found.unique().tolist() for found in read] == [[value] for value in range(20)]
