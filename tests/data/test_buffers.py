@@ -59,7 +59,7 @@ def test_memory_is_used_again_when_the_device_has_read_it() -> None:
         memory = pool.take(256 * MIB)
         assert memory.is_pinned()
         memory.fill_(value)
-        read.append(memory.to("cuda", non_blocking=True)[:: 64 * MIB])
+        read.append(memory.to("cuda", non_blocking=True)[:: 64 * MIB].clone())
         del memory
     assert pool.made == 1
     assert [found.unique().tolist() for found in read] == [[value] for value in range(20)]
