@@ -13,13 +13,20 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
 from tests.support.s3_server import S3Unavailable, running_s3
 
 from arlow_trainer.checkpoint.saver import CheckpointSaver
 from arlow_trainer.checkpoint.training_state import Progress, TrainingState
 from arlow_trainer.checkpoint.writer import SaveEvent
 from arlow_trainer.config import ArlowPretrain
-from arlow_trainer.engine import Ranks, StepRunner, build_autoencoder, initialize_engine
+from arlow_trainer.engine import (
+    Ranks,
+    StepRunner,
+    build_autoencoder,
+    initialize_engine,
+    optimizer_shard,
+)
 from arlow_trainer.storage.grace import DEFAULT_S, Grace
 from arlow_trainer.storage.store import Store
 
@@ -48,13 +55,16 @@ TOY = Size({"toy": TOY_TRAINING}, saves=1, steps=1)
 @dataclass(frozen=True)
 class Measured:
     """Median seconds of a step, of a step while a save is under way (None: none ended in time), of
-    standing still for a save, and of a save; and a checkpoint's bytes."""
+    a copy of all that is saved into new memory, of standing still for a save, and of a save; a
+    checkpoint's bytes, and those of the buffer that it is copied into."""
 
     step: float
     step_beside: float | None
+    at_once: float
     stall: float
     save: float
     bytes: int
+    copy_bytes: int
 
 
 def measure(size: Size, progress: Callable[[str], None]) -> Result:
@@ -82,7 +92,9 @@ def measure(size: Size, progress: Callable[[str], None]) -> Result:
                     (
                         f"{name}, {kind}",
                         f"{got.bytes / 1e6:,.0f} MB",
+                        f"{got.copy_bytes / 1e6:,.0f} MB",
                         milliseconds(got.step),
+                        milliseconds(got.at_once),
                         milliseconds(got.stall),
                         f"**{got.stall / got.step:.3f}**",
                         milliseconds(got.save),
@@ -96,12 +108,25 @@ def measure(size: Size, progress: Callable[[str], None]) -> Result:
     )
     return Result(
         "Checkpoints",
-        "One rank. The stall is what `CheckpointSaver.save` takes of the training thread: copying "
-        "weights, masters and moments. The save is from there to the manifest, on a thread beside "
+        "One rank. The stall is what a save takes of the training thread: `CheckpointSaver.save`, "
+        "and what the next update waits until weights, masters and moments are copied, beside the "
+        "step's forward and backward, into one buffer. At once: the same copied in the training "
+        "thread into new memory, beside the copy before it. The save is from there to the "
+        "manifest, on a thread beside "
         "training: writing, hashing, uploading, to a local folder and to SeaweedFS's S3 server on "
         "loopback, which takes cores of the same machine. The last column is a step while a save "
         f"is under way over one without. Medians of {size.saves} saves.",
-        ("model, store", "checkpoint", "step", "stall", "stall / step", "save", "step beside it"),
+        (
+            "model, store",
+            "checkpoint",
+            "buffer",
+            "step",
+            "at once",
+            "stall",
+            "stall / step",
+            "save",
+            "step beside it",
+        ),
         rows,
         findings,
     )
@@ -116,7 +141,7 @@ def _measure(
     runner = StepRunner(engine, training, batch, total_steps=1000)
     batches = [micro_batch(run, batch)]
     events: list[tuple[SaveEvent, float]] = []
-    step, alone, beside = 0, [], []
+    step, alone, beside, at_once, held = 0, [], [], [], None
 
     def timed_step() -> float:
         nonlocal step
@@ -140,12 +165,17 @@ def _measure(
         timed_step()
         for number in range(size.saves + 1):
             alone += [timed_step() for _ in range(size.steps)]
+            start = time.perf_counter()
+            held = copied(engine)
+            at_once.append(time.perf_counter() - start)
             saver.save(Progress(step))
             while len(events) == number:
                 seconds = timed_step()
                 if len(events) == number:
                     beside.append(seconds)
             saver.finish(None)
+        copy_bytes = saver.copy_bytes
+    assert held
     for event, _ in events:
         if event.error:
             raise RuntimeError(event.error)
@@ -154,7 +184,15 @@ def _measure(
     return Measured(
         median(alone),
         median(beside) if beside else None,
+        median(at_once[1:]),
         median(stall for _, stall in kept),
         median(event.duration_s for event, _ in kept),
         events[-1][0].bytes,
+        copy_bytes,
     )
+
+
+def copied(engine: Any) -> list[torch.Tensor]:
+    """Copies all that a checkpoint holds into new memory."""
+    state = [*optimizer_shard(engine).tensors.values(), *engine.module.state_dict().values()]
+    return [tensor.detach().clone() for tensor in state]

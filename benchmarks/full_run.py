@@ -183,7 +183,7 @@ def _train(ranks: Ranks, run: ArlowPretrain, size: Size) -> Trained:
         stall,
         event.duration_s,
         event.bytes,
-        _next_loss(runner, run, step),
+        _next_loss(runner, ranks, run, step),
     )
 
 
@@ -202,15 +202,15 @@ def _resume(ranks: Ranks, run: ArlowPretrain) -> tuple[float, float]:
     _wait(ranks)
     seconds = time.perf_counter() - start
     runner = StepRunner(engine, training, run.spec.global_batch_size, STEPS)
-    return seconds, _next_loss(runner, run, state.step)
+    return seconds, _next_loss(runner, ranks, run, state.step)
 
 
-def _next_loss(runner: StepRunner, run: ArlowPretrain, step: int) -> float:
+def _next_loss(runner: StepRunner, ranks: Ranks, run: ArlowPretrain, step: int) -> float:
     """Makes two more steps on a few pictures; the second's loss shows what the first changed."""
     samples = micro_batch(run, 2)
     for number in (step, step + 1):
         runner.step(number, [samples])
-    return runner.last_sums.means()[0]
+    return runner.last_sums.means(ranks)[0]
 
 
 def _wait(ranks: Ranks) -> None:

@@ -24,8 +24,9 @@ from .timing import WALL, side_by_side
 MIN_RATIO_TO_BARE = 0.9
 OURS, BARE = "`StepLoader`, one decoding process", "bare loop"
 IMAGE_SIZE = 224
-# At least as many micro-batches as the loader's processes decode ahead.
-JOBS_AHEAD = 4
+# At least as many steps as the loader is ahead: four, one that waits, one that is filled, and those
+# of its processes' three jobs.
+STEPS_AHEAD = 10
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def measure(size: Size, progress: Callable[[str], None]) -> Result:
             chosen = [paths[i % len(paths)] for i in range(images)]
             # The loader decodes ahead: neither at the bare loop's cost nor for nothing.
             work = {
-                "steady again": lambda: [next(batches) for _ in range(JOBS_AHEAD)],
+                "steady again": lambda: [next(batches) for _ in range(STEPS_AHEAD)],
                 OURS: ours,
                 "decoded ahead": wait_for_children,
                 BARE: lambda: decode_all(chosen, draw, size),

@@ -7,6 +7,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import torch
 from PIL import Image, ImageOps
@@ -18,6 +19,7 @@ from arlow_trainer.data import MicroBatch, center_view
 
 # ImageNet's pictures are about this large.
 PICTURE_SIZE = (500, 375)
+FILM_SIZE = (320, 240)
 
 _PHOTOGRAPHS = {
     "skimage": ("data", ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png",
@@ -59,6 +61,24 @@ def write_jpegs(folder: Path, count: int) -> list[Path]:
         paths.append(folder / f"{number:05d}.jpg")
         picture.save(paths[-1], quality=92)
     return paths
+
+
+def write_films(folder: Path, count: int, frames: int) -> None:
+    """Writes `count` MPEG-4 films: a window that moves over the photographs."""
+    folder.mkdir(parents=True)
+    width, height = FILM_SIZE
+    for number, picture in enumerate(islice(cycle(photographs()), count)):
+        pixels = np.asarray(picture)
+        with av.open(str(folder / f"{number:05d}.mp4"), "w") as film:
+            stream = film.add_stream("mpeg4", rate=25)
+            stream.width, stream.height = FILM_SIZE
+            stream.pix_fmt, stream.bit_rate = "yuv420p", 1_000_000
+            for frame in range(frames):
+                left = frame % (PICTURE_SIZE[0] - width)
+                top = frame // 2 % (PICTURE_SIZE[1] - height)
+                window = np.ascontiguousarray(pixels[top : top + height, left : left + width])
+                film.mux(stream.encode(av.VideoFrame.from_ndarray(window, format="rgb24")))
+            film.mux(stream.encode())
 
 
 def micro_batch(run: ArlowPretrain, count: int, first: int = 0) -> MicroBatch:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
 import threading
 import time
+import weakref
 from contextlib import suppress
 from pathlib import Path
 
@@ -87,6 +89,23 @@ def test_a_failure_is_raised_once_and_leaves_no_manifest(local: Store, raised_by
         writer.submit(4, files_of(4))
         writer.wait()
     assert [info.step for info in list_checkpoints(local) if info.valid] == [1, 4]
+
+
+def test_nothing_holds_what_was_saved(local: Store) -> None:
+    """It may be gigabytes, and the next save is a thousand steps away."""
+
+    class Content:
+        def __call__(self, path: Path) -> None:
+            path.write_bytes(b"content")
+
+    with only_rank(local) as writer:
+        content = Content()
+        saved = weakref.ref(content)
+        writer.submit(1, {"a": content})
+        del content
+        writer.wait()
+        gc.collect()
+        assert saved() is None
 
 
 def test_a_failing_event_handler_does_not_stop_saving(local: Store) -> None:

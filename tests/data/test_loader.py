@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +23,6 @@ from arlow_trainer.config import DataSection, Modality, ModelSection, SourceSect
 from arlow_trainer.config.errors import DataError, ProcessKilled
 from arlow_trainer.data import Source, StepBatch, StepLoader, open_source
 from arlow_trainer.data.loader import token_costs
-from arlow_trainer.data.worker_processes import workers_per_rank
 from support.loaders import training_on
 
 GLOBAL_BATCH = 12
@@ -192,12 +192,74 @@ def test_token_costs_are_patches() -> None:
     assert token_costs(DataSection(), ModelSection()) == {"image": 256, "video": 2048}
 
 
-def test_ranks_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    cores = workers_per_rank(1)
-    assert 1 <= cores <= (os.cpu_count() or 1)
-    assert workers_per_rank(10_000) == 1
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS
-    assert cores <= workers_per_rank(1) <= (os.cpu_count() or 1)
+def test_copying_a_sample_starts_no_threads(sources: Mapping[Modality, Source]) -> None:
+    """torch divides a copy of more than 32,768 numbers among its threads, and waits for all."""
+    import torch
+
+    def others() -> int:
+        """Threads that Python did not start."""
+        return psutil.Process().num_threads() - threading.active_count()
+
+    torch_threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        for workers in (0, 1):
+            steps = iter(loader(sources, workers=workers, image_size=112, clip_frames=16))
+            before = others()
+            list(islice(steps, 6))
+            assert others() == before
+            steps.close()
+        # As torch would in the thread that gathers.
+        one, other = torch.empty(200_000, dtype=torch.uint8), torch.zeros(200_000).byte()
+        teams: list[int] = []
+        thread = threading.Thread(target=lambda: (one.copy_(other), teams.append(others())))
+        thread.start()
+        thread.join()
+        assert teams[0] >= before + 3
+    finally:
+        torch.set_num_threads(torch_threads)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_steps_that_nobody_holds_lend_their_memory_to_later_ones(
+    sources: Mapping[Modality, Source], workers: int
+) -> None:
+    steps = iter(loader(sources, workers=workers))
+    used = set()
+    for _ in range(30):
+        batch = next(steps)
+        used.add(batch.micro_batches[0].frames.untyped_storage().data_ptr())
+        del batch
+    steps.close()
+    # One with the rank, four ahead, one that waits, one that is filled; some gave way to larger.
+    assert len(used) <= 14
+
+
+def test_a_step_that_is_held_is_not_written_over(sources: Mapping[Modality, Source]) -> None:
+    steps = iter(loader(sources, workers=1))
+    held = list(islice(steps, 3))
+    before = [contents([batch]) for batch in held]
+    list(islice(steps, 12))
+    assert [contents([batch]) for batch in held] == before
+    steps.close()
+
+
+def test_steps_are_decoded_and_gathered_ahead(sources: Mapping[Modality, Source]) -> None:
+    """With its processes dead, the loader still has the steps that it was ahead."""
+    steps = iter(loader(sources, workers=1))
+    next(steps)
+    (worker,) = workers_of(os.getpid())
+    deadline = time.monotonic() + 60
+    spent = -1.0
+    while (now := sum(worker.cpu_times()[:2])) != spent:
+        assert time.monotonic() < deadline
+        spent = now
+        time.sleep(1)
+    worker.kill()
+    ahead = [next(steps).step for _ in range(4)]
+    assert ahead == [1, 2, 3, 4]
+    with pytest.raises(ProcessKilled):
+        list(islice(steps, 50))
 
 
 RANK = """

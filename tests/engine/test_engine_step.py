@@ -13,9 +13,9 @@ from arlow_trainer.config.errors import DeviceMemoryError, StoreError
 from arlow_trainer.engine import (
     Ranks,
     build_autoencoder,
-    capture_optimizer,
     install_shard,
     learning_rate,
+    optimizer_shard,
     read_shards,
 )
 from arlow_trainer.engine.step import PhaseClock
@@ -63,7 +63,7 @@ def test_a_step_is_adamw_on_the_mean_over_samples(alone: Ranks) -> None:
         plain.zero_grad()
         assert runner.rate == learning_rate(number, 20, 2, 1e-3)
         assert runner.grad_norm() == pytest.approx(norm.item(), rel=1e-4)
-        mean, image, video = runner.take_losses().means()
+        mean, image, video = runner.take_losses().means(alone)
         assert mean == pytest.approx(losses.mean().item(), rel=1e-5)
         assert image == pytest.approx(losses[[0, 1, 4, 5]].mean().item(), rel=1e-5)
         assert video == pytest.approx(losses[2:4].mean().item(), rel=1e-5)
@@ -82,8 +82,8 @@ def test_micro_batches_change_nothing(alone: Ranks) -> None:
 def test_losses_are_forgotten_when_taken(alone: Ranks) -> None:
     runner = build_runner(2)
     runner.step(0, [samples(2)])
-    assert runner.take_losses().means()[2] is None
-    mean, image, video = runner.take_losses().means()
+    assert runner.take_losses().means(alone)[2] is None
+    mean, image, video = runner.take_losses().means(alone)
     assert mean != mean
     assert image is video is None
 
@@ -91,7 +91,7 @@ def test_losses_are_forgotten_when_taken(alone: Ranks) -> None:
 def test_a_run_without_updates_is_captured_and_restored(alone: Ranks, tmp_path: Path) -> None:
     """Under fp16 the first steps may all overflow, and a checkpoint be due."""
     runner = build_runner(2)
-    shard = capture_optimizer(runner.engine)
+    shard = optimizer_shard(runner.engine)
     assert shard.adam_step == 0
     shard.save(tmp_path / "shard.safetensors")
     runner.step(0, [samples(2)])
@@ -105,7 +105,7 @@ def test_capture_and_restore_continue_bitwise(alone: Ranks, tmp_path: Path) -> N
     runner = build_runner(2)
     for number in range(2):
         runner.step(number, [samples(2, first=2 * number)])
-    capture_optimizer(runner.engine).save(tmp_path / "shard.safetensors")
+    optimizer_shard(runner.engine).save(tmp_path / "shard.safetensors")
     other = build_runner(2)
     other.step(0, [samples(2, first=50)])
     install_shard(other.engine, read_shards(other.engine, [tmp_path / "shard.safetensors"]))
@@ -127,7 +127,7 @@ def test_bf16_trains(alone: Ranks) -> None:
     first = None
     for number in range(8):
         assert runner.step(number, [samples(2)])
-        loss = runner.take_losses().means()[0]
+        loss = runner.take_losses().means(alone)[0]
         first = first or loss
     assert loss < first
     assert runner.loss_scale() is None

@@ -6,10 +6,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from torch import Tensor
+
+from arlow_trainer.checkpoint.copies import Copy, CopyBuffer
 from arlow_trainer.checkpoint.export import (
     CARD,
     DECODER,
@@ -33,12 +37,13 @@ from arlow_trainer.checkpoint.writer import (
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.errors import ArlowError
 from arlow_trainer.engine import (
+    OptimizerShard,
     Ranks,
     RestoredShard,
-    capture_optimizer,
-    capture_weights,
+    before_updates,
     install_shard,
     loss_scaler_state,
+    optimizer_shard,
     read_shards,
     restore_loss_scaler,
     shard_name,
@@ -92,15 +97,25 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
         self._failed = 0
         self._submitted: int | None = None
         self._committed: int | None = None
+        # Its memory is there when the first save is due.
+        self._buffer = CopyBuffer(self._tensors(), engine.device)
+        self._copy: Copy | None = None
+        self._hook = before_updates(engine, self._before_update)
         self._parameters = sum(p.numel() for p in module.tower.parameters())
         self._fixed: dict[str, bytes] = {}
         if ranks.first:
             self._fixed = fixed_files(module.tower, run.spec.training.model)
             self._fixed[f"{DECODER}/config.json"] = decoder_config(run)
 
-    def save(self, progress: Progress) -> None:
-        """Saves the run as it is now; returns when it is copied out of the engine.
+    @property
+    def copy_bytes(self) -> int:
+        """The host memory that this rank's saves are copied into, from the start to the end."""
+        return self._buffer.nbytes
 
+    def save(self, progress: Progress) -> None:
+        """Saves the run as it is now; returns when that has begun.
+
+        It is copied while the next step runs forward and backward; the update waits for the copy.
         Waits first for the previous save; a step that is committed already is not saved again. A
         failed save was reported to `on_event` and the run continues: `MAX_FAILED_SAVES` of them in
         a row raise the last one's ArlowError. In a stop that leaves no time OutOfTime is raised
@@ -114,17 +129,42 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
         state = self._start.after(
             progress, self._run.spec.global_batch_size, loss_scaler_state(self._engine)
         )
+        shard = optimizer_shard(self._engine)
+        self._copy = copy = self._buffer.copy(self._tensors(shard))
         files: dict[str, FileWriter | bytes] = dict(self._fixed)
-        shard = capture_optimizer(self._engine)
-        files[shard_name(self._ranks.rank, self._ranks.size)] = shard.save
+        own = {name: copy.tensors[name] for name in shard.tensors}
+        files[shard_name(self._ranks.rank, self._ranks.size)] = copy.then(
+            replace(shard, tensors=own).save
+        )
         if self._ranks.first:
-            module = self._engine.module
-            files[f"{TOWER}/{WEIGHTS}"] = weights_file(capture_weights(module.tower))
-            files[f"{DECODER}/{WEIGHTS}"] = weights_file(capture_weights(module.decoder))
+            for part in (TOWER, DECODER):
+                weights = {
+                    name.removeprefix(f"{part}/"): tensor
+                    for name, tensor in copy.tensors.items()
+                    if name.startswith(f"{part}/")
+                }
+                files[f"{part}/{WEIGHTS}"] = copy.then(weights_file(weights))
             files[TRAINING_STATE] = state.to_bytes()
             files[CARD] = card_file(self._run, state, self._parameters)
         self._stall = time.perf_counter() - start
         self._writer.submit(state.step, files)
+
+    def _tensors(self, shard: OptimizerShard | None = None) -> dict[str, Tensor]:
+        """Returns what this rank saves: the shard, on rank 0 also `<part>/<parameter>`."""
+        tensors = dict((shard or optimizer_shard(self._engine)).tensors)
+        if self._ranks.first:
+            module = self._engine.module
+            for part, of_part in ((TOWER, module.tower), (DECODER, module.decoder)):
+                weights = of_part.state_dict()
+                tensors |= {f"{part}/{name}": value for name, value in weights.items()}
+        return tensors
+
+    def _before_update(self) -> None:
+        copy, self._copy = self._copy, None
+        if copy is not None:
+            start = time.perf_counter()
+            copy.wait()
+            self._stall += time.perf_counter() - start
 
     def finish(self, progress: Progress | None) -> None:
         """Saves the run's last state, unless it is None, and returns when all is committed.
@@ -169,6 +209,7 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._hook.remove()
         self._writer.close(error is not None, self._grace.within(ABANDON_S))
 
 

@@ -185,7 +185,8 @@ class BackgroundWriter(Closeable):
             self._report(save, size, failure)
             with self._changed:
                 self._failure = failure
-                self._pending = None
+                # Nor may this thread hold what was saved until the next save.
+                self._pending = save = failure = None
                 self._changed.notify_all()
 
     def _report(self, save: Save, size: int, failure: ArlowError | None) -> None:

@@ -184,7 +184,7 @@ class DataSection(Section):
     frame_stride: Frames = 4
     """Distance between a clip's frames, in frames of the video; smaller in a short video."""
     workers: Annotated[int, Field(ge=0, le=512)] | None = None
-    """Decoding processes per rank; unset: the machine's cores divided among the ranks."""
+    """Decoding processes per rank; unset: its cores but one, an eighth of them on a CPU."""
     max_skipped: CountOrNone = 100
     """Maximum number of broken files; each is skipped and logged, and more of them end the run."""
 

@@ -1,5 +1,6 @@
 """Which sample comes when, and how it gets from its file into a micro-batch."""
 
+from arlow_trainer.data.cores import Cores, share_cores, threads_asked, usable_cores
 from arlow_trainer.data.decode import (
     BrokenSample,
     RawSample,
@@ -23,11 +24,11 @@ from arlow_trainer.data.loader import (
 from arlow_trainer.data.order import Choice, choose, deal, modality_at, permute
 from arlow_trainer.data.prepare import PreparedSet, prepare_ucf101
 from arlow_trainer.data.sources import open_source, open_sources
-from arlow_trainer.data.worker_processes import workers_per_rank
 
 __all__ = [
     "BrokenSample",
     "Choice",
+    "Cores",
     "DemoSet",
     "MicroBatch",
     "Modality",
@@ -51,7 +52,9 @@ __all__ = [
     "permute",
     "prepare_ucf101",
     "random_view",
+    "share_cores",
+    "threads_asked",
     "token_costs",
-    "workers_per_rank",
+    "usable_cores",
     "write_demo_set",
 ]

@@ -1,4 +1,4 @@
-"""The decoding processes of a rank: how many, how they start, and how they end."""
+"""The decoding processes of a rank: how they start, and how they end."""
 
 from __future__ import annotations
 
@@ -10,29 +10,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
-from pathlib import Path
 from typing import Any
 
 from arlow_trainer.config.errors import ArlowError, DataError, ProcessKilled
 
 # Terminals, supervisors and SLURM signal whole groups; what to do is the rank's to decide.
 _OF_GROUPS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
-
-
-def workers_per_rank(ranks_here: int) -> int:
-    """Returns the decoding processes of each of `ranks_here` ranks that share this machine.
-
-    All cores that this process may use, by affinity and by the container's limit; at least one.
-    """
-    # macOS has no affinity.
-    affine = getattr(os, "sched_getaffinity", None)
-    cores = float(len(affine(0)) if affine is not None else os.cpu_count() or 1)
-    limit = Path("/sys/fs/cgroup/cpu.max")
-    if limit.is_file():
-        quota, period = limit.read_text().split()
-        if quota != "max":
-            cores = min(cores, int(quota) / int(period))
-    return max(1, int(cores) // ranks_here)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ class Ranks:
 
     Attributes:
         rank, size: this rank and how many there are.
+        here: how many of them are on this machine.
         device: the device this rank computes on.
     """
 
@@ -43,9 +44,12 @@ class Ranks:
             torch.cuda.set_device(self.device)
         dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.here = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
         self._store = dist.distributed_c10d._get_default_store()
-        # Outcomes and flags are host data: they never wait for a GPU.
-        self._host = dist.new_group(backend="gloo", timeout=TIMEOUT) if cuda else dist.group.WORLD
+        # Outcomes, flags and sums are host data: they never wait for a GPU. All of ours go through
+        # this group, and DeepSpeed makes one of its own, so that the default one never connects:
+        # NCCL would take hundreds of MB of a device for it.
+        self._host = dist.new_group(backend="gloo", timeout=TIMEOUT)
 
     @property
     def first(self) -> bool:
@@ -95,6 +99,13 @@ class Ranks:
         votes = torch.tensor([int(flag) for flag in flags])
         dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._host)
         return [bool(vote) for vote in votes.tolist()]
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Returns the sums of all ranks' values, on every rank."""
+        total = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(total, group=self._host)
+        sums: list[float] = total.tolist()
+        return sums
 
     def spread(self, value: float) -> float:
         """Returns the highest value of all ranks less the lowest."""

@@ -55,6 +55,8 @@ def deepspeed_config(
         },
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 2**31,
+        # It would wait for the device before every forward pass.
+        "timers": {"throughput": {"enabled": False}},
     }
     if precision == "fp16":
         config["fp16"] = {
@@ -99,4 +101,18 @@ def initialize_engine(
     if precision == "fp16":
         # The guard counts overflows at the lowest scale, and ends the run with a message.
         engine.optimizer.loss_scaler.raise_error_at_min_scale = False
+        # The norm is not finite where any gradient is not: looked for in each parameter as well, it
+        # takes most of the update's kernels.
+        engine.optimizer.check_grad_overflow = False
+    _wait_once_a_step(engine.optimizer)
     return engine
+
+
+def _wait_once_a_step(optimizer: Any) -> None:
+    """Has an update wait for the device once, for the norm of the gradients.
+
+    DeepSpeed 0.19.8 keeps the norm on the device and reads it again in every parameter group's
+    clipping (`unscale_and_clip_grads`), behind the update of the group before.
+    """
+    on_the_device = optimizer.scaled_global_norm
+    optimizer.scaled_global_norm = lambda: on_the_device().cpu()

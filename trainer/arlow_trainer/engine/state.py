@@ -1,4 +1,4 @@
-"""The optimiser's state as flat tensors: copied out in milliseconds, restored on any rank count.
+"""The optimiser's state as flat tensors: saved as they are, restored on any rank count.
 
 ZeRO-2 gives each rank one slice of every parameter group's concatenated parameters. A rank saves
 its slices as they are, with the list of which parameter's elements lie where; a restore on any
@@ -12,6 +12,7 @@ deepspeed/runtime/zero/stage_1_and_2.py. None of it is a public interface; each 
     parameter._hp_mapping               where a parameter's elements lie in this rank's slice
     single_partition_of_fp32_groups     this rank's float32 slice of each group (the masters)
     optimizer.state                     AdamW's moments, by slice
+    optimizer.register_step_pre_hook    called before AdamW changes them
     _hp_optimizer_states_linked         whether parameters refer to their moments
     update_lp_params                    writes the masters to the half-precision weights
     _update_model_bit16_weights         makes the module's parameters views of those weights
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from arlow_trainer.config.errors import StoreError
 
@@ -59,7 +61,7 @@ class Fragment:
 
 @dataclass(frozen=True)
 class OptimizerShard:
-    """A rank's part of the optimiser's state, on the CPU.
+    """A rank's part of the optimiser's state.
 
     Attributes:
         tensors: `<group>.fp32`, `<group>.exp_avg`, `<group>.exp_avg_sq`, flat float32.
@@ -72,12 +74,13 @@ class OptimizerShard:
     adam_step: int
 
     def save(self, path: Path) -> None:
-        """Writes the shard as a safetensors file."""
+        """Writes the shard, which must be on the CPU, as a safetensors file."""
         metadata = {
             "adam_step": str(self.adam_step),
             "fragments": json.dumps([asdict(fragment) for fragment in self.fragments]),
         }
-        save_file(self.tensors, path, metadata=metadata)
+        tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
+        save_file(tensors, path, metadata=metadata)
 
 
 def shard_name(rank: int, ranks: int) -> str:
@@ -102,29 +105,27 @@ def rank_fragments(engine: Any) -> list[Fragment]:
     return fragments
 
 
-def capture_optimizer(engine: Any) -> OptimizerShard:
-    """Copies this rank's part of the optimiser's state to the CPU."""
+def optimizer_shard(engine: Any) -> OptimizerShard:
+    """Returns this rank's part of the optimiser's state, where it is: each update changes it."""
     optimizer = engine.optimizer
     tensors, step = {}, 0
     for group, flat in enumerate(optimizer.single_partition_of_fp32_groups):
         # AdamW has no state before its first update, and every step so far may have overflowed.
         state = optimizer.optimizer.state.get(flat) or {}
-        tensors[f"{group}.{MASTER}"] = _copy_out(flat)
+        tensors[f"{group}.{MASTER}"] = flat.detach()
         for moment in MOMENTS:
             value = state.get(moment)
-            tensors[f"{group}.{moment}"] = _copy_out(
-                torch.zeros_like(flat) if value is None else value
-            )
+            # One zero for all elements: of the moments' size nothing else is at hand.
+            zeros = torch.zeros((), dtype=flat.dtype, device=flat.device).expand_as(flat)
+            tensors[f"{group}.{moment}"] = zeros if value is None else value
         step = int(state.get("step", 0))
-    _wait_for_copies(engine.device)
     return OptimizerShard(tensors, rank_fragments(engine), step)
 
 
-def capture_weights(module: torch.nn.Module) -> dict[str, Tensor]:
-    """Copies a module's weights to the CPU."""
-    copies = {name: _copy_out(value) for name, value in module.state_dict().items()}
-    _wait_for_copies(next(module.parameters()).device)
-    return copies
+def before_updates(engine: Any, action: Callable[[], None]) -> RemovableHandle:
+    """Has `action` called before weights, masters or moments change; the handle ends that."""
+    optimizer: torch.optim.Optimizer = engine.optimizer.optimizer
+    return optimizer.register_step_pre_hook(lambda *_: action())
 
 
 @dataclass(frozen=True)
@@ -211,19 +212,6 @@ def restore_loss_scaler(engine: Any, state: dict[str, float]) -> None:
 
 
 SCALER_FIELDS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
-
-
-def _copy_out(value: Tensor) -> Tensor:
-    if value.device.type == "cpu":
-        return value.detach().clone()
-    out = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
-    return out.copy_(value.detach(), non_blocking=True)
-
-
-def _wait_for_copies(device: torch.device) -> None:
-    """Returns when what `_copy_out` enqueued has arrived: its readers are other threads."""
-    if device.type == "cuda":
-        torch.cuda.current_stream(device).synchronize()
 
 
 def _copy_overlap(shard: Any, saved: Fragment, own: Fragment, target: dict[str, Tensor]) -> int:

@@ -18,6 +18,7 @@ from torch import Tensor
 from arlow_trainer.config import TrainingSection
 from arlow_trainer.engine.devices import out_of_memory
 from arlow_trainer.engine.logits import max_attention_logit
+from arlow_trainer.engine.ranks import Ranks
 from arlow_trainer.mae import draw_masks
 from arlow_trainer.plan.tokens import tokens_per_image
 
@@ -92,13 +93,10 @@ class LossSums:
 
     values: Tensor
 
-    def means(self) -> tuple[float, float | None, float | None]:
+    def means(self, ranks: Ranks) -> tuple[float, float | None, float | None]:
         """Returns the mean loss over all samples, over images, over videos (None: there were
         none). Sums over ranks, and waits for the device."""
-        total = self.values.clone()
-        if dist.is_initialized():
-            dist.all_reduce(total)
-        image, images, video, videos = total.tolist()
+        image, images, video, videos = ranks.sum(self.values.tolist())
         mean = (image + video) / (images + videos) if images + videos else float("nan")
         return mean, image / images if images else None, video / videos if videos else None
 
@@ -122,7 +120,7 @@ class StepRunner:
         # DeepSpeed averages over ranks what is a sum over ranks here.
         self._weight = dist.get_world_size() / global_batch_size
         self._sums = self._no_sums()
-        self._largest_norm: Tensor | None = None
+        self._largest_norm: float | None = None
 
     def step(self, number: int, micro_batches: Sequence[MicroBatch]) -> bool:
         """Runs a step and returns whether it changed the weights; False: gradients overflowed.
@@ -165,13 +163,8 @@ class StepRunner:
         applied = bool(self.engine.was_step_applied())
         if applied:
             self._sums += sums
-            self._keep_largest(self.engine.get_global_grad_norm())
+            self._largest_norm = max(self.grad_norm(), self._largest_norm or 0.0)
         return applied
-
-    def _keep_largest(self, norm: Tensor | float) -> None:
-        found = torch.as_tensor(norm, dtype=torch.float32, device=self.engine.device)
-        known = self._largest_norm
-        self._largest_norm = found if known is None else torch.maximum(known, found)
 
     def losses(self, micro_batch: MicroBatch) -> Tensor:
         """Returns each sample's loss, float32 [batch] on the device."""
@@ -214,7 +207,7 @@ class StepRunner:
     def take_largest_grad_norm(self) -> float | None:
         """Returns and forgets the largest norm since the last call; None: no step was applied."""
         largest, self._largest_norm = self._largest_norm, None
-        return None if largest is None else float(largest)
+        return largest
 
     def loss_scale(self) -> float | None:
         """Returns the loss scale, None where there is none."""

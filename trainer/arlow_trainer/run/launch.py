@@ -170,8 +170,6 @@ def _elastic(attempt: Attempt, ranks: int) -> None:
         signals_to_handle="SIGQUIT",
     )
     command = [sys.executable, "-m", "arlow_trainer.run.rank", str(attempt.folder)]
-    # A rank's share of the cores; torch would take all of them in every rank.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
     try:
         elastic_launch(config, command[0])(*command[1:])
     except ChildFailedError as error:

@@ -26,7 +26,7 @@ from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.errors import ArlowError, Interrupted
 from arlow_trainer.config.status import LastCheckpoint
 from arlow_trainer.data import Skipped, StepBatch, modality_at
-from arlow_trainer.data.loader import too_many_broken
+from arlow_trainer.data.decoder import too_many_broken
 from arlow_trainer.engine import (
     Ranks,
     StepRunner,
@@ -140,7 +140,7 @@ class StepReporter:
     def _read_out(self, batch: StepBatch, computed: float) -> ScalarValues:
         """Returns the values of the scalars, which the table in telemetry/scalars.py describes."""
         device = self._ranks.device
-        loss, image_loss, video_loss = self._runner.take_losses().means()
+        loss, image_loss, video_loss = self._runner.take_losses().means(self._ranks)
         self._progress.loss = loss
         memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
         logit = None

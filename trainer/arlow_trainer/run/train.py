@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 
+import torch
+
 from arlow_trainer.checkpoint.saver import CheckpointSaver, read_state, restore
 from arlow_trainer.checkpoint.training_state import (
     Progress,
@@ -18,7 +20,7 @@ from arlow_trainer.checkpoint.training_state import (
 from arlow_trainer.checkpoint.writer import OutOfTime
 from arlow_trainer.config import ArlowPretrain, advise, total_steps
 from arlow_trainer.config.errors import ArlowError, CredentialsError, Interrupted, StoreError
-from arlow_trainer.data import StepBatch, StepLoader, workers_per_rank
+from arlow_trainer.data import StepBatch, StepLoader, share_cores, threads_asked, usable_cores
 from arlow_trainer.engine import (
     FiniteGuard,
     Ranks,
@@ -76,6 +78,14 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
         # 1. The ranks, and a run URL that no other run writes to, before anything slow begins.
         ranks = Ranks()
         stack.callback(ranks.leave)
+        cores = share_cores(
+            usable_cores(),
+            ranks.here,
+            gpu=ranks.device.type == "cuda",
+            workers=training.data.workers,
+            most_threads=threads_asked(os.environ.get("OMP_NUM_THREADS")),
+        )
+        torch.set_num_threads(cores.threads)
         reached = attempt.progress() if ranks.first else None
         ranks.agree(lambda: check_batch_covers_ranks(ranks.size, batch_size))
         store = Store(run.run_url, store_options(run.spec.checkpoint))
@@ -160,7 +170,6 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
         stop_if_asked(ranks, stop)
 
         # 5. The parts of the loop: samples, the step, its guard, checkpoints, reports.
-        workers = training.data.workers
         loader = StepLoader(
             training,
             sources,
@@ -168,7 +177,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
             rank=ranks.rank,
             ranks=ranks.size,
             micro_batch=micro_batch,
-            workers=workers_per_rank(ranks.size) if workers is None else workers,
+            workers=cores.workers,
             start_step=progress.step,
             on_worker=partial(start_worker, attempt.logs, ranks.rank, options.stack_number),
         )
@@ -193,6 +202,12 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
                 on_event=on_saved(telemetry, store, run, probe, reached),
                 grace=stop.grace,
             )
+        )
+
+        telemetry.phase(
+            "loading",
+            f"rank {ranks.rank} takes {cores.threads + cores.workers} cores, {cores.workers} of "
+            f"them to decode, and {saver.copy_bytes / 1e9:,.1f} GB to copy its state for saves",
         )
 
         # 6. Steps, each on its own samples, with a checkpoint every `everySteps`.
