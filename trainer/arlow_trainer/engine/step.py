@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,10 +15,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from arlow_trainer.config import TrainingSection
+from arlow_trainer.config import Modality, TrainingSection
 from arlow_trainer.engine.devices import out_of_memory
 from arlow_trainer.engine.logits import max_attention_logit
 from arlow_trainer.mae import draw_masks
+from arlow_trainer.plan.micro_batches import Sizes
 from arlow_trainer.plan.tokens import tokens_per_image
 
 
@@ -79,7 +80,7 @@ class MicroBatch(Protocol):
     """What the step needs of a micro-batch: samples of one modality and grid."""
 
     @property
-    def modality(self) -> str: ...
+    def modality(self) -> Modality: ...
     @property
     def frames(self) -> Tensor: ...
     @property
@@ -111,9 +112,16 @@ class StepRunner:
     """
 
     def __init__(
-        self, engine: Any, training: TrainingSection, global_batch_size: int, total_steps: int
+        self,
+        engine: Any,
+        training: TrainingSection,
+        global_batch_size: int,
+        total_steps: int,
+        sizes: Mapping[Modality, Sizes] | None = None,
     ) -> None:
+        """`sizes` are those that micro-batches are computed in; without, each in its own."""
         self.engine = engine
+        self._sizes = sizes or {}
         self.clock = PhaseClock(engine.device)
         self._training = training
         self._total_steps = total_steps
@@ -175,8 +183,21 @@ class StepRunner:
 
     def losses(self, micro_batch: MicroBatch) -> Tensor:
         """Returns each sample's loss, float32 [batch] on the device."""
-        losses: Tensor = self.engine(*self._inputs(micro_batch))
-        return losses
+        frames, units = self._inputs(micro_batch)
+        samples = frames.shape[0]
+        filled = self._holding(micro_batch)
+        if filled > samples:
+            # The first samples again: like any others they are finite, and their losses are cut
+            # off, so that all gradients that come from them are zero.
+            index = torch.arange(filled, device=frames.device) % samples
+            frames, units = frames[index], units[index]
+        losses: Tensor = self.engine(frames, units)
+        return losses[:samples]
+
+    def _holding(self, micro_batch: MicroBatch) -> int:
+        samples = micro_batch.frames.shape[0]
+        sizes = self._sizes.get(micro_batch.modality)
+        return samples if sizes is None else sizes.holding(samples)
 
     def max_attention_logit(self, micro_batch: MicroBatch) -> float:
         """Returns the largest attention logit on a micro-batch's first sample; waits for it."""

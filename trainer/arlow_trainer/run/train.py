@@ -31,6 +31,7 @@ from arlow_trainer.engine import (
 )
 from arlow_trainer.pictures.writer import PictureWriter
 from arlow_trainer.plan.memory import planned_micro_batch
+from arlow_trainer.plan.micro_batches import micro_batch_sizes
 from arlow_trainer.probe import BackgroundProbe
 from arlow_trainer.run.attempt import Attempt
 from arlow_trainer.run.attempt_logs import next_attempt
@@ -172,7 +173,8 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
             start_step=progress.step,
             on_worker=partial(start_worker, attempt.logs, ranks.rank, options.stack_number),
         )
-        runner = StepRunner(engine, training, batch_size, steps)
+        sizes = micro_batch_sizes(training, batch_size, ranks.size, micro_batch)
+        runner = StepRunner(engine, training, batch_size, steps, sizes)
         guard = FiniteGuard(runner, ranks, telemetry.lost_step)
         reporter = StepReporter(run, telemetry, runner, ranks, progress, steps)
         attempt_id = ranks.from_first(lambda: uuid.uuid4().hex)
