@@ -18,9 +18,9 @@ from arlow_trainer.plan import (
     Tokens,
     bytes_per_device,
     check_declared_gpus,
+    choose_micro_batch,
     cpu_rank_memory,
     largest_micro_batch,
-    planned_micro_batch,
     saved_bytes,
     tokens_per_clip,
     tokens_per_image,
@@ -191,10 +191,10 @@ def test_clips_alone_are_counted_by_their_tokens() -> None:
 
 def test_a_micro_batch_of_the_run_is_taken_unless_nothing_fits() -> None:
     chosen = load_run("arlow-vision-3072", ["batch.microBatch=200"])
-    assert planned_micro_batch(chosen, 8, 48 * GIB) == 200
-    assert planned_micro_batch(load_run("arlow-vision-3072"), 8, 48 * GIB) == 88
+    assert choose_micro_batch(chosen, 8, 48 * GIB).images == 200
+    assert choose_micro_batch(load_run("arlow-vision-3072"), 8, 48 * GIB).images == 88
     with pytest.raises(DeviceMemoryError, match="even with one sample"):
-        planned_micro_batch(chosen, 1, 24 * GIB)
+        choose_micro_batch(chosen, 1, 24 * GIB)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_the_largest_numbers_that_are_allowed_do_not_fit(largest: list[str]) -> 
     """On a CPU too: exit code 4 before anything is allocated."""
     run = load_run("arlow-vision-3072", largest)
     with pytest.raises(DeviceMemoryError):
-        planned_micro_batch(run, 1, cpu_rank_memory(128 * GIB, 1), "fp32")
+        choose_micro_batch(run, 1, cpu_rank_memory(128 * GIB, 1), precision="fp32")
 
 
 def test_the_declared_gpus_are_planned_with() -> None:

@@ -45,9 +45,13 @@ def device_name(device: torch.device) -> str:
 
 
 def device_memory(device: torch.device, ranks: int) -> int:
-    """Returns the bytes that a rank may use; CPU ranks share the machine's memory."""
+    """Returns the bytes that a rank may use; CPU ranks share the machine's memory.
+
+    Of a GPU, without what other processes and this one's CUDA context have taken.
+    """
     if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free) + torch.cuda.memory_reserved(device)
     return cpu_rank_memory(_machine_memory(), ranks)
 
 

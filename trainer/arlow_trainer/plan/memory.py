@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from arlow_trainer.config import ArlowPretrain, Precision, TrainingSection
 from arlow_trainer.config.errors import DeviceMemoryError
-from arlow_trainer.plan.hardware import GIB, HARDWARE
+from arlow_trainer.plan.hardware import GIB
 from arlow_trainer.plan.parameters import (
     deepstack_taps,
     mlp_width,
@@ -98,26 +98,27 @@ def bytes_per_device(
 
 
 def largest_micro_batch(
-    run: ArlowPretrain, ranks: int, memory_bytes: int, precision: Precision | None = None
+    run: ArlowPretrain,
+    ranks: int,
+    memory_bytes: int,
+    precision: Precision | None = None,
+    most: int | None = None,
 ) -> int:
     """Returns the largest micro-batch that fits a device, in images.
-
-    At most a device's average share of a step, clips counted by their tokens.
 
     Args:
         run: the run.
         ranks: devices that share the optimiser's state.
         memory_bytes: all of the device's memory; for a CPU rank, `cpu_rank_memory`.
         precision: what the device trains in, where it is not the run's own.
+        most: the largest that is wanted; unset: a device's average share of a step.
 
     Raises:
         DeviceMemoryError: not even a micro-batch of one fits.
     """
     usable = int(memory_bytes * (1 - RESERVE))
-    least = bytes_per_device(run, ranks, 1, precision)
-    if least.total > usable:
-        raise DeviceMemoryError(_does_not_fit(least, ranks, usable, memory_bytes))
-    fits, most = 1, _device_share(run, ranks)
+    check_fits(run, ranks, usable, memory_bytes, precision)
+    fits, most = 1, device_share(run, ranks) if most is None else most
     # Memory grows with the micro-batch, so halving the interval finds the last that fits.
     while fits < most:
         middle = (fits + most + 1) // 2
@@ -128,32 +129,16 @@ def largest_micro_batch(
     return fits
 
 
-def planned_micro_batch(
-    run: ArlowPretrain, ranks: int, memory_bytes: int, precision: Precision | None = None
-) -> int:
-    """Returns the micro-batch that a device computes: the run's own, or the largest that fits.
+def check_fits(
+    run: ArlowPretrain, ranks: int, usable: int, memory_bytes: int, precision: Precision | None
+) -> None:
+    """Checks that a micro-batch of one fits into the usable part of a device's memory.
 
-    The run's own is refused only where not even a micro-batch of one fits into all of the memory:
-    the model keeps a reserve, and whoever sets the size may know better. Arguments and
-    DeviceMemoryError as for `largest_micro_batch`.
+    Raises DeviceMemoryError.
     """
-    chosen = run.spec.training.batch.micro_batch
-    if chosen is None:
-        return largest_micro_batch(run, ranks, memory_bytes, precision)
     least = bytes_per_device(run, ranks, 1, precision)
-    if least.total > memory_bytes:
-        raise DeviceMemoryError(_does_not_fit(least, ranks, memory_bytes, memory_bytes))
-    return chosen
-
-
-def check_declared_gpus(run: ArlowPretrain) -> None:
-    """Checks that a run fits the GPUs that it declares, where no device is at hand.
-
-    Does nothing without `nodes.gpuProduct`. Raises DeviceMemoryError.
-    """
-    nodes = run.spec.nodes
-    if nodes.gpus and nodes.gpu_product:
-        planned_micro_batch(run, nodes.devices, HARDWARE[nodes.gpu_product].memory_bytes)
+    if least.total > usable:
+        raise DeviceMemoryError(_does_not_fit(least, ranks, usable, memory_bytes))
 
 
 def cpu_rank_memory(ram_bytes: int, ranks: int) -> int:
@@ -281,8 +266,8 @@ def _batches(training: TrainingSection, micro_batch: int) -> list[tuple[Tokens, 
     return kinds
 
 
-def _device_share(run: ArlowPretrain, ranks: int) -> int:
-    """Images that a device computes in an average step, clips counted by their tokens."""
+def device_share(run: ArlowPretrain, ranks: int) -> int:
+    """Returns the images of a device in an average step, clips counted by their tokens."""
     training = run.spec.training
     probability = training.data.video_probability
     clip = tokens_per_clip(training).total / tokens_per_image(training).total

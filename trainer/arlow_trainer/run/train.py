@@ -16,7 +16,7 @@ from arlow_trainer.checkpoint.training_state import (
     with_saved_batch,
 )
 from arlow_trainer.checkpoint.writer import OutOfTime
-from arlow_trainer.config import ArlowPretrain, advise, total_steps
+from arlow_trainer.config import ArlowPretrain, Precision, advise, total_steps
 from arlow_trainer.config.errors import ArlowError, CredentialsError, Interrupted, StoreError
 from arlow_trainer.data import StepBatch, StepLoader, workers_per_rank
 from arlow_trainer.engine import (
@@ -25,12 +25,14 @@ from arlow_trainer.engine import (
     StepRunner,
     build_autoencoder,
     device_memory,
+    device_name,
     effective_precision,
     explain_out_of_memory,
     initialize_engine,
 )
 from arlow_trainer.pictures.writer import PictureWriter
-from arlow_trainer.plan.memory import planned_micro_batch
+from arlow_trainer.plan.choice import MicroBatchChoice, choose_micro_batch
+from arlow_trainer.plan.hardware import hardware_of_device
 from arlow_trainer.plan.micro_batches import micro_batch_sizes
 from arlow_trainer.probe import BackgroundProbe
 from arlow_trainer.run.attempt import Attempt
@@ -141,9 +143,9 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
                 f"none, so the run trains in {precision}"
             )
         # Before anything is allocated, so that a model that does not fit is a message.
-        micro_batch = planned_micro_batch(
-            run, ranks.size, device_memory(ranks.device, ranks.size), precision
-        )
+        choice = ranks.agree(lambda: choose_for_device(run, ranks, precision))
+        # A device that others use has less memory: one size for all, so that none waits.
+        micro_batch = min(ranks.gather(choice.images))
         module = build_autoencoder(training)
         engine = initialize_engine(module, training, precision, ranks.device)
         if newest and saved:
@@ -199,7 +201,8 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
 
         # 6. Steps, each on its own samples, with a checkpoint every `everySteps`.
         telemetry.phase(
-            "training", f"{steps - progress.step:,} steps left, micro-batch {micro_batch}"
+            "training",
+            f"{steps - progress.step:,} steps left, micro-batch {micro_batch} ({choice.reason})",
         )
         batches = iter(loader)
         # The decoding processes end here, not at the interpreter's exit, which would wait for them.
@@ -251,6 +254,14 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
         if probe is not None:
             probe.finish(stopped=lambda: stop.raised)
         telemetry.phase("finished", f"{steps:,} steps done")
+
+
+def choose_for_device(run: ArlowPretrain, ranks: Ranks, precision: Precision) -> MicroBatchChoice:
+    """Returns the micro-batch that fits this rank's device; raises DeviceMemoryError."""
+    device = ranks.device
+    hardware = hardware_of_device(device_name(device)) if device.type == "cuda" else None
+    memory = device_memory(device, ranks.size)
+    return choose_micro_batch(run, ranks.size, memory, hardware, precision)
 
 
 def next_batch(batches: Iterator[StepBatch], lease: Lease | None, stop: StopSignal) -> StepBatch:
