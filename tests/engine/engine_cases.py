@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from arlow_trainer.config import Modality, TrainingSection
-from arlow_trainer.engine import StepRunner, build_autoencoder, initialize_engine
+from arlow_trainer.engine import Ranks, StepRunner, build_autoencoder, initialize_engine
 from arlow_trainer.engine.setup import Precision
 from arlow_trainer.plan.micro_batches import Sizes
 
@@ -57,12 +57,14 @@ def build_runner(
     global_batch_size: int,
     precision: Precision = "fp32",
     sizes: Mapping[Modality, Sizes] | None = None,
+    ranks: Ranks | None = None,
+    on_halved: Callable[[str], None] | None = None,
     **optimizer: Any,
 ) -> StepRunner:
     section = training(**optimizer)
     module = build_autoencoder(section)
     engine = initialize_engine(module, section, precision, torch.device("cpu"))
-    return StepRunner(engine, section, global_batch_size, 20, sizes)
+    return StepRunner(engine, section, global_batch_size, 20, sizes, ranks, on_halved)
 
 
 def weights(runner: StepRunner) -> dict[str, torch.Tensor]:

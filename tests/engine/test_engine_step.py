@@ -177,6 +177,6 @@ def test_a_device_out_of_memory_is_reported_with_a_remedy(alone: Ranks) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nDetails")
 
     runner.engine.module.decoder.blocks[0].register_forward_hook(run_out)
-    with pytest.raises(DeviceMemoryError, match=r"of 2 samples: CUDA out of.*microBatch") as raised:
+    with pytest.raises(DeviceMemoryError, match=r"of one image: CUDA out of.*microBatch") as raised:
         runner.step(0, [samples(1), samples(2)])
     assert raised.value.exit_code == 4

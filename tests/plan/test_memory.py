@@ -183,6 +183,21 @@ def test_memory_never_falls_with_the_micro_batch_or_rises_with_the_ranks() -> No
     assert by_ranks == sorted(by_ranks, reverse=True)
 
 
+def test_many_micro_batches_need_sums_of_their_gradients() -> None:
+    """On one device 256 samples one at a time are 256 micro-batches, of which fp16 adds up 64."""
+    run = load_run("arlow-vision-3072", ["nodes.gpus=1", "batch.globalSize=256"])
+    parameters = total_parameters(run.spec.training)
+    assert bytes_per_device(run, 1, 1).gradients == 6 * parameters
+    assert bytes_per_device(run, 1, 24).gradients == 2 * parameters
+    assert bytes_per_device(run, 8, 1).gradients == 2 * parameters
+    assert bytes_per_device(run, 1, 1, "fp32").gradients == 4 * parameters
+    # Where one at a time with sums does not fit, some at a time without may.
+    fits = next(size for size in range(1, 99) if bytes_per_device(run, 1, size).gradients < 2**32)
+    memory = int(bytes_per_device(run, 1, fits).total / (1 - RESERVE)) + 1
+    assert largest_micro_batch(run, 1, memory) >= fits > 1
+    assert bytes_per_device(run, 1, 1).total > memory * (1 - RESERVE)
+
+
 def test_clips_alone_are_counted_by_their_tokens() -> None:
     run = load_run("tiny", ["data.videoProbability=1"])
     # 32 clips of two temporal steps over two ranks are 32 images a rank.

@@ -96,6 +96,12 @@ class Ranks:
         dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._host)
         return [bool(vote) for vote in votes.tolist()]
 
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """Returns the sum of every rank's values, on the host."""
+        total = values.cpu().clone()
+        dist.all_reduce(total, group=self._host)
+        return total
+
     def spread(self, value: float) -> float:
         """Returns the highest value of all ranks less the lowest."""
         bounds = torch.tensor([value, -value], dtype=torch.float64)

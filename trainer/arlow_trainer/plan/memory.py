@@ -32,6 +32,11 @@ CPU_SHARE = 0.5
 # The engine's bound on DeepSpeed's reduction bucket, in elements.
 MAX_BUCKET = 500_000_000
 
+ADDED_IN_HALF: dict[Precision, int] = {"fp16": 64, "bf16": 8}
+"""Micro-batches whose gradients may add up in half precision; more add up in float32."""
+# A step may have more of them than the average one.
+_MOSTLY = 0.75
+
 # Tensors of an activation's own width that it keeps beside its output, the next layer's input.
 ACTIVATION_KEEPS = {
     "gelu_pytorch_tanh": 1,
@@ -48,7 +53,8 @@ class DeviceMemory:
 
     Attributes:
         parameters: weights in the training precision.
-        gradients: of all weights; they are kept whole until the step's one reduction.
+        gradients: of all weights; they are kept whole until the step's one reduction, and summed in
+            float32 where a step has many micro-batches.
         optimizer: this rank's shard of float32 weights and AdamW's two moments.
         buffers: the reduction bucket.
         activations: kept for the backward pass of one micro-batch, with its working set.
@@ -84,9 +90,10 @@ def bytes_per_device(
     number = NUMBER_BYTES[precision or training.precision]
     parameters = total_parameters(training)
     shard = -(-parameters // ranks)
+    sums = FLOAT32 if _needs_sums(run, ranks, micro_batch, precision) else 0
     return DeviceMemory(
         parameters=number * parameters,
-        gradients=number * parameters,
+        gradients=(number + sums) * parameters,
         optimizer=3 * FLOAT32 * shard,
         buffers=number * min(parameters, MAX_BUCKET),
         activations=max(
@@ -119,7 +126,13 @@ def largest_micro_batch(
     usable = int(memory_bytes * (1 - RESERVE))
     check_fits(run, ranks, usable, memory_bytes, precision)
     fits, most = 1, device_share(run, ranks) if most is None else most
-    # Memory grows with the micro-batch, so halving the interval finds the last that fits.
+    # Memory grows with the micro-batch, so halving the interval finds the last that fits; but below
+    # this one, sums in float32 are needed.
+    if (few := _fewest_without_sums(run, ranks, precision)) <= most:
+        if bytes_per_device(run, ranks, few, precision).total <= usable:
+            fits = few
+        else:
+            most = few - 1
     while fits < most:
         middle = (fits + most + 1) // 2
         if bytes_per_device(run, ranks, middle, precision).total <= usable:
@@ -136,7 +149,11 @@ def check_fits(
 
     Raises DeviceMemoryError.
     """
-    least = bytes_per_device(run, ranks, 1, precision)
+    few = _fewest_without_sums(run, ranks, precision)
+    least = min(
+        (bytes_per_device(run, ranks, size, precision) for size in {1, few}),
+        key=lambda memory: memory.total,
+    )
     if least.total > usable:
         raise DeviceMemoryError(_does_not_fit(least, ranks, usable, memory_bytes))
 
@@ -264,6 +281,28 @@ def _batches(training: TrainingSection, micro_batch: int) -> list[tuple[Tokens, 
     if training.data.video_probability > 0:
         kinds.append((clip, max(1, micro_batch * image.total // clip.total)))
     return kinds
+
+
+def _needs_sums(
+    run: ArlowPretrain, ranks: int, micro_batch: int, precision: Precision | None
+) -> bool:
+    """Whether gradients of an average step, and a few more, are summed in float32."""
+    training = run.spec.training
+    at_once = ADDED_IN_HALF.get(precision or training.precision)
+    if at_once is None:
+        return False
+    clips = run.spec.global_batch_size * training.data.video_probability / ranks
+    images = run.spec.global_batch_size / ranks - clips
+    ratio = tokens_per_clip(training).total // tokens_per_image(training).total
+    parts = images / micro_batch + clips / max(1, micro_batch // ratio)
+    return parts > _MOSTLY * at_once
+
+
+def _fewest_without_sums(run: ArlowPretrain, ranks: int, precision: Precision | None) -> int:
+    size = 1
+    while _needs_sums(run, ranks, size, precision):
+        size += 1
+    return size
 
 
 def device_share(run: ArlowPretrain, ranks: int) -> int:

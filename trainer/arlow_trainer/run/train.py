@@ -176,7 +176,15 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
             on_worker=partial(start_worker, attempt.logs, ranks.rank, options.stack_number),
         )
         sizes = micro_batch_sizes(training, batch_size, ranks.size, micro_batch)
-        runner = StepRunner(engine, training, batch_size, steps, sizes)
+        runner = StepRunner(
+            engine,
+            training,
+            batch_size,
+            steps,
+            sizes,
+            ranks,
+            on_halved=telemetry.warning if ranks.first else None,
+        )
         guard = FiniteGuard(runner, ranks, telemetry.lost_step)
         reporter = StepReporter(run, telemetry, runner, ranks, progress, steps)
         attempt_id = ranks.from_first(lambda: uuid.uuid4().hex)
