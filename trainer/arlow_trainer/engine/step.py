@@ -20,7 +20,7 @@ from arlow_trainer.config import Modality, TrainingSection
 from arlow_trainer.engine.accumulation import GradientSum
 from arlow_trainer.engine.attention import attention_kernels, kernel
 from arlow_trainer.engine.devices import explain_out_of_memory, out_of_memory
-from arlow_trainer.engine.logits import max_attention_logit
+from arlow_trainer.engine.logits import largest_numbers
 from arlow_trainer.engine.ranks import Ranks
 from arlow_trainer.mae import draw_masks
 from arlow_trainer.plan.micro_batches import Sizes
@@ -351,10 +351,11 @@ class StepRunner:
         losses: Tensor = self.engine(frames, units)
         return losses[:samples]
 
-    def max_attention_logit(self, micro_batch: MicroBatch) -> float:
-        """Returns the largest attention logit on a micro-batch's first sample; waits for it."""
+    def largest_numbers(self, micro_batch: MicroBatch) -> tuple[float, float]:
+        """Returns the largest attention logit and residual activation on a micro-batch's first
+        sample; waits for them."""
         frames, units = self._inputs(micro_batch)
-        return max_attention_logit(self.engine.module, frames[:1], units[:1])
+        return largest_numbers(self.engine.module, frames[:1], units[:1])
 
     def _inputs(self, micro_batch: MicroBatch | Part) -> tuple[Tensor, Tensor]:
         """Returns frames and visible units on the device."""

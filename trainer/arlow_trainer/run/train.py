@@ -185,7 +185,9 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
             ranks,
             on_halved=telemetry.warning if ranks.first else None,
         )
-        guard = FiniteGuard(runner, ranks, telemetry.lost_step)
+        guard = FiniteGuard(
+            runner, ranks, telemetry.lost_step, telemetry.warning if ranks.first else None
+        )
         reporter = StepReporter(run, telemetry, runner, ranks, progress, steps)
         attempt_id = ranks.from_first(lambda: uuid.uuid4().hex)
         probe = pictures = None
@@ -210,7 +212,8 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
         # 6. Steps, each on its own samples, with a checkpoint every `everySteps`.
         telemetry.phase(
             "training",
-            f"{steps - progress.step:,} steps left, micro-batch {micro_batch} ({choice.reason})",
+            f"{steps - progress.step:,} steps left, micro-batch {micro_batch} ({choice.reason})"
+            + kernels_text(runner),
         )
         batches = iter(loader)
         # The decoding processes end here, not at the interpreter's exit, which would wait for them.
@@ -270,6 +273,15 @@ def choose_for_device(run: ArlowPretrain, ranks: Ranks, precision: Precision) ->
     hardware = hardware_of_device(device_name(device)) if device.type == "cuda" else None
     memory = device_memory(device, ranks.size)
     return choose_micro_batch(run, ranks.size, memory, hardware, precision)
+
+
+def kernels_text(runner: StepRunner) -> str:
+    """Returns which kernels attention takes on a GPU, as the rest of a sentence."""
+    if runner.engine.device.type != "cuda":
+        return ""
+    return (
+        f", attention by {runner.kernels['image']} for images, {runner.kernels['video']} for clips"
+    )
 
 
 def next_batch(batches: Iterator[StepBatch], lease: Lease | None, stop: StopSignal) -> StepBatch:
