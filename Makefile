@@ -41,6 +41,7 @@ bench: $(STAMP) ## Measure tower, step, loader, checkpoints, telemetry and pictu
 docs: $(STAMP) ## Write the pages and the dashboard that are generated from the code
 	$(BIN)/python -m arlow_trainer.config.reference docs/configuration.md
 	$(BIN)/python -m arlow_trainer.telemetry.reference docs/metrics.md
+	$(BIN)/python -m arlow_trainer.plan.reference docs/planning.md
 	$(BIN)/python charts/src/run_dashboard.py
 
 clean: ## Remove the environment and the demo

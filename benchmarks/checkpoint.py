@@ -138,7 +138,7 @@ def _measure(
     os.environ.update(environment)
     training, batch = run.spec.training, run.spec.global_batch_size
     engine = initialize_engine(build_autoencoder(training), training, "fp32", ranks.device)
-    runner = StepRunner(engine, training, batch, total_steps=1000)
+    runner = StepRunner(engine, training, batch, total_steps=1000, ranks=ranks)
     batches = [micro_batch(run, batch)]
     events: list[tuple[SaveEvent, float]] = []
     step, alone, beside, at_once, held = 0, [], [], [], None

@@ -146,7 +146,9 @@ def _compare(
     first = ranks.rank * each * micro_batches
     batches = [micro_batch(run, each, first + each * i) for i in range(micro_batches)]
     loops = {
-        OURS: StepRunner(engine, run.spec.training, run.spec.global_batch_size, STEPS).step,
+        OURS: StepRunner(
+            engine, run.spec.training, run.spec.global_batch_size, STEPS, ranks=ranks
+        ).step,
         PLAIN: PlainLoop(plain, run).step,
     }
     done = dict.fromkeys(loops, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from arlow_trainer.config import ArlowPretrain, load_run, validate
+from arlow_trainer.config import ArlowPretrain, ConfigError, load_run, validate
 from arlow_trainer.config.load import without_nulls
 from arlow_trainer.config.presets import PRESETS
 
@@ -153,3 +153,21 @@ def test_none_and_all_have_a_value() -> None:
     run = validate(manifest(none), "test")
     assert run.spec.training.pictures_every_steps == 0
     assert run.spec.global_batch_size == 2 * 16 * 8
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fits"),
+    [
+        (["model.deformableAttentionStrength=640"], True),
+        (["model.deformableAttentionStrength=650"], False),
+        (["model.deformableAttentionStrength=650", "precision=bf16"], True),
+        (["model.deformableAttentionStrength=650", "model.deformableAttentionWindow=0"], True),
+        (["model.deformableAttentionStrength=650", "model.useDeformableAttention=false"], True),
+    ],
+)
+def test_the_distance_bias_is_finite_in_fp16(overrides: list[str], fits: bool) -> None:
+    if fits:
+        load_run("arlow-vision-3072", overrides)
+        return
+    with pytest.raises(ConfigError, match=r"deformableAttentionStrength.*at most 644"):
+        load_run("arlow-vision-3072", overrides)

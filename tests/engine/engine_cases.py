@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from arlow_trainer.config import TrainingSection
-from arlow_trainer.engine import StepRunner, build_autoencoder, initialize_engine
+from arlow_trainer.config import Modality, TrainingSection
+from arlow_trainer.engine import Ranks, StepRunner, build_autoencoder, initialize_engine
 from arlow_trainer.engine.setup import Precision
+from arlow_trainer.plan.micro_batches import Sizes
 
 SMALL = {
     "model": {"depth": 6, "embedDim": 48, "hiddenSize": 64, "numHeads": 2, "patchSize": 4},
@@ -25,7 +26,7 @@ class Samples:
     """A micro-batch of noise."""
 
     frames: torch.Tensor
-    modality: str = "image"
+    modality: Modality = "image"
     indexes: Sequence[int] = field(default_factory=list)
     mask_seeds: Sequence[int] = field(default_factory=list)
 
@@ -53,12 +54,17 @@ def samples(count: int, frames: int = 1, first: int = 0) -> Samples:
 
 
 def build_runner(
-    global_batch_size: int, precision: Precision = "fp32", **optimizer: Any
+    global_batch_size: int,
+    precision: Precision = "fp32",
+    sizes: Mapping[Modality, Sizes] | None = None,
+    ranks: Ranks | None = None,
+    on_halved: Callable[[str], None] | None = None,
+    **optimizer: Any,
 ) -> StepRunner:
     section = training(**optimizer)
     module = build_autoencoder(section)
     engine = initialize_engine(module, section, precision, torch.device("cpu"))
-    return StepRunner(engine, section, global_batch_size, total_steps=20)
+    return StepRunner(engine, section, global_batch_size, 20, sizes, ranks, on_halved)
 
 
 def weights(runner: StepRunner) -> dict[str, torch.Tensor]:

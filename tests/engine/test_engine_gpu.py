@@ -9,7 +9,9 @@ import torch
 from engine_cases import samples, training
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from arlow_trainer.config import TrainingSection
 from arlow_trainer.engine import build_autoencoder
+from arlow_trainer.engine.attention import attention_kernels, kernel, set_gpu_switches
 from arlow_trainer.mae import MaskedAutoencoder, visible_unit_batch
 
 pytestmark = pytest.mark.skipif(
@@ -54,6 +56,29 @@ def test_fp16_takes_the_memory_efficient_kernel_forwards_and_backwards(frames: i
     found = gradient(half) / SCALE
     assert bool(found.isfinite().all())
     assert torch.cosine_similarity(found, gradient(exact), dim=0) > 0.98
+
+
+@pytest.mark.parametrize(("images", "length"), [(True, 64), (False, 512)], ids=["image", "clip"])
+def test_attention_as_it_is_switched_has_finite_gradients(images: bool, length: int) -> None:
+    """At logits of -120, where cuDNN's backward pass gives NaN for 64 tokens."""
+    device = torch.device("cuda")
+    enabled = torch.backends.cuda.math_sdp_enabled(), torch.backends.cuda.cudnn_sdp_enabled()
+    set_gpu_switches()
+    chosen = attention_kernels(TrainingSection(), device)["image" if images else "video"]
+    assert chosen == "memory-efficient" or not images
+    heads = torch.randn(3, 8, 24, length, 64, device=device, dtype=torch.float16)
+    query, key, value = (part.requires_grad_() for part in heads.unbind(0))
+    bias = torch.full((8, 24, length, length), -120.0, device=device, dtype=torch.float16)
+    try:
+        with kernel(chosen):
+            out = torch.nn.functional.scaled_dot_product_attention(
+                query, key, value, attn_mask=bias
+            )
+            grads = torch.autograd.grad(out.float().sum(), (query, key, value))
+    finally:
+        torch.backends.cuda.enable_math_sdp(enabled[0])
+        torch.backends.cuda.enable_cudnn_sdp(enabled[1])
+    assert all(bool(grad.isfinite().all()) for grad in grads)
 
 
 @pytest.fixture

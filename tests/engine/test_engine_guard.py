@@ -64,6 +64,33 @@ def test_many_steps_in_a_row(alone: Ranks, finite: bool, scale: float | None, en
     assert len(reported) == (MAX_IN_A_ROW if ends else 0), "the last one too, before the run ends"
 
 
+def test_a_low_loss_scale_is_told_once_each_time_it_falls(alone: Ranks) -> None:
+    told: list[str] = []
+    runner = outcome(True, 512.0)
+    guard = FiniteGuard(runner, alone, lambda text: None, told.append)
+    scales = [512.0, 256.0, 128.0, 64.0, 512.0, 255.0]
+    for step, scale in enumerate(scales):
+        runner.loss_scale = lambda scale=scale: scale
+        guard.after_step(step, True, [samples(1)])
+    assert ["fell to 128 at step 2" in told[0], "fell to 255 at step 5" in told[1]] == [True, True]
+    assert len(told) == 2
+
+
+@pytest.mark.parametrize(
+    ("steps", "times"), [([5], 0), ([5, 1004], 1), ([5, 1005], 0), ([5, 9, 15, 500], 1)]
+)
+def test_losses_that_are_not_finite_more_than_once_in_a_thousand(
+    alone: Ranks, steps: list[int], times: int
+) -> None:
+    told: list[str] = []
+    guard = FiniteGuard(outcome(False, 512.0), alone, lambda text: None, told.append)
+    for step in steps:
+        guard.after_step(step, False, [samples(1)])
+        guard.after_step(step + 1, True, [samples(1)])
+    assert len(told) == times
+    assert all("more than one in 1,000" in text for text in told)
+
+
 def test_a_step_that_is_applied_breaks_the_row(alone: Ranks) -> None:
     guard = FiniteGuard(outcome(False, None), alone, lambda text: None)
     for step in range(3 * MAX_IN_A_ROW):

@@ -9,7 +9,7 @@ import torch
 from engine_cases import samples, training
 
 from arlow_trainer.engine import build_autoencoder
-from arlow_trainer.engine.logits import max_attention_logit
+from arlow_trainer.engine.logits import largest_numbers
 from arlow_trainer.mae import visible_unit_batch, visible_view
 
 
@@ -34,7 +34,7 @@ def test_the_largest_logit_is_that_of_some_query_and_key(largest: int, frames: i
         block.norm1.register_forward_hook(lambda *call: normed.append(call[-1]))
     module.decoder.register_forward_hook(lambda *_: pytest.fail("the decoder ran"))
     pixels, units = samples(2, frames).frames, visible_unit_batch([3, 4], 16, 12)
-    found = max_attention_logit(module, pixels, units)
+    found = largest_numbers(module, pixels, units)[0]
     assert len(normed) == 6
 
     view = visible_view(tower, (max(1, frames // 2), 8, 8), units)
@@ -64,10 +64,18 @@ def test_the_largest_logit_is_that_of_some_query_and_key(largest: int, frames: i
     assert found == pytest.approx(max(logits), rel=1e-4)
 
 
+@torch.no_grad()
+def test_the_largest_activation_is_a_blocks_output() -> None:
+    module = build_autoencoder(training())
+    module.tower.blocks[3].fc2.bias[5] = -1000.0
+    pixels, units = samples(2).frames, visible_unit_batch([3, 4], 16, 12)
+    assert largest_numbers(module, pixels, units)[1] == pytest.approx(1000, abs=20)
+
+
 def test_nothing_is_left_behind() -> None:
     module = build_autoencoder(training())
     pixels, units = samples(1).frames, visible_unit_batch([3], 16, 12)
-    first = max_attention_logit(module, pixels, units)
-    assert first == max_attention_logit(module, pixels, units) > 0
+    first = largest_numbers(module, pixels, units)[0]
+    assert first == largest_numbers(module, pixels, units)[0] > 0
     assert not any(part._forward_pre_hooks for part in module.modules())
     assert all(parameter.grad is None for parameter in module.parameters())

@@ -17,7 +17,7 @@ EACH = 4  # samples of a rank
 
 def count(ranks: Ranks) -> list[dict[str, int]]:
     """Returns the collectives of a step for every cut of a rank's share."""
-    runner = build_runner(2 * EACH)
+    runner = build_runner(2 * EACH, ranks=ranks)
     found = []
     # The first step also makes what later steps reuse.
     for step, parts in enumerate((1, *MICRO_BATCHES)):

@@ -20,6 +20,7 @@ from arlow_trainer.engine import (
 )
 from arlow_trainer.engine.step import PhaseClock
 from arlow_trainer.mae import visible_unit_batch
+from arlow_trainer.plan.micro_batches import Sizes
 
 
 def close(
@@ -77,6 +78,23 @@ def test_micro_batches_change_nothing(alone: Ranks) -> None:
         whole.step(number, [samples(4, first=4 * number)])
         cut.step(number, [samples(1, first=4 * number + place) for place in range(4)])
     assert close(weights(whole), weights(cut), start)
+
+
+def test_samples_that_fill_a_micro_batch_up_change_nothing(alone: Ranks) -> None:
+    sizes = {"image": Sizes((2, 5)), "video": Sizes((3,))}
+    plain, filled = build_runner(5), build_runner(5, sizes=sizes)
+    start, computed = weights(plain), []
+    filled.engine.module.register_forward_pre_hook(lambda _, call: computed.append(len(call[0])))
+    for number in range(2):
+        cut = [samples(3, first=8 * number), samples(2, 4, first=8 * number + 4)]
+        for runner in (plain, filled):
+            assert runner.step(number, cut)
+        assert plain.grad_norm() == pytest.approx(filled.grad_norm(), rel=1e-5)
+        assert plain.take_losses().means(alone) == pytest.approx(
+            filled.take_losses().means(alone), rel=1e-6
+        )
+    assert computed == [5, 3, 5, 3]
+    assert close(weights(plain), weights(filled), start)
 
 
 def test_losses_are_forgotten_when_taken(alone: Ranks) -> None:
@@ -161,6 +179,6 @@ def test_a_device_out_of_memory_is_reported_with_a_remedy(alone: Ranks) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nDetails")
 
     runner.engine.module.decoder.blocks[0].register_forward_hook(run_out)
-    with pytest.raises(DeviceMemoryError, match=r"of 2 samples: CUDA out of.*microBatch") as raised:
+    with pytest.raises(DeviceMemoryError, match=r"of one image: CUDA out of.*microBatch") as raised:
         runner.step(0, [samples(1), samples(2)])
     assert raised.value.exit_code == 4

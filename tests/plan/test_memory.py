@@ -18,9 +18,9 @@ from arlow_trainer.plan import (
     Tokens,
     bytes_per_device,
     check_declared_gpus,
+    choose_micro_batch,
     cpu_rank_memory,
     largest_micro_batch,
-    planned_micro_batch,
     saved_bytes,
     tokens_per_clip,
     tokens_per_image,
@@ -183,6 +183,21 @@ def test_memory_never_falls_with_the_micro_batch_or_rises_with_the_ranks() -> No
     assert by_ranks == sorted(by_ranks, reverse=True)
 
 
+def test_many_micro_batches_need_sums_of_their_gradients() -> None:
+    """On one device 256 samples one at a time are 256 micro-batches, of which fp16 adds up 64."""
+    run = load_run("arlow-vision-3072", ["nodes.gpus=1", "batch.globalSize=256"])
+    parameters = total_parameters(run.spec.training)
+    assert bytes_per_device(run, 1, 1).gradients == 6 * parameters
+    assert bytes_per_device(run, 1, 24).gradients == 2 * parameters
+    assert bytes_per_device(run, 8, 1).gradients == 2 * parameters
+    assert bytes_per_device(run, 1, 1, "fp32").gradients == 4 * parameters
+    # Where one at a time with sums does not fit, some at a time without may.
+    fits = next(size for size in range(1, 99) if bytes_per_device(run, 1, size).gradients < 2**32)
+    memory = int(bytes_per_device(run, 1, fits).total / (1 - RESERVE)) + 1
+    assert largest_micro_batch(run, 1, memory) >= fits > 1
+    assert bytes_per_device(run, 1, 1).total > memory * (1 - RESERVE)
+
+
 def test_clips_alone_are_counted_by_their_tokens() -> None:
     run = load_run("tiny", ["data.videoProbability=1"])
     # 32 clips of two temporal steps over two ranks are 32 images a rank.
@@ -191,10 +206,10 @@ def test_clips_alone_are_counted_by_their_tokens() -> None:
 
 def test_a_micro_batch_of_the_run_is_taken_unless_nothing_fits() -> None:
     chosen = load_run("arlow-vision-3072", ["batch.microBatch=200"])
-    assert planned_micro_batch(chosen, 8, 48 * GIB) == 200
-    assert planned_micro_batch(load_run("arlow-vision-3072"), 8, 48 * GIB) == 88
+    assert choose_micro_batch(chosen, 8, 48 * GIB).images == 200
+    assert choose_micro_batch(load_run("arlow-vision-3072"), 8, 48 * GIB).images == 88
     with pytest.raises(DeviceMemoryError, match="even with one sample"):
-        planned_micro_batch(chosen, 1, 24 * GIB)
+        choose_micro_batch(chosen, 1, 24 * GIB)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +228,7 @@ def test_the_largest_numbers_that_are_allowed_do_not_fit(largest: list[str]) -> 
     """On a CPU too: exit code 4 before anything is allocated."""
     run = load_run("arlow-vision-3072", largest)
     with pytest.raises(DeviceMemoryError):
-        planned_micro_batch(run, 1, cpu_rank_memory(128 * GIB, 1), "fp32")
+        choose_micro_batch(run, 1, cpu_rank_memory(128 * GIB, 1), precision="fp32")
 
 
 def test_the_declared_gpus_are_planned_with() -> None:

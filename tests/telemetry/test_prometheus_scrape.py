@@ -35,7 +35,8 @@ for step in range(1, 10_000):
         "loss": 1 / step, "image_loss": 0.4, "video_loss": 0.6, "learning_rate": 1e-4,
         "grad_norm": 0.8, "grad_norm_max": largest, "loss_scale": 65536.0,
         "overflows": step // 100, "max_attention_logit": 12.0, "rank_skew_seconds": 0.002,
-        "gpu_memory_bytes": 2e9,
+        "gpu_memory_bytes": 2e9, "gpu_memory_reserved_bytes": 3e9, "gpu_allocator_retries": 1,
+        "image_micro_batch": 96, "clip_micro_batch": 12, "max_residual_activation": 40.0,
     }
     report = StepReport(
         step, 10_000, 0.05, 24, 8, 2000, 1e9, phases, readout if step % 5 == 0 else None

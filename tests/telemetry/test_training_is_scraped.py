@@ -21,7 +21,7 @@ from prometheus_server import Prometheus, needs_prometheus, prometheus, sped_up,
 RULES = Path(__file__).parents[2] / "charts" / "alerts" / "trainer.yaml"
 EVERY_STEPS = 100
 # What a run on CPUs, in float32 and without a probe does not have.
-ABSENT = ["arlow_loss_scale", "arlow_gpu_memory_bytes", "arlow_probe_accuracy"]
+ABSENT = ["arlow_loss_scale", "arlow_gpu_", "arlow_probe_accuracy"]
 
 LAUNCH = """
 import sys

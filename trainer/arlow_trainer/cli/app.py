@@ -23,6 +23,7 @@ from arlow_trainer.cli.curves import curves
 from arlow_trainer.cli.data import data_app
 from arlow_trainer.cli.export import export
 from arlow_trainer.cli.logs import logs
+from arlow_trainer.cli.plan import plan
 from arlow_trainer.cli.probe import probe
 from arlow_trainer.cli.reconstruct import reconstruct
 from arlow_trainer.cli.report import report
@@ -55,6 +56,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(train)
+app.command()(plan)
 app.command()(watch)
 app.command()(logs)
 app.add_typer(checkpoints_app, name="checkpoints")

@@ -95,12 +95,17 @@ class NodesSection(Section):
     def _mismatches(self) -> Iterator[Mismatch]:
         if self.gpus and self.ranks > 1:
             yield Mismatch("ranks", self.ranks, "1, since every GPU has one rank", ("gpus",))
-        if self.memory and self.shared_memory and _bytes(self.shared_memory) >= _bytes(self.memory):
+        if (
+            self.memory
+            and self.shared_memory
+            and size_bytes(self.shared_memory) >= size_bytes(self.memory)
+        ):
             allowed = f"less than memory, {self.memory}, of which it is part"
             yield Mismatch("sharedMemory", self.shared_memory, allowed, ("memory",))
 
 
-def _bytes(size: str) -> int:
+def size_bytes(size: str) -> int:
+    """Returns the bytes of a size such as 200Gi."""
     return int(size[:-2]) << 10 * (1 + "KMGT".index(size[-2]))
 
 

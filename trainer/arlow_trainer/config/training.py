@@ -32,6 +32,7 @@ from arlow_trainer.config.section import (
 )
 
 Precision = Literal["fp16", "bf16", "fp32"]
+MAX_FP16 = 65_504
 Modality = Literal["image", "video"]
 
 
@@ -308,6 +309,20 @@ class TrainingSection(Section):
                     f"this one hides {hidden}",
                     reads=("data.imageSize", "model.patchSize"),
                 )
+        model = self.model
+        # The largest distance in the unit cube, and what is added beyond the window.
+        reach = 3**0.5 + (100 if model.deformable_attention_window else 0)
+        if (
+            self.precision == "fp16"
+            and model.use_deformable_attention
+            and reach * model.deformable_attention_strength > MAX_FP16
+        ):
+            yield Mismatch(
+                "model.deformableAttentionStrength",
+                model.deformable_attention_strength,
+                f"at most {MAX_FP16 / reach:,.0f}, beyond which the bias is -inf in fp16",
+                reads=("model.deformableAttentionWindow", "precision"),
+            )
         if self.data.clip_frames % self.model.temporal_patch_size:
             yield Mismatch(
                 "data.clipFrames",

@@ -33,6 +33,7 @@ from arlow_trainer.data.worker_processes import (
     sigchld_kept,
     signals_blocked,
 )
+from arlow_trainer.plan.micro_batches import micro_batch_sizes
 
 _JOBS_AHEAD = 3
 _STEPS_AHEAD = 4
@@ -122,7 +123,7 @@ class StepLoader:
         self._costs = token_costs(data, training.model)
         self._global_batch_size = global_batch_size
         self._rank, self._ranks = rank, ranks
-        self._micro_batch = micro_batch
+        self._sizes = micro_batch_sizes(training, global_batch_size, ranks, micro_batch)
         self._workers = workers
         self._start_step, self._on_worker = start_step, on_worker
         self._max_skipped = data.max_skipped
@@ -168,7 +169,7 @@ class StepLoader:
         size = self._global_batch_size
         for step in count(self._start_step):
             choices = [self._decoder.choose(step * size + offset) for offset in range(size)]
-            yield step, deal(choices, self._costs, self._ranks, self._micro_batch)[self._rank]
+            yield step, deal(choices, self._costs, self._ranks, self._sizes)[self._rank]
 
     def _jobs(self, plans: Iterator[tuple[int, list[MicroBatchPlan]]]) -> Iterator[Job]:
         of_steps = (self._decoder.cut(list(chain(*share))) for _, share in plans)

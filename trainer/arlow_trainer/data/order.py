@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 from arlow_trainer.config import Modality
+from arlow_trainer.plan.micro_batches import Sizes
 
 MODALITIES: tuple[Modality, ...] = ("image", "video")
 
@@ -149,14 +150,17 @@ MicroBatchPlan = tuple[Choice, ...]
 
 
 def deal(
-    choices: Sequence[Choice], costs: Mapping[Modality, int], ranks: int, micro_batch: int
+    choices: Sequence[Choice],
+    costs: Mapping[Modality, int],
+    ranks: int,
+    sizes: Mapping[Modality, Sizes],
 ) -> list[list[MicroBatchPlan]]:
     """Returns every rank's micro-batches, each of one modality.
 
     `costs` are a sample's tokens. Samples go, costliest first, to the rank with the least so far
-    (Graham, 1969), so two ranks differ by at most one sample's cost. `micro_batch` counts images;
-    clips fill a micro-batch by their tokens, at least one. A rank's micro-batches of a modality
-    differ by at most one sample. With more ranks than samples, some ranks get none.
+    (Graham, 1969), so two ranks differ by at most one sample's cost. `sizes` are those that
+    micro-batches are computed in (`plan.micro_batch_sizes`). With more ranks than samples, some
+    ranks get none.
     """
     shares: list[list[Choice]] = [[] for _ in range(ranks)]
     loads = [(0, rank) for rank in range(ranks)]
@@ -169,16 +173,14 @@ def deal(
             plan
             for modality in MODALITIES
             for plan in _cut(
-                [choice for choice in share if choice.modality == modality],
-                max(1, micro_batch * costs["image"] // costs[modality]),
+                [choice for choice in share if choice.modality == modality], sizes[modality]
             )
         ]
         for share in shares
     ]
 
 
-def _cut(choices: Sequence[Choice], size: int) -> list[MicroBatchPlan]:
-    """Cuts samples into the fewest even runs of at most `size`."""
-    count = -(-len(choices) // size)
-    edges = [part * len(choices) // count for part in range(count + 1)] if count else []
-    return [tuple(choices[a:b]) for a, b in itertools.pairwise(edges)]
+def _cut(choices: Sequence[Choice], sizes: Sizes) -> Iterator[MicroBatchPlan]:
+    rest = iter(choices)
+    for size in sizes.cut(len(choices)):
+        yield tuple(itertools.islice(rest, size))

@@ -27,13 +27,13 @@ def explain_out_of_memory(needed_for: str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise out_of_memory(error, needed_for) from error
+        raise out_of_memory(str(error), needed_for) from error
 
 
-def out_of_memory(error: torch.OutOfMemoryError, needed_for: str) -> DeviceMemoryError:
-    """Returns the error to raise for torch's; arguments as in `explain_out_of_memory`."""
+def out_of_memory(message: str, needed_for: str) -> DeviceMemoryError:
+    """Returns the error to raise for torch's message; else as in `explain_out_of_memory`."""
     return DeviceMemoryError(
-        f"the device has too little memory for {needed_for}: {str(error).splitlines()[0]} Set "
+        f"the device has too little memory for {needed_for}: {message.splitlines()[0]} Set "
         "training.batch.microBatch lower than it is, or training.gradientCheckpointing to true; "
         "the run continues from its newest checkpoint"
     )
@@ -45,9 +45,13 @@ def device_name(device: torch.device) -> str:
 
 
 def device_memory(device: torch.device, ranks: int) -> int:
-    """Returns the bytes that a rank may use; CPU ranks share the machine's memory."""
+    """Returns the bytes that a rank may use; CPU ranks share the machine's memory.
+
+    Of a GPU, without what other processes and this one's CUDA context have taken.
+    """
     if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free) + torch.cuda.memory_reserved(device)
     return cpu_rank_memory(_machine_memory(), ranks)
 
 

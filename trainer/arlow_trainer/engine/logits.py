@@ -1,4 +1,4 @@
-"""The largest attention logit: it grows before attention in half precision overflows."""
+"""The largest attention logit and activation: they grow before half precision overflows."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from arlow_trainer.model.modeling_arlow import ArlowVLAttention, rotate
 
 
 @torch.no_grad()
-def max_attention_logit(module: MaskedAutoencoder, frames: Tensor, units: Tensor) -> float:
+def largest_numbers(
+    module: MaskedAutoencoder, frames: Tensor, units: Tensor
+) -> tuple[float, float]:
     """Runs the tower on the visible tokens and returns the largest |q.k| / sqrt(head_dim) of all
-    its layers and heads, and of all pairs of a sample's tokens.
+    its layers and heads, and of all pairs of a sample's tokens; and the largest absolute number
+    that a block adds up to in the residual stream.
 
     Without the distance bias, which is known and only lowers scores; the decoder does not run.
     Waits for the device.
@@ -36,11 +39,17 @@ def max_attention_logit(module: MaskedAutoencoder, frames: Tensor, units: Tensor
         scores = query.float() @ key.float().transpose(-1, -2)
         largest.append(scores.abs().amax() * attention.head_dim**-0.5)
 
+    residual: list[Tensor] = []
+
+    def watch_block(_: nn.Module, __: object, output: Tensor) -> None:
+        residual.append(output.abs().amax().float())
+
     layers = [layer for layer in module.tower.modules() if isinstance(layer, ArlowVLAttention)]
     handles = [layer.register_forward_pre_hook(watch) for layer in layers]
+    handles += [block.register_forward_hook(watch_block) for block in module.tower.blocks]
     try:
         module.encode(frames, units)
     finally:
         for handle in handles:
             handle.remove()
-    return float(torch.stack(largest).max())
+    return float(torch.stack(largest).max()), float(torch.stack(residual).max())

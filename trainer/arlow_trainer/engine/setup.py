@@ -12,6 +12,7 @@ from torch import nn
 
 from arlow_trainer.config import Precision, TrainingSection
 from arlow_trainer.config.errors import ConfigError
+from arlow_trainer.engine.attention import check_heads, set_gpu_switches
 from arlow_trainer.engine.parameters import parameter_groups
 from arlow_trainer.plan.memory import MAX_BUCKET
 
@@ -77,8 +78,12 @@ def initialize_engine(
     """Wraps a module in a DeepSpeed engine with AdamW.
 
     The default process group must exist. Parameters stay where they are on a CPU and move to
-    `device` otherwise.
+    `device` otherwise, where attention and products are switched to sound kernels for the whole
+    process. Raises ConfigError for heads that these cannot read.
     """
+    if device.type == "cuda":
+        check_heads(training, precision)
+        set_gpu_switches()
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     # DeepSpeed calls collectives by names that this torch has newer ones for.

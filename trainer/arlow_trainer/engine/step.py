@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,11 +16,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from arlow_trainer.config import TrainingSection
-from arlow_trainer.engine.devices import out_of_memory
-from arlow_trainer.engine.logits import max_attention_logit
+from arlow_trainer.config import Modality, TrainingSection
+from arlow_trainer.engine.accumulation import GradientSum
+from arlow_trainer.engine.attention import attention_kernels, kernel
+from arlow_trainer.engine.devices import explain_out_of_memory, out_of_memory
+from arlow_trainer.engine.logits import largest_numbers
 from arlow_trainer.engine.ranks import Ranks
 from arlow_trainer.mae import draw_masks
+from arlow_trainer.plan.micro_batches import Sizes
 from arlow_trainer.plan.tokens import tokens_per_image
 
 
@@ -80,7 +84,7 @@ class MicroBatch(Protocol):
     """What the step needs of a micro-batch: samples of one modality and grid."""
 
     @property
-    def modality(self) -> str: ...
+    def modality(self) -> Modality: ...
     @property
     def frames(self) -> Tensor: ...
     @property
@@ -101,18 +105,66 @@ class LossSums:
         return mean, image / images if images else None, video / videos if videos else None
 
 
+@dataclass(frozen=True)
+class Part:
+    """Samples of a micro-batch that are computed at once, and how many are computed."""
+
+    modality: Modality
+    frames: Tensor
+    mask_seeds: Sequence[int]
+    size: int
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A part for which the device had no memory."""
+
+    modality: Modality
+    size: int
+    message: str
+
+
 class StepRunner:
     """Runs optimisation steps on a DeepSpeed engine around a `MaskedAutoencoder`.
 
     The loss of a step is the mean over the global batch's samples, however they are dealt to ranks
     and cut into micro-batches: each rank sums its samples' losses and divides by the global batch.
+
+    A micro-batch for which the device has no memory is computed in halves, and the step is done
+    again, on all ranks; from then on, no larger ones are computed.
     """
 
     def __init__(
-        self, engine: Any, training: TrainingSection, global_batch_size: int, total_steps: int
+        self,
+        engine: Any,
+        training: TrainingSection,
+        global_batch_size: int,
+        total_steps: int,
+        sizes: Mapping[Modality, Sizes] | None = None,
+        ranks: Ranks | None = None,
+        on_halved: Callable[[str], None] | None = None,
     ) -> None:
+        """Prepares the steps of a run.
+
+        Args:
+            engine: DeepSpeed's.
+            training: the run's section.
+            global_batch_size: samples of a step over all ranks.
+            total_steps: steps of the whole run.
+            sizes: those that micro-batches are computed in; unset: each in its own.
+            ranks: all that take part; needed where there are several.
+            on_halved: called with a description when micro-batches had to be halved and it helped,
+                on every rank.
+        """
+        if ranks is None and dist.get_world_size() > 1:
+            raise ValueError("the ranks have to agree on every step: give them")
         self.engine = engine
         self.clock = PhaseClock(engine.device)
+        self._sizes = sizes or {}
+        self._ranks = ranks
+        self._on_halved = on_halved
+        self._limits: dict[Modality, int] = {}
+        self._gradients = GradientSum([p for group in engine.optimizer.bit16_groups for p in group])
         self._training = training
         self._total_steps = total_steps
         image = tokens_per_image(training)
@@ -121,6 +173,8 @@ class StepRunner:
         self._weight = dist.get_world_size() / global_batch_size
         self._sums = self._no_sums()
         self._largest_norm: float | None = None
+        self.kernels = attention_kernels(training, engine.device)
+        """The kernel of attention by modality."""
 
     def step(self, number: int, micro_batches: Sequence[MicroBatch]) -> bool:
         """Runs a step and returns whether it changed the weights; False: gradients overflowed.
@@ -130,32 +184,16 @@ class StepRunner:
             micro_batches: this rank's share of the global batch; at least one.
 
         Raises:
-            DeviceMemoryError: the device has too little memory for a micro-batch.
+            DeviceMemoryError: the device has too little memory for one sample, or for the update;
+                the first on every rank.
         """
-        try:
-            return self._step(number, micro_batches)
-        except torch.OutOfMemoryError as error:
-            largest = max(batch.frames.shape[0] for batch in micro_batches)
-            raise out_of_memory(error, f"a micro-batch of {largest} samples") from error
-
-    def _step(self, number: int, micro_batches: Sequence[MicroBatch]) -> bool:
         self.set_learning_rate(number)
-        sums = self._no_sums()
-        with contextlib.ExitStack() as stack:
-            if len(micro_batches) > 1 or dist.get_world_size() > 1:
-                stack.enter_context(self.engine.coalesce_grad_reduction())
-            for micro_batch in micro_batches:
-                with self.clock.phase("forward"):
-                    losses = self.losses(micro_batch)
-                with self.clock.phase("backward"):
-                    self.engine.backward(losses.sum() * self._weight)
-                offset = 0 if micro_batch.modality == "image" else 2
-                sums[offset] += losses.detach().sum()
-                sums[offset + 1] += losses.numel()
-            with self.clock.phase("reduce"):
-                stack.close()
+        with self._one_reduction() as finish:
+            sums = self._forward_and_backward(micro_batches)
+            with self.clock.phase("reduce"), explain_out_of_memory("the gradients' reduction"):
+                finish()
         before = self.engine.global_steps
-        with self.clock.phase("optimizer"):
+        with self.clock.phase("optimizer"), explain_out_of_memory("the update"):
             self.engine.step()
         if self.engine.global_steps != before + 1:
             raise RuntimeError("DeepSpeed ignored step(): it was not an accumulation boundary")
@@ -166,17 +204,152 @@ class StepRunner:
             self._largest_norm = max(self.grad_norm(), self._largest_norm or 0.0)
         return applied
 
+    @contextmanager
+    def _one_reduction(self) -> Iterator[Callable[[], None]]:
+        """Keeps gradients on this rank until the yielded function is called, which reduces them.
+
+        A block that fails reduces nothing: that would wait for ranks which never come.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.engine.coalesce_grad_reduction())
+            try:
+                yield stack.close
+            except BaseException:
+                self._gradients.forget()
+                # DeepSpeed reduces on the way out, whatever happened; this engine has ended.
+                self.engine._flush_coalesced_reduction_zero12 = lambda optimizer: None
+                raise
+
+    def _forward_and_backward(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
+        """Adds up the gradients of a step and returns its `LossSums`' values.
+
+        Does it again with smaller parts where a device has no memory for one.
+        """
+        halved: dict[Modality, Refusal] = {}
+        while True:
+            sums = self._no_sums()
+            refusal = self._try(micro_batches, sums)
+            if not self._any(refusal is not None):
+                break
+            self._start_over()
+            self._halve(refusal, halved)
+        if halved and self._on_halved is not None:
+            self._on_halved(self._describe(halved))
+        return sums
+
+    def _try(self, micro_batches: Sequence[MicroBatch], sums: Tensor) -> Refusal | None:
+        for micro_batch in micro_batches:
+            offset = 0 if micro_batch.modality == "image" else 2
+            for part in self._parts(micro_batch):
+                try:
+                    sums[offset] += self._add(part)
+                except torch.OutOfMemoryError as error:
+                    # The error holds the frames it passed, and these the activations.
+                    return Refusal(part.modality, part.size, str(error).splitlines()[0])
+                sums[offset + 1] += part.frames.shape[0]
+        self._gradients.finish()
+        return None
+
+    def _add(self, part: Part) -> Tensor:
+        """Adds a part's gradients to those of the parameters, and returns its sum of losses."""
+        self._gradients.make_room()
+        with kernel(self.kernels[part.modality]):
+            with self.clock.phase("forward"):
+                losses = self._losses(part)
+            with self.clock.phase("backward"):
+                self.engine.backward(losses.sum() * self._weight)
+        self._gradients.added()
+        return losses.detach().sum()
+
+    def _start_over(self) -> None:
+        """Leaves nothing of an attempt that was broken off: no gradients, no activations."""
+        self._gradients.forget()
+        optimizer = self.engine.optimizer
+        while optimizer._backward_active_depth:
+            optimizer.exit_backward()
+        # Autograd keeps what is left of a pass that failed until it is given another.
+        torch.ones(1, device=self.engine.device, requires_grad=True).sum().backward()
+        gc.collect()
+        if self.engine.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _halve(self, refusal: Refusal | None, halved: dict[Modality, Refusal]) -> None:
+        """Halves the parts of the modalities that any rank has no memory for.
+
+        `halved` is given the largest part of each that was refused. Raises DeviceMemoryError on
+        every rank when it was a single sample.
+        """
+        refusals = self._ranks.gather(refusal) if self._ranks else [refusal]
+        for found in refusals:
+            if found is None:
+                continue
+            if found.size == 1:
+                kind = "image" if found.modality == "image" else "clip"
+                raise out_of_memory(found.message, f"a micro-batch of one {kind}")
+            half = -(-found.size // 2)
+            self._limits[found.modality] = min(half, self._limits.get(found.modality, half))
+            halved.setdefault(found.modality, found)
+
+    def _describe(self, halved: Mapping[Modality, Refusal]) -> str:
+        changes = "; ".join(
+            f"micro-batches of {found.size} {'images' if modality == 'image' else 'clips'} did not "
+            f"fit, and are computed in {self._limits[modality]} at once from now on"
+            for modality, found in halved.items()
+        )
+        message = next(iter(halved.values())).message
+        return (
+            f"the device has too little memory: {changes}. The step was done again, and the "
+            f"training stays the same ({message})"
+        )
+
+    def _any(self, flag: bool) -> bool:
+        return self._ranks.any(flag)[0] if self._ranks else flag
+
+    def _parts(self, micro_batch: MicroBatch) -> Iterator[Part]:
+        frames, seeds = micro_batch.frames, micro_batch.mask_seeds
+        size = self._computed_size(micro_batch.modality, frames.shape[0])
+        for start in range(0, frames.shape[0], size):
+            chosen = slice(start, start + size)
+            yield Part(micro_batch.modality, frames[chosen], seeds[chosen], size)
+
+    def _computed_size(self, modality: Modality, samples: int) -> int:
+        """The size that so many samples are computed in, halved until it fits.
+
+        As many different ones as the run's sizes, at the most.
+        """
+        size = self._sizes[modality].holding(samples) if modality in self._sizes else samples
+        while size > self._limits.get(modality, size):
+            size = -(-size // 2)
+        return size
+
+    def largest_size(self, modality: Modality) -> int | None:
+        """Returns the largest size that micro-batches are computed in now; None: not limited."""
+        if modality not in self._sizes:
+            return self._limits.get(modality)
+        return max(self._computed_size(modality, size) for size in self._sizes[modality].sizes)
+
     def losses(self, micro_batch: MicroBatch) -> Tensor:
         """Returns each sample's loss, float32 [batch] on the device."""
-        losses: Tensor = self.engine(*self._inputs(micro_batch))
-        return losses
+        return torch.cat([self._losses(part) for part in self._parts(micro_batch)])
 
-    def max_attention_logit(self, micro_batch: MicroBatch) -> float:
-        """Returns the largest attention logit on a micro-batch's first sample; waits for it."""
+    def _losses(self, part: Part) -> Tensor:
+        frames, units = self._inputs(part)
+        samples = frames.shape[0]
+        if part.size > samples:
+            # The first samples again: like any others they are finite, and their losses are cut
+            # off, so that all gradients that come from them are zero.
+            index = torch.arange(part.size, device=frames.device) % samples
+            frames, units = frames[index], units[index]
+        losses: Tensor = self.engine(frames, units)
+        return losses[:samples]
+
+    def largest_numbers(self, micro_batch: MicroBatch) -> tuple[float, float]:
+        """Returns the largest attention logit and residual activation on a micro-batch's first
+        sample; waits for them."""
         frames, units = self._inputs(micro_batch)
-        return max_attention_logit(self.engine.module, frames[:1], units[:1])
+        return largest_numbers(self.engine.module, frames[:1], units[:1])
 
-    def _inputs(self, micro_batch: MicroBatch) -> tuple[Tensor, Tensor]:
+    def _inputs(self, micro_batch: MicroBatch | Part) -> tuple[Tensor, Tensor]:
         """Returns frames and visible units on the device."""
         device = self.engine.device
         frames = micro_batch.frames.to(device, non_blocking=True)

@@ -1,5 +1,10 @@
 """What a step costs, by arithmetic from the configuration alone: tokens, operations, memory."""
 
+from arlow_trainer.plan.choice import (
+    MicroBatchChoice,
+    check_declared_gpus,
+    choose_micro_batch,
+)
 from arlow_trainer.plan.flops import (
     ForwardFlops,
     clip_training_flops,
@@ -11,10 +16,8 @@ from arlow_trainer.plan.memory import (
     DeviceMemory,
     activation_bytes,
     bytes_per_device,
-    check_declared_gpus,
     cpu_rank_memory,
     largest_micro_batch,
-    planned_micro_batch,
     saved_bytes,
 )
 from arlow_trainer.plan.parameters import decoder_parameters, total_parameters, tower_parameters
@@ -25,10 +28,12 @@ __all__ = [
     "DeviceMemory",
     "ForwardFlops",
     "Hardware",
+    "MicroBatchChoice",
     "Tokens",
     "activation_bytes",
     "bytes_per_device",
     "check_declared_gpus",
+    "choose_micro_batch",
     "clip_training_flops",
     "cpu_rank_memory",
     "decoder_parameters",
@@ -36,7 +41,6 @@ __all__ = [
     "hardware_of_device",
     "image_training_flops",
     "largest_micro_batch",
-    "planned_micro_batch",
     "saved_bytes",
     "tokens_per_clip",
     "tokens_per_image",

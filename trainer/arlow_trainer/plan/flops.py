@@ -53,6 +53,14 @@ def forward_flops(training: TrainingSection, tokens: Tokens) -> ForwardFlops:
     )
 
 
+def attention_flops(training: TrainingSection, tokens: Tokens) -> int:
+    """Returns what of `forward_flops` are the products of queries, keys and values."""
+    model, mae = training.model, training.mae
+    return model.depth * _attention(tokens.visible, model.embed_dim) + (
+        mae.decoder_depth * _attention(tokens.total, mae.decoder_dim)
+    )
+
+
 def image_training_flops(training: TrainingSection) -> int:
     """Returns the operations of training on one image, forward and backward."""
     return FORWARD_AND_BACKWARD * forward_flops(training, tokens_per_image(training)).total
@@ -65,8 +73,11 @@ def clip_training_flops(training: TrainingSection) -> int:
 
 def _block(tokens: int, width: int, inner: int) -> int:
     projections = _product(tokens, width, 4 * width)
-    attention = 2 * _product(tokens, width, tokens)
-    return projections + attention + 2 * _product(tokens, width, inner)
+    return projections + _attention(tokens, width) + 2 * _product(tokens, width, inner)
+
+
+def _attention(tokens: int, width: int) -> int:
+    return 2 * _product(tokens, width, tokens)
 
 
 def _product(rows: int, inner: int, columns: int) -> int:

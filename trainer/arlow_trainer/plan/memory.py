@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from arlow_trainer.config import ArlowPretrain, Precision, TrainingSection
 from arlow_trainer.config.errors import DeviceMemoryError
-from arlow_trainer.plan.hardware import GIB, HARDWARE
+from arlow_trainer.plan.hardware import GIB
 from arlow_trainer.plan.parameters import (
     deepstack_taps,
     mlp_width,
@@ -32,6 +32,11 @@ CPU_SHARE = 0.5
 # The engine's bound on DeepSpeed's reduction bucket, in elements.
 MAX_BUCKET = 500_000_000
 
+ADDED_IN_HALF: dict[Precision, int] = {"fp16": 64, "bf16": 8}
+"""Micro-batches whose gradients may add up in half precision; more add up in float32."""
+# A step may have more of them than the average one.
+_MOSTLY = 0.75
+
 # Tensors of an activation's own width that it keeps beside its output, the next layer's input.
 ACTIVATION_KEEPS = {
     "gelu_pytorch_tanh": 1,
@@ -48,7 +53,8 @@ class DeviceMemory:
 
     Attributes:
         parameters: weights in the training precision.
-        gradients: of all weights; they are kept whole until the step's one reduction.
+        gradients: of all weights; they are kept whole until the step's one reduction, and summed in
+            float32 where a step has many micro-batches.
         optimizer: this rank's shard of float32 weights and AdamW's two moments.
         buffers: the reduction bucket.
         activations: kept for the backward pass of one micro-batch, with its working set.
@@ -84,9 +90,10 @@ def bytes_per_device(
     number = NUMBER_BYTES[precision or training.precision]
     parameters = total_parameters(training)
     shard = -(-parameters // ranks)
+    sums = FLOAT32 if _needs_sums(run, ranks, micro_batch, precision) else 0
     return DeviceMemory(
         parameters=number * parameters,
-        gradients=number * parameters,
+        gradients=(number + sums) * parameters,
         optimizer=3 * FLOAT32 * shard,
         buffers=number * min(parameters, MAX_BUCKET),
         activations=max(
@@ -98,27 +105,34 @@ def bytes_per_device(
 
 
 def largest_micro_batch(
-    run: ArlowPretrain, ranks: int, memory_bytes: int, precision: Precision | None = None
+    run: ArlowPretrain,
+    ranks: int,
+    memory_bytes: int,
+    precision: Precision | None = None,
+    most: int | None = None,
 ) -> int:
     """Returns the largest micro-batch that fits a device, in images.
-
-    At most a device's average share of a step, clips counted by their tokens.
 
     Args:
         run: the run.
         ranks: devices that share the optimiser's state.
         memory_bytes: all of the device's memory; for a CPU rank, `cpu_rank_memory`.
         precision: what the device trains in, where it is not the run's own.
+        most: the largest that is wanted; unset: a device's average share of a step.
 
     Raises:
         DeviceMemoryError: not even a micro-batch of one fits.
     """
     usable = int(memory_bytes * (1 - RESERVE))
-    least = bytes_per_device(run, ranks, 1, precision)
-    if least.total > usable:
-        raise DeviceMemoryError(_does_not_fit(least, ranks, usable, memory_bytes))
-    fits, most = 1, _device_share(run, ranks)
-    # Memory grows with the micro-batch, so halving the interval finds the last that fits.
+    check_fits(run, ranks, usable, memory_bytes, precision)
+    fits, most = 1, device_share(run, ranks) if most is None else most
+    # Memory grows with the micro-batch, so halving the interval finds the last that fits; but below
+    # this one, sums in float32 are needed.
+    if (few := _fewest_without_sums(run, ranks, precision)) <= most:
+        if bytes_per_device(run, ranks, few, precision).total <= usable:
+            fits = few
+        else:
+            most = few - 1
     while fits < most:
         middle = (fits + most + 1) // 2
         if bytes_per_device(run, ranks, middle, precision).total <= usable:
@@ -128,32 +142,20 @@ def largest_micro_batch(
     return fits
 
 
-def planned_micro_batch(
-    run: ArlowPretrain, ranks: int, memory_bytes: int, precision: Precision | None = None
-) -> int:
-    """Returns the micro-batch that a device computes: the run's own, or the largest that fits.
+def check_fits(
+    run: ArlowPretrain, ranks: int, usable: int, memory_bytes: int, precision: Precision | None
+) -> None:
+    """Checks that a micro-batch of one fits into the usable part of a device's memory.
 
-    The run's own is refused only where not even a micro-batch of one fits into all of the memory:
-    the model keeps a reserve, and whoever sets the size may know better. Arguments and
-    DeviceMemoryError as for `largest_micro_batch`.
+    Raises DeviceMemoryError.
     """
-    chosen = run.spec.training.batch.micro_batch
-    if chosen is None:
-        return largest_micro_batch(run, ranks, memory_bytes, precision)
-    least = bytes_per_device(run, ranks, 1, precision)
-    if least.total > memory_bytes:
-        raise DeviceMemoryError(_does_not_fit(least, ranks, memory_bytes, memory_bytes))
-    return chosen
-
-
-def check_declared_gpus(run: ArlowPretrain) -> None:
-    """Checks that a run fits the GPUs that it declares, where no device is at hand.
-
-    Does nothing without `nodes.gpuProduct`. Raises DeviceMemoryError.
-    """
-    nodes = run.spec.nodes
-    if nodes.gpus and nodes.gpu_product:
-        planned_micro_batch(run, nodes.devices, HARDWARE[nodes.gpu_product].memory_bytes)
+    few = _fewest_without_sums(run, ranks, precision)
+    least = min(
+        (bytes_per_device(run, ranks, size, precision) for size in {1, few}),
+        key=lambda memory: memory.total,
+    )
+    if least.total > usable:
+        raise DeviceMemoryError(_does_not_fit(least, ranks, usable, memory_bytes))
 
 
 def cpu_rank_memory(ram_bytes: int, ranks: int) -> int:
@@ -281,8 +283,30 @@ def _batches(training: TrainingSection, micro_batch: int) -> list[tuple[Tokens, 
     return kinds
 
 
-def _device_share(run: ArlowPretrain, ranks: int) -> int:
-    """Images that a device computes in an average step, clips counted by their tokens."""
+def _needs_sums(
+    run: ArlowPretrain, ranks: int, micro_batch: int, precision: Precision | None
+) -> bool:
+    """Whether gradients of an average step, and a few more, are summed in float32."""
+    training = run.spec.training
+    at_once = ADDED_IN_HALF.get(precision or training.precision)
+    if at_once is None:
+        return False
+    clips = run.spec.global_batch_size * training.data.video_probability / ranks
+    images = run.spec.global_batch_size / ranks - clips
+    ratio = tokens_per_clip(training).total // tokens_per_image(training).total
+    parts = images / micro_batch + clips / max(1, micro_batch // ratio)
+    return parts > _MOSTLY * at_once
+
+
+def _fewest_without_sums(run: ArlowPretrain, ranks: int, precision: Precision | None) -> int:
+    size = 1
+    while _needs_sums(run, ranks, size, precision):
+        size += 1
+    return size
+
+
+def device_share(run: ArlowPretrain, ranks: int) -> int:
+    """Returns the images of a device in an average step, clips counted by their tokens."""
     training = run.spec.training
     probability = training.data.video_probability
     clip = tokens_per_clip(training).total / tokens_per_image(training).total

@@ -65,6 +65,10 @@ def launch(run: ArlowPretrain, ranks: int | None, options: TrainOptions) -> None
     ArlowError with the run's own exit code. However it ends, the termination message says how.
     """
     write_stacks_at(options.stack_number)
+    # Read when torch is imported, here and in the ranks: without it, blocks of many sizes leave
+    # holes in a GPU's memory that nothing fits into.
+    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     with tempfile.TemporaryDirectory(prefix="arlow-attempt-") as name:
         attempt = Attempt(Path(name))
         attempt.begin(run, options)

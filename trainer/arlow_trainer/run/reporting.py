@@ -142,10 +142,14 @@ class StepReporter:
         device = self._ranks.device
         loss, image_loss, video_loss = self._runner.take_losses().means(self._ranks)
         self._progress.loss = loss
-        memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-        logit = None
+        memory = reserved = retries = None
+        if device.type == "cuda":
+            memory = torch.cuda.max_memory_allocated(device)
+            reserved = torch.cuda.max_memory_reserved(device)
+            retries = torch.cuda.memory_stats(device)["num_alloc_retries"]
+        logit = residual = None
         if self._ranks.first and self._readouts % _READOUTS_PER_LOGIT == 0:
-            logit = self._runner.max_attention_logit(batch.micro_batches[0])
+            logit, residual = self._runner.largest_numbers(batch.micro_batches[0])
         self._readouts += 1
         return {
             "loss": loss,
@@ -157,8 +161,13 @@ class StepReporter:
             "loss_scale": self._runner.loss_scale(),
             "overflows": self._progress.overflows,
             "max_attention_logit": logit,
+            "max_residual_activation": residual,
             "rank_skew_seconds": self._ranks.spread(computed),
             "gpu_memory_bytes": memory,
+            "gpu_memory_reserved_bytes": reserved,
+            "gpu_allocator_retries": retries,
+            "image_micro_batch": self._runner.largest_size("image"),
+            "clip_micro_batch": self._runner.largest_size("video"),
             "skipped_samples": len(self._progress.skipped_files) - self._skipped_before,
         }
 

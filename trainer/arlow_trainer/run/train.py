@@ -18,7 +18,7 @@ from arlow_trainer.checkpoint.training_state import (
     with_saved_batch,
 )
 from arlow_trainer.checkpoint.writer import OutOfTime
-from arlow_trainer.config import ArlowPretrain, advise, total_steps
+from arlow_trainer.config import ArlowPretrain, Precision, advise, total_steps
 from arlow_trainer.config.errors import ArlowError, CredentialsError, Interrupted, StoreError
 from arlow_trainer.data import StepBatch, StepLoader, share_cores, threads_asked, usable_cores
 from arlow_trainer.engine import (
@@ -27,12 +27,15 @@ from arlow_trainer.engine import (
     StepRunner,
     build_autoencoder,
     device_memory,
+    device_name,
     effective_precision,
     explain_out_of_memory,
     initialize_engine,
 )
 from arlow_trainer.pictures.writer import PictureWriter
-from arlow_trainer.plan.memory import planned_micro_batch
+from arlow_trainer.plan.choice import MicroBatchChoice, choose_micro_batch
+from arlow_trainer.plan.hardware import hardware_of_device
+from arlow_trainer.plan.micro_batches import micro_batch_sizes
 from arlow_trainer.probe import BackgroundProbe
 from arlow_trainer.run.attempt import Attempt
 from arlow_trainer.run.attempt_logs import next_attempt
@@ -150,9 +153,9 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
                 f"none, so the run trains in {precision}"
             )
         # Before anything is allocated, so that a model that does not fit is a message.
-        micro_batch = planned_micro_batch(
-            run, ranks.size, device_memory(ranks.device, ranks.size), precision
-        )
+        choice = ranks.agree(lambda: choose_for_device(run, ranks, precision))
+        # A device that others use has less memory: one size for all, so that none waits.
+        micro_batch = min(ranks.gather(choice.images))
         module = build_autoencoder(training)
         engine = initialize_engine(module, training, precision, ranks.device)
         if newest and saved:
@@ -181,8 +184,19 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
             start_step=progress.step,
             on_worker=partial(start_worker, attempt.logs, ranks.rank, options.stack_number),
         )
-        runner = StepRunner(engine, training, batch_size, steps)
-        guard = FiniteGuard(runner, ranks, telemetry.lost_step)
+        sizes = micro_batch_sizes(training, batch_size, ranks.size, micro_batch)
+        runner = StepRunner(
+            engine,
+            training,
+            batch_size,
+            steps,
+            sizes,
+            ranks,
+            on_halved=telemetry.warning if ranks.first else None,
+        )
+        guard = FiniteGuard(
+            runner, ranks, telemetry.lost_step, telemetry.warning if ranks.first else None
+        )
         reporter = StepReporter(run, telemetry, runner, ranks, progress, steps)
         attempt_id = ranks.from_first(lambda: uuid.uuid4().hex)
         probe = pictures = None
@@ -212,7 +226,9 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
 
         # 6. Steps, each on its own samples, with a checkpoint every `everySteps`.
         telemetry.phase(
-            "training", f"{steps - progress.step:,} steps left, micro-batch {micro_batch}"
+            "training",
+            f"{steps - progress.step:,} steps left, micro-batch {micro_batch} ({choice.reason})"
+            + kernels_text(runner),
         )
         batches = iter(loader)
         # The decoding processes end here, not at the interpreter's exit, which would wait for them.
@@ -264,6 +280,23 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
         if probe is not None:
             probe.finish(stopped=lambda: stop.raised)
         telemetry.phase("finished", f"{steps:,} steps done")
+
+
+def choose_for_device(run: ArlowPretrain, ranks: Ranks, precision: Precision) -> MicroBatchChoice:
+    """Returns the micro-batch that fits this rank's device; raises DeviceMemoryError."""
+    device = ranks.device
+    hardware = hardware_of_device(device_name(device)) if device.type == "cuda" else None
+    memory = device_memory(device, ranks.size)
+    return choose_micro_batch(run, ranks.size, memory, hardware, precision)
+
+
+def kernels_text(runner: StepRunner) -> str:
+    """Returns which kernels attention takes on a GPU, as the rest of a sentence."""
+    if runner.engine.device.type != "cuda":
+        return ""
+    return (
+        f", attention by {runner.kernels['image']} for images, {runner.kernels['video']} for clips"
+    )
 
 
 def next_batch(batches: Iterator[StepBatch], lease: Lease | None, stop: StopSignal) -> StepBatch:

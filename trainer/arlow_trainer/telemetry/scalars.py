@@ -179,6 +179,13 @@ _ROWS = (
         metric="arlow_max_attention_logit",
     ),
     Scalar(
+        name="max_residual_activation",
+        help="Largest absolute activation of the tower's residual stream, measured with the logit; "
+        "fp16 ends at 65,504",
+        section="Learning",
+        metric="arlow_max_residual_activation",
+    ),
+    Scalar(
         name="images_per_second",
         unit="images/s",
         help="Images trained on per second over all ranks, in the recent steps",
@@ -238,6 +245,35 @@ _ROWS = (
         help="Peak GPU memory allocated by rank 0",
         section="Speed",
         metric="arlow_gpu_memory_bytes",
+    ),
+    Scalar(
+        name="gpu_memory_reserved_bytes",
+        unit="bytes",
+        help="Peak GPU memory that rank 0's allocator took from the driver, holes included",
+        section="Speed",
+        metric="arlow_gpu_memory_reserved_bytes",
+    ),
+    Scalar(
+        name="gpu_allocator_retries",
+        unit="retries",
+        help="Allocations of rank 0 that succeeded only after unused GPU memory was given back",
+        section="Speed",
+        metric="arlow_gpu_allocator_retries",
+        counter=True,
+    ),
+    Scalar(
+        name="image_micro_batch",
+        unit="images",
+        help="Images of the largest micro-batch computed; it falls where memory runs out",
+        section="Speed",
+        metric="arlow_image_micro_batch",
+    ),
+    Scalar(
+        name="clip_micro_batch",
+        unit="clips",
+        help="Video clips of the largest micro-batch computed; it falls where memory runs out",
+        section="Speed",
+        metric="arlow_clip_micro_batch",
     ),
     Scalar(
         name="skipped_samples",

@@ -1,0 +1,153 @@
+"""How long a step takes on a GPU of the hardware table, by arithmetic.
+
+What was measured, on one H200 with the full model (fp16): 96 and 192 images forward and backward in
+168 and 322 ms, 8 and 24 clips in 125 and 357 ms; the update in 0.14 to 0.18 s; launching a
+micro-batch's kernels in 57 ms or more. The constants are fitted to these; for other chips, the
+hardware table says how products and attention scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from arlow_trainer.config import ArlowPretrain, Modality, TrainingSection
+from arlow_trainer.plan.attention import attention_kernel, attention_lengths
+from arlow_trainer.plan.flops import FORWARD_AND_BACKWARD, attention_flops, forward_flops
+from arlow_trainer.plan.hardware import Hardware
+from arlow_trainer.plan.memory import NUMBER_BYTES, saved_bytes
+from arlow_trainer.plan.micro_batches import Sizes, clip_cost, likely_clips, rank_shares
+from arlow_trainer.plan.parameters import total_parameters
+from arlow_trainer.plan.tokens import Tokens, tokens_per_clip, tokens_per_image
+
+# Of the data sheet's bandwidth, what elementwise kernels reach.
+_BANDWIDTH_SHARE = 0.5
+# How often these kernels read or write each byte that is kept for the backward pass.
+_TIMES_TOUCHED = 7
+# Kernels of a block, forward and backward, are launched in a millisecond.
+_LAUNCH_BLOCK_S = 1.0e-3
+# The update launches about 15 kernels for each of a rank's tensors, 12 of which make a block.
+_LAUNCH_TENSOR_S = 1.5e-4
+_TENSORS_A_BLOCK, _OTHER_TENSORS = 12, 48
+# Gradients in both precisions, masters, two moments and weights, read or written once or twice.
+_UPDATE_BYTES = 60
+# What recomputing blocks adds to forward and backward.
+_RECOMPUTED = 4 / 3
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of an average step on the rank that takes longest.
+
+    Attributes:
+        images, clips: forward and backward of their micro-batches.
+        reduce: communication of the gradients.
+        update: the optimiser's.
+        gather: communication of the new weights.
+    """
+
+    images: float
+    clips: float
+    reduce: float
+    update: float
+    gather: float
+
+    @property
+    def total(self) -> float:
+        """All of them: one after another."""
+        return self.images + self.clips + self.reduce + self.update + self.gather
+
+
+def step_time(
+    run: ArlowPretrain,
+    ranks: int,
+    hardware: Hardware,
+    sizes: Mapping[Modality, Sizes],
+) -> StepTime:
+    """Returns the seconds of an average step.
+
+    Args:
+        run: the run.
+        ranks: devices, all of one node.
+        hardware: the device.
+        sizes: what micro-batches are computed in (`micro_batch_sizes`).
+    """
+    training, samples = run.spec.training, run.spec.global_batch_size
+    tokens: dict[Modality, Tokens] = {
+        "image": tokens_per_image(training),
+        "video": tokens_per_clip(training),
+    }
+    seconds = {
+        modality: {
+            size: micro_batch_seconds(training, tokens[modality], hardware, size)
+            for size in sizes[modality].sizes
+        }
+        for modality in tokens
+    }
+
+    def of_share(modality: Modality, count: int) -> float:
+        of = sizes[modality]
+        return sum(seconds[modality][of.holding(part)] for part in of.cut(count))
+
+    images = clips = weights = 0.0
+    for drawn, weight in likely_clips(samples, training.data.video_probability):
+        shares = rank_shares(samples - drawn, drawn, clip_cost(training), ranks)
+        slowest = max(
+            (
+                (of_share("image", image_share), of_share("video", clip_share))
+                for image_share, clip_share, of in shares
+                if of
+            ),
+            key=sum,
+        )
+        images, clips = images + weight * slowest[0], clips + weight * slowest[1]
+        weights += weight
+    moved = communicated_bytes(training, ranks)
+    return StepTime(
+        images=images / weights,
+        clips=clips / weights,
+        reduce=moved / hardware.link.bytes_per_second,
+        update=_update_seconds(training, ranks, hardware),
+        gather=moved / hardware.link.bytes_per_second,
+    )
+
+
+def communicated_bytes(training: TrainingSection, ranks: int) -> int:
+    """Returns the bytes that each device sends to reduce a step's gradients.
+
+    As many again to gather the new weights.
+    """
+    whole = NUMBER_BYTES[training.precision] * total_parameters(training)
+    return whole * (ranks - 1) // ranks
+
+
+def micro_batch_seconds(
+    training: TrainingSection, tokens: Tokens, hardware: Hardware, samples: int
+) -> float:
+    """Returns the seconds of a micro-batch of samples of one kind, forward and backward."""
+    chip, precision = hardware.chip, training.precision
+    kernel = attention_kernel(chip.compute_capability, attention_lengths(tokens))
+    attention = attention_flops(training, tokens)
+    products = forward_flops(training, tokens).total - attention
+    attention_rate = chip.attention_flops[kernel]
+    if precision == "fp32":
+        attention_rate = min(attention_rate, chip.peak_flops[precision])
+    kept = training.model_copy(update={"gradient_checkpointing": False})
+    touched = _TIMES_TOUCHED * saved_bytes(kept, tokens, 1, NUMBER_BYTES[precision])
+    sample = (
+        FORWARD_AND_BACKWARD * products / (chip.peak_flops[precision] * chip.product_share)
+        + FORWARD_AND_BACKWARD * attention / attention_rate
+        + touched / (hardware.memory_bandwidth * _BANDWIDTH_SHARE)
+    )
+    launch = _LAUNCH_BLOCK_S * (training.model.depth + training.mae.decoder_depth)
+    again = _RECOMPUTED if training.gradient_checkpointing else 1
+    # Launching the first kernels is not hidden.
+    return again * max(launch, launch / 4 + samples * sample)
+
+
+def _update_seconds(training: TrainingSection, ranks: int, hardware: Hardware) -> float:
+    blocks = training.model.depth + training.mae.decoder_depth
+    tensors = _TENSORS_A_BLOCK * blocks + _OTHER_TENSORS
+    touched = _UPDATE_BYTES * total_parameters(training)
+    bandwidth = hardware.memory_bandwidth * _BANDWIDTH_SHARE
+    return (_LAUNCH_TENSOR_S * tensors + touched / bandwidth) / ranks
