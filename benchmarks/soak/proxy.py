@@ -32,6 +32,7 @@ class FaultyProxy:
         self._loop = asyncio.new_event_loop()
         self._changed = asyncio.Event()
         self._open: set[asyncio.StreamWriter] = set()
+        self._met = threading.Event()
         self._server: asyncio.Server | None = None
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -50,8 +51,16 @@ class FaultyProxy:
         """How it fails at the moment."""
         return self._mode
 
+    @property
+    def met(self) -> bool:
+        """Whether anything came by since the last change."""
+        return self._met.is_set()
+
     def change(self, mode: Mode) -> None:
-        """Fails in another way from now on, also on connections that are open."""
+        """Fails in another way from now on, also on connections that are open.
+
+        A store that is away resets what is open and the next connection, and refuses all others.
+        """
         self._do(lambda: self._change(mode))
 
     def close(self) -> None:
@@ -73,11 +82,12 @@ class FaultyProxy:
 
     async def _change(self, mode: Mode) -> None:
         self._mode = mode
+        self._met.clear()
         # Whoever waits for the end of a silence looks again.
         self._changed.set()
         self._changed = asyncio.Event()
         if mode is Mode.AWAY:
-            self._hang_up()
+            self._reset_open()
         elif self._server is None:
             await self._listen()
 
@@ -85,11 +95,19 @@ class FaultyProxy:
         if self._server is not None:
             self._server.close()
             self._server = None
+        self._reset_open()
+
+    def _reset_open(self) -> None:
         for writer in list(self._open):
             _reset(writer)
 
     async def _serve(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        self._met.set()
         self._open.add(client)
+        if self._mode is Mode.AWAY:
+            self._hang_up()
+            self._open.discard(client)
+            return
         try:
             answers, server = await asyncio.open_connection(*self._target)
         except OSError:
@@ -121,6 +139,7 @@ class FaultyProxy:
         with suppress(OSError):
             while data := await reader.read(CHUNK):
                 asked.set()
+                self._met.set()
                 if self._mode in _ANSWERS:
                     await _refuse(reader, client, *_ANSWERS[self._mode])
                     return

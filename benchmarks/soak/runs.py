@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -208,6 +208,17 @@ class SoakRun:
             state.model_dump(exclude={"run", "ranks", "fingerprints"}),
             len(self.store.list(folder)) - 1,
         )
+
+
+def outliving(processes: Sequence[psutil.Process], within_s: float) -> list[psutil.Process]:
+    """Returns those of some processes that still live after so many seconds; ends them then."""
+    end = time.monotonic() + within_s
+    while (living := [one for one in processes if _lives(one)]) and time.monotonic() < end:
+        time.sleep(0.05)
+    for one in living:
+        with suppress(psutil.Error):
+            one.kill()
+    return living
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -6,19 +6,23 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
+import psutil
+
 from arlow_trainer.config.errors import ExitCode
 
 from .faults import GRACE_S, Fault, Mode, Phase, Target, next_fault
 from .judge import Attempted, problems_of
 from .phases import first_step, last_step, resumed_at
 from .proxy import FaultyProxy
-from .runs import EVERY, STEPS, Attempt, SoakRun, Weights
+from .runs import EVERY, STEPS, Attempt, SoakRun, Weights, outliving
 
 FURTHER_S = 240.0
 """A run that writes nothing to its log for so long does not get further."""
 BACK_OFF_S = 1.0
 SPREAD_S = 1.5
 """How far into starting, loading or stepping a fault comes, at most."""
+ORPHANS_S = 10.0
+"""Ranks and decoding processes end within this time after their launcher."""
 QUICK_LOOK_S, LOOK_S = 0.004, 0.05
 _BRIEF = (Phase.SAVING, Phase.COMMITTING, Phase.PRUNING)
 
@@ -28,6 +32,7 @@ class Row:
     """What came of one fault.
 
     Attributes:
+        at: when it came; a fault of the store comes with the first request that meets it.
         code: the exit code of the attempt that it ended; None where that went on.
         cause: of the termination message.
         lost: steps that were done and had to be done again.
@@ -38,6 +43,7 @@ class Row:
     run: int
     shape: str
     fault: Fault
+    at: float
     code: int | None = None
     cause: str = ""
     lost: int | None = None
@@ -60,12 +66,10 @@ class Struck:
     """A fault whose next step has not been seen yet.
 
     Attributes:
-        at: when it came.
         log_size: where the next step would be in the log; None while the attempt is ending.
     """
 
     row: Row
-    at: float
     log_size: int | None
 
 
@@ -89,6 +93,8 @@ class Supervisor:
         self._reference, self._say = reference, say
         self._outcome = Outcome()
         self._faults: list[Fault] = []
+        # The fault that the store has at the moment, and its end, once it was met.
+        self._failing: Row | None = None
         self._mend_at: float | None = None
         # What earlier faults may still do to an attempt: exit codes, and lost intervals.
         self._after: set[int] = set()
@@ -97,6 +103,7 @@ class Supervisor:
         # Rows of attempts that ended, and the step that was reached then.
         self._ended: list[tuple[Row, int]] = []
         self._reached = 0
+        self._family: list[psutil.Process] = []
         self._grown = (0, time.monotonic())
 
     def work(self, faults: Collection[Fault]) -> Outcome:
@@ -123,11 +130,11 @@ class Supervisor:
         ending = next((fault for fault in self._faults if fault.kind.ends), None)
         grace_s = ending.kind.grace_s if ending else GRACE_S
         allowed, intervals = {int(ExitCode.FINISHED), *self._after}, self._intervals
-        if self._mend_at is None:
+        if self._failing is None:
             self._after, self._intervals = set(), 2
         attempt = self._run.start(grace_s)
         self._outcome.attempts += 1
-        row = None
+        row, self._family = None, []
         try:
             while (met := self._meet(attempt, grace_s)) is not None:
                 row, kind = met, met.fault.kind
@@ -184,19 +191,20 @@ class Supervisor:
 
     def _strike(self, attempt: Attempt, fault: Fault) -> Row:
         kind = fault.kind
-        row = Row(self._number, str(self._run.shape), fault)
+        row = Row(self._number, str(self._run.shape), fault, time.monotonic())
         self._outcome.rows.append(row)
         self._say(f"{kind.name}, {fault.phase.value}, after step {last_step(attempt.log)}")
         log_size = None if kind.ends else self._run.log_size()
-        self._struck = Struck(row, time.monotonic(), log_size)
+        self._struck = Struck(row, log_size)
         if kind.mode is not Mode.FINE:
             assert self._proxy is not None
             self._proxy.change(kind.mode)
             if not kind.ends:
-                self._mend_at = time.monotonic() + fault.seconds
+                self._failing = row
                 self._after |= {int(code) for code in kind.codes}
                 self._intervals = kind.intervals
         if kind.target is not None:
+            self._family = attempt.process_of(Target.ALL)
             attempt.send(kind.target, kind.number)
             if kind.target is Target.LAUNCHER and not kind.message:
                 # Its ranks may live a moment longer, and hold the lease.
@@ -229,12 +237,11 @@ class Supervisor:
 
     def _outlast(self, attempt: Attempt, row: Row) -> None:
         """Waits for the end of the fault and for the next checkpoint, or the attempt's end."""
-        began = time.monotonic()
         before = max(self._run.committed(), default=0)
         for _ in self._while_alive(attempt, LOOK_S):
             if row.saved_s is None and max(self._run.committed(), default=0) > before:
-                row.saved_s = time.monotonic() - began
-            if row.saved_s is not None and self._mend_at is None and row.step_s is not None:
+                row.saved_s = time.monotonic() - row.at
+            if row.saved_s is not None and self._failing is None and row.step_s is not None:
                 row.lost = 0
                 return
 
@@ -243,6 +250,8 @@ class Supervisor:
     ) -> None:
         if row is not None and row.fault.kind.ends:
             self._mend()
+        if living := outliving(self._family, ORPHANS_S):
+            self._problem(f"{len(living)} processes outlive their launcher", row)
         message = row is None or row.fault.kind.message
         for problem in problems_of(ended, allowed, message, most_lost):
             self._problem(problem, row)
@@ -264,7 +273,7 @@ class Supervisor:
             row.lost = 0
         if self._struck is not None:
             if finished and self._struck.row.step_s is None:
-                self._struck.row.step_s = time.monotonic() - self._struck.at
+                self._struck.row.step_s = time.monotonic() - self._struck.row.at
             self._struck.log_size = self._run.log_size()
         if finished:
             self._count_lost(STEPS)
@@ -293,7 +302,7 @@ class Supervisor:
     def _mend(self) -> None:
         if self._proxy is not None:
             self._proxy.change(Mode.FINE)
-        self._mend_at = None
+        self._failing = self._mend_at = None
 
     def _while_alive(self, attempt: Attempt, look_s: float) -> Iterator[None]:
         while attempt.alive:
@@ -305,8 +314,7 @@ class Supervisor:
         end = time.monotonic() + seconds
         while True:
             now = time.monotonic()
-            if self._mend_at is not None and now >= self._mend_at:
-                self._mend()
+            self._mend_in_time(now)
             size = self._run.log_size()
             if size != self._grown[0]:
                 self._grown = (size, now)
@@ -317,10 +325,19 @@ class Supervisor:
                 return
             time.sleep(min(LOOK_S, end - now))
 
+    def _mend_in_time(self, now: float) -> None:
+        if self._failing is None or self._proxy is None:
+            return
+        if self._mend_at is None and self._proxy.met:
+            self._failing.at = now
+            self._mend_at = now + self._failing.fault.seconds
+        if self._mend_at is not None and now >= self._mend_at:
+            self._mend()
+
     def _see_step(self) -> None:
         struck = self._struck
         if struck is None or struck.log_size is None:
             return
         if first_step(self._run.log_since(struck.log_size)):
-            struck.row.step_s = time.monotonic() - struck.at
+            struck.row.step_s = time.monotonic() - struck.row.at
             self._struck = None
