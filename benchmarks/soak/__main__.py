@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shutil
 import tempfile
 import time
@@ -22,7 +23,7 @@ from support.s3_server import S3, running_s3
 
 from ..result import say
 from .faults import GRACE_S, RunPlan, Shape, plan_runs
-from .page import Soak, to_lines, to_markdown, write_between_markers
+from .page import Soak, commit, to_lines, to_markdown, write_between_markers
 from .proxy import FaultyProxy, faulty_proxy
 from .runs import SoakRun, Weights, write_media
 from .supervisor import Row, Supervisor
@@ -40,15 +41,17 @@ def main() -> None:
     )
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="arlow-soak-"))
-    began, load = time.monotonic(), os.getloadavg()[0]
+    began, load, checked_out = time.monotonic(), os.getloadavg()[0], commit()
     rows, problems, runs, attempts = soak(folder, plan_runs(options.seed, options.faults))
     result = Soak(
+        checked_out,
         options.seed,
         rows,
         problems,
         runs,
         attempts,
         time.monotonic() - began,
+        _cpu_seconds(),
         (load, os.getloadavg()[0]),
     )
     print("\n".join(to_lines(rows)))
@@ -141,6 +144,11 @@ def never_cut(folder: Path, media: Media, ranks: int) -> Weights:
     if ended.code:
         raise SystemExit(f"soak: a run that is never cut ended with {ended.code}:\n{ended.log}")
     return run.weights()
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":

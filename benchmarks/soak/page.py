@@ -23,19 +23,35 @@ class Soak:
     """A whole soak.
 
     Attributes:
+        commit: what was soaked; see `commit`.
         rows: one for each fault.
         problems: what is wrong, in words; none where all is well.
         attempts: how often the command was started, without the runs that were never cut.
+        cpu_seconds: of the processes that it waited for; of ranks whose launcher was killed it
+            cannot know.
         loads: the machine's load average before and after.
     """
 
+    commit: str
     seed: int
     rows: Sequence[Row]
     problems: Sequence[str]
     runs: int
     attempts: int
     seconds: float
+    cpu_seconds: float
     loads: tuple[float, float]
+
+
+def commit() -> str:
+    """Returns the commit that is checked out, and whether there are changes to it."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=_ROOT, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    dirty = " with changes" if git("status", "--porcelain", "--", "trainer", "benchmarks") else ""
+    return f"{git('rev-parse', '--short', 'HEAD') or 'unknown'}{dirty}"
 
 
 def to_markdown(soak: Soak) -> str:
@@ -87,21 +103,13 @@ def _how(soak: Soak) -> str:
     cores = len(os.sched_getaffinity(0))
     return (
         f"Written by `make soak ARGS='--seed {soak.seed} --faults {len(soak.rows)} --out "
-        f"docs/reliability.md'` at commit {_commit()}, {datetime.now(UTC):%Y-%m-%d}: "
+        f"docs/reliability.md'` at commit {soak.commit}, {datetime.now(UTC):%Y-%m-%d}: "
         f"{len(soak.rows)} faults in {soak.runs} runs of {STEPS} steps with a checkpoint every "
-        f"{EVERY}, {soak.attempts} attempts, {soak.seconds / 60:.1f} minutes, {weights}. "
+        f"{EVERY}, {soak.attempts} attempts, {soak.seconds / 60:.1f} minutes "
+        f"({soak.cpu_seconds / 60:.1f} of CPU time), {weights}. "
         f"Machine: {cores} cores, load average {soak.loads[0]:.1f} before and "
         f"{soak.loads[1]:.1f} after (the soak's own processes among it)."
     )
-
-
-def _commit() -> str:
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=_ROOT, capture_output=True, text=True)
-        return done.stdout.strip()
-
-    dirty = " with changes" if git("status", "--porcelain", "--", "trainer", "benchmarks") else ""
-    return f"{git('rev-parse', '--short', 'HEAD') or 'unknown'}{dirty}"
 
 
 def _by_kind(rows: Sequence[Row]) -> list[tuple[str, ...]]:
