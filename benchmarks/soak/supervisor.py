@@ -21,6 +21,8 @@ FURTHER_S = 240.0
 BACK_OFF_S = 1.0
 SPREAD_S = 1.5
 """How far into starting, loading or stepping a fault comes, at most."""
+ENDING_SPREAD_S = 0.3
+"""Likewise for the end, which takes less than a second on a local store."""
 ORPHANS_S = 10.0
 """Ranks and decoding processes end within this time after their launcher."""
 QUICK_LOOK_S, LOOK_S = 0.004, 0.05
@@ -172,7 +174,8 @@ class Supervisor:
             if not self._stands(attempt, fault, phase):
                 continue
             if fault.phase not in _BRIEF:
-                self._pause(fault.delay * SPREAD_S)
+                ending = fault.phase is Phase.ENDING
+                self._pause(fault.delay * (ENDING_SPREAD_S if ending else SPREAD_S))
             with attempt.frozen():
                 now = self._run.phase(attempt, self._reference.files)
                 if now is not None and self._stands(attempt, fault, now):
