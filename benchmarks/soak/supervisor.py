@@ -267,7 +267,8 @@ class Supervisor:
         finished = ended.code == ExitCode.FINISHED
         if row is not None and (row.fault.kind.ends or not finished):
             row.code, row.cause = ended.code, ending.cause if ending else ""
-            self._ended.append((row, self._reached))
+            # What an attempt loses that never resumed was lost by the fault before.
+            self._ended.append((row, 0 if begun is None else self._reached))
             if row.fault.kind.then == "damage":
                 self._run.damage_newest()
             elif row.fault.kind.then == "move":
