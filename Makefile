@@ -11,7 +11,7 @@ TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 DEMO := demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench docs clean
+.PHONY: help demo test lint bench soak docs clean
 
 help: ## Say what each target does
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -37,6 +37,9 @@ lint: $(STAMP) ## Check style, types and which package may import which
 
 bench: $(STAMP) ## Measure tower, step, loader, checkpoints, telemetry and pictures
 	$(BIN)/python -m benchmarks $(ARGS)
+
+soak: $(STAMP) ## Kill, stop and starve tiny runs 60 times; their weights must not differ
+	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 docs: $(STAMP) ## Write the pages and the dashboard that are generated from the code
 	$(BIN)/python -m arlow_trainer.config.reference docs/configuration.md

@@ -181,19 +181,19 @@ def leave(store: Store, step: int, marked: bool = True, of: int | None = None) -
 @pytest.mark.parametrize(
     ("unfinished", "newest", "plan"),
     [
-        ({}, None, ([], [], [])),
-        ({}, 10, ([], [], [])),
-        ({15: True}, 10, ([15], [], [])),
-        ({5: True}, None, ([5], [], [])),
+        ({}, None, ([], [], [], [])),
+        ({}, 10, ([], [], [], [])),
+        ({15: True}, 10, ([15], [], [], [])),
+        ({5: True}, None, ([5], [], [], [])),
         # A backup that is half restored: nothing was saved after it.
-        ({5: False, 10: False}, None, ([], [], [5, 10])),
-        ({5: False, 15: False}, 10, ([], [5], [15])),
-        ({5: True, 7: False, 12: True}, 10, ([12], [5, 7], [])),
-        ({15: True, 20: False}, 10, ([15], [], [20])),
+        ({5: False, 10: False}, None, ([], [], [], [5, 10])),
+        ({5: False, 15: False}, 10, ([], [], [5], [15])),
+        ({5: True, 7: False, 12: True}, 10, ([12], [5], [7], [])),
+        ({15: True, 20: False}, 10, ([15], [], [], [20])),
     ],
 )
 def test_what_becomes_of_folders_without_a_manifest(
-    unfinished: dict[int, bool], newest: int | None, plan: tuple[list[int], list[int], list[int]]
+    unfinished: dict[int, bool], newest: int | None, plan: tuple[list[int], ...]
 ) -> None:
     assert plan_unfinished(unfinished, newest) == Unfinished(*plan)
 
@@ -201,8 +201,9 @@ def test_what_becomes_of_folders_without_a_manifest(
 @given(st.dictionaries(st.integers(0, 50), st.booleans()), st.none() | st.integers(0, 50))
 def test_nothing_is_removed_without_proof(found: dict[int, bool], newest: int | None) -> None:
     plan = plan_unfinished(found, newest)
-    assert sorted([*plan.removed, *plan.kept, *plan.refused]) == sorted(found)
-    assert all(found[step] for step in plan.removed)
+    assert sorted([*plan.removed, *plan.superseded, *plan.kept, *plan.refused]) == sorted(found)
+    assert all(found[step] for step in (*plan.removed, *plan.superseded))
+    assert not any(found[step] for step in plan.kept)
     assert all(newest is None or step > newest for step in plan.removed)
     assert all(newest is not None and step <= newest for step in plan.kept)
 
@@ -211,7 +212,7 @@ def test_a_killed_save_is_known_by_its_mark(store: Store) -> None:
     save(store, 1, 2)
     flip_byte(store, "checkpoint-2/manifest.json", 40)
     leave(store, 3)
-    assert judge_unfinished(store, 1) == Unfinished([3], [], [])
+    assert judge_unfinished(store, 1) == Unfinished([3], [], [], [])
     # Earlier versions wrote records of a save into this folder, and no mark.
     store.write_bytes("checkpoint-4/parts/rank-1.json", b"{}")
     leave(store, 5, of=3)

@@ -198,6 +198,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     ended = run.train(2)
     assert ended.code == 0, ended.log
     assert re.search(rf"passing over {newest}: .*{shard.name}", ended.log)
+    assert ended.log.count(f"passing over {newest}") == 1
     assert f"resuming from {run.url}/checkpoint-{3 * EVERY}" in ended.log
     assert same(run, whole)
     assert same(run, whole, 4 * EVERY)

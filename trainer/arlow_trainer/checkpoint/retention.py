@@ -61,6 +61,8 @@ class Unfinished:
 
     removed: Sequence[int]
     """Killed saves of this run."""
+    superseded: Sequence[int]
+    """Saves or deletions of this run that were cut; `prune` deletes them after the next commit."""
     kept: Sequence[int]
     """Left alone: there is a newer checkpoint, so that they are in nobody's way."""
     refused: Sequence[int]
@@ -74,8 +76,13 @@ def plan_unfinished(unfinished: Mapping[int, bool], newest: int | None) -> Unfin
     is the step of the newest valid checkpoint.
     """
     newer = {step for step in unfinished if newest is None or step > newest}
-    removed = {step for step in newer if unfinished[step]}
-    return Unfinished(sorted(removed), sorted(unfinished.keys() - newer), sorted(newer - removed))
+    marked = {step for step, proven in unfinished.items() if proven}
+    return Unfinished(
+        removed=sorted(newer & marked),
+        superseded=sorted(marked - newer),
+        kept=sorted(unfinished.keys() - newer - marked),
+        refused=sorted(newer - marked),
+    )
 
 
 @dataclass(frozen=True)
