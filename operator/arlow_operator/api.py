@@ -28,17 +28,6 @@ class ApiError(Exception):
         self.code = code
         self.reason = reason
 
-    @property
-    def is_permanent(self) -> bool:
-        """Whether the same request can never succeed.
-
-        A field of a wrong type or name in an apply is answered by a 500, as are real failures.
-        """
-        if self.code == 500:
-            text = str(self)
-            return "typed patch" in text or "field not declared" in text
-        return self.code in (400, 403, 413, 422)
-
 
 class Api:
     """The requests that the operator makes. Each raises ApiError."""
@@ -112,11 +101,15 @@ class Api:
 
     async def create(self, body: Mapping[str, Any]) -> Json:
         """Creates an object; never by apply, which would change one that is there."""
-        plural = {"Job": "jobs", "Service": "services", "ConfigMap": "configmaps"}[body["kind"]]
+        plural = f"{body['kind'].lower()}s"
         version = body["apiVersion"]
         group = f"api/{version}" if version == "v1" else f"apis/{version}"
         path = _path(group, body["metadata"]["namespace"], plural)
         return await self._request("POST", path, dict(body), fieldValidation="Strict")
+
+    async def read_job(self, namespace: str, name: str) -> Json | None:
+        """Returns a Job; None where there is none."""
+        return await self._found("GET", f"{_path('apis/batch/v1', namespace, 'jobs')}/{name}")
 
     async def delete_job(self, namespace: str, name: str, uid: str) -> None:
         """Deletes a Job of this uid with its pods; one that is gone already is well."""

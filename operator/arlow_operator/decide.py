@@ -9,6 +9,7 @@ from datetime import datetime
 from arlow_operator.conditions import conditions_of
 from arlow_operator.observation import Observation
 from arlow_operator.policies.admission import refuse_invalid
+from arlow_operator.policies.deadline import deadline
 from arlow_operator.policies.finish import stay_finished, succeed
 from arlow_operator.policies.progress import follow, remember
 from arlow_operator.policies.restart import restart_ended
@@ -26,6 +27,7 @@ POLICIES: tuple[Callable[[Situation], Decision | None], ...] = (
     refuse_invalid,
     restart_ended,
     suspend,
+    deadline,
     choose_number,
     make_attempt,
     follow,

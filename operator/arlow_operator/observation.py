@@ -116,13 +116,14 @@ class Observation:
 
     Attributes:
         jobs, pods: those that carry the run's label, of this run or of an earlier one of its name.
-        refusals: newest reasons for which a Job could not make its pods, by the Job's uid.
+        obstacle: what keeps the attempt from starting and only events or a refused request tell:
+            its Job cannot make pods, a pod cannot mount a volume, the Job cannot be made.
         reported: the trainer's answer; None where nobody was asked.
     """
 
     jobs: Sequence[JobSeen] = ()
     pods: Sequence[PodSeen] = ()
-    refusals: Mapping[str, str] = ()  # type: ignore[assignment]
+    obstacle: str = ""
     reported: Reported | None = None
 
 

@@ -72,8 +72,7 @@ def follow(situation: Situation) -> Decision:
         )
         unknown = status.model_copy(update={"message": message})
         return Decision(unknown, "Unreachable", again_after=every)
-    obstacle = next((pod.obstacle for pod in pods if pod.obstacle), "")
-    obstacle = obstacle or (situation.seen.refusals.get(job.uid, "") if job and not pods else "")
+    obstacle = next((pod.obstacle for pod in pods if pod.obstacle), situation.seen.obstacle)
     message = f"cannot start yet: {obstacle}" if obstacle else "the pods start"
     starting = status.model_copy(update={"phase": "Starting", "message": message})
     return Decision(starting, "CannotStart" if obstacle else "Starting", again_after=2)

@@ -6,6 +6,9 @@ from arlow_operator.policies.restart import backoff
 from arlow_operator.policies.situation import CreateAttempt, Decision, DeleteJob, Situation
 from arlow_operator.status import Phase, Reason, whole_second
 
+# Nothing tells when a request that was refused would be granted.
+REFUSED_AGAIN_S = 10.0
+
 
 def choose_number(situation: Situation) -> Decision | None:
     """Gives a run without an attempt its number, or adopts the Job that it has.
@@ -71,9 +74,9 @@ def make_attempt(situation: Situation) -> Decision | None:
                 again_after=left.total_seconds(),
             )
     image = parsed.spec.image or attempt.image or situation.settings.image
-    return Decision(
-        situation.with_status(phase=phase),
-        held,
-        CreateAttempt(attempt.number, image),
-        again_after=0,
-    )
+    action = CreateAttempt(attempt.number, image)
+    if obstacle := situation.seen.obstacle:
+        message = f"cannot start yet: {obstacle}"
+        held_up = situation.with_status(phase=phase, message=message)
+        return Decision(held_up, "CannotStart", action, again_after=REFUSED_AGAIN_S)
+    return Decision(situation.with_status(phase=phase), held, action, again_after=0)

@@ -11,7 +11,7 @@ def suspend(situation: Situation) -> Decision | None:
     if parsed is None or not parsed.spec.suspend:
         return None
     status = situation.with_status(phase="Suspended", message="suspended")
-    if attempt and attempt.job_uid:
+    if attempt and (attempt.job_uid or situation.job):
         status = situation.begun(attempt.number + 1, phase="Suspended", message="suspended")
     if situation.own_jobs:
         job = situation.own_jobs[0]
