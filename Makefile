@@ -11,10 +11,10 @@ TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 DEMO := demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench soak docs clean
+.PHONY: help demo test test-cluster lint bench soak docs clean
 
 help: ## Say what each target does
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: $(STAMP) ## Pretrain a small tower on real photographs and videos, about two minutes
 	$(BIN)/arlow data demo $(DEMO)/data
@@ -27,7 +27,10 @@ demo: $(STAMP) ## Pretrain a small tower on real photographs and videos, about t
 	$(BIN)/arlow report $(DEMO)/runs/demo --out $(DEMO)/report.html
 
 test: $(STAMP) ## Run the tests, in as many processes as there are cores
-	$(TEST_ENV) $(BIN)/python -m pytest -q -n auto --dist loadfile $(ARGS)
+	$(TEST_ENV) env -u KUBECONFIG $(BIN)/python -m pytest -q -n auto --dist loadfile $(ARGS)
+
+test-cluster: $(STAMP) ## Test the operator in the cluster that KUBECONFIG names, which it is installed into
+	$(TEST_ENV) $(BIN)/python -m pytest -q tests/cluster $(ARGS)
 
 lint: $(STAMP) ## Check style, types and which package may import which
 	$(BIN)/ruff check .
@@ -41,9 +44,10 @@ bench: $(STAMP) ## Measure tower, step, loader, checkpoints, telemetry and pictu
 soak: $(STAMP) ## Kill, stop and starve tiny runs 60 times; their weights must not differ
 	$(BIN)/python -m benchmarks.soak $(ARGS)
 
-docs: $(STAMP) ## Write the pages and the dashboard that are generated from the code
+docs: $(STAMP) ## Write the pages, the dashboard and the CRD that are generated from the code
 	$(BIN)/python -m arlow_trainer.config.reference docs/configuration.md
 	$(BIN)/python -m arlow_trainer.telemetry.reference docs/metrics.md
+	$(BIN)/python -m arlow_operator.crd manifests/operator/crd.yaml
 	$(BIN)/python -m arlow_trainer.plan.reference docs/planning.md
 	$(BIN)/python charts/src/run_dashboard.py
 
@@ -60,5 +64,5 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) pip setuptools wheel
 	@$(PIP) torch numpy ninja einops hjson msgpack packaging psutil py-cpuinfo "pydantic>=2" tqdm
 	@$(PIP) --no-build-isolation deepspeed
-	@$(PIP) -e ".[trainer,demo,dev]"
+	@$(PIP) -e ".[trainer,operator,demo,dev]"
 	@touch $@

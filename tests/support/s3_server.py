@@ -126,10 +126,13 @@ def find_weed() -> str:
 
 
 @contextmanager
-def running_s3(directory: Path, session_s: int | None = None) -> Iterator[S3]:
+def running_s3(
+    directory: Path, session_s: int | None = None, address: str = "127.0.0.1"
+) -> Iterator[S3]:
     """Runs an S3 server with its data under `directory`; its bucket exists on entry.
 
-    `session_s`: with an STS whose keys end after so many seconds; see `S3.session_keys`.
+    `address`: of this machine, that it listens on. `session_s`: with an STS whose keys end after so
+    many seconds; see `S3.session_keys`.
 
     Raises `S3Unavailable` when the binary cannot run on this machine.
     """
@@ -148,8 +151,8 @@ def running_s3(directory: Path, session_s: int | None = None) -> Iterator[S3]:
         "server",
         "-s3",
         f"-dir={data}",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
+        f"-ip={address}",
+        f"-ip.bind={address}",
         f"-s3.config={identities}",
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
@@ -181,7 +184,7 @@ def running_s3(directory: Path, session_s: int | None = None) -> Iterator[S3]:
         process = start()
     except OSError as error:
         raise S3Unavailable(f"no S3 server: {weed} does not run: {error}") from error
-    endpoint = f"http://127.0.0.1:{ports['s3.port']}"
+    endpoint = f"http://{address}:{ports['s3.port']}"
     server = S3(endpoint, ACCESS_KEY, SECRET_KEY, BUCKET, process, identities, start)
     try:
         _create_bucket(server, log_path)

@@ -1,0 +1,1 @@
+"""The operator: an `ArlowPretrain` object becomes a training run that looks after itself."""

@@ -1,0 +1,183 @@
+"""The Kubernetes API as raw JSON: one client, a timeout on every call, no proxy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import ClientError
+from kubernetes.aio import client, config
+
+from arlow_operator.resource import GROUP, MANAGER, PLURAL, VERSION
+
+TIMEOUT_S = 10.0
+Json = dict[str, Any]
+
+
+class ApiError(Exception):
+    """The API refused a request, or did not answer it.
+
+    Attributes:
+        code: the HTTP status; 0 where there was no answer.
+        reason: the API's word for it, such as AlreadyExists.
+    """
+
+    def __init__(self, code: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+
+
+class Api:
+    """The requests that the operator makes. Each raises ApiError."""
+
+    def __init__(self, api_client: client.ApiClient) -> None:
+        self._client = api_client
+
+    @classmethod
+    async def connected(cls) -> Api:
+        """Returns a client of the cluster that KUBECONFIG names, or of the pod's own."""
+        configuration = client.Configuration()
+        # Addresses of the API and of pods are not for a company's proxy.
+        configuration.client_session_kwargs = {"trust_env": False}
+        try:
+            config.load_incluster_config(client_configuration=configuration)
+        except config.ConfigException:
+            await config.load_kube_config(client_configuration=configuration)
+        configuration.proxy = None
+        return cls(client.ApiClient(configuration))
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._client.close()
+
+    async def read_run(self, namespace: str, name: str) -> Json | None:
+        """Returns an ArlowPretrain; None where there is none."""
+        return await self._found("GET", f"{_runs(namespace)}/{name}")
+
+    async def list_runs(self, namespace: str | None) -> list[Json]:
+        """Returns the runs of a namespace, or of all."""
+        return await self._items(_runs(namespace))
+
+    async def list_jobs(self, namespace: str, selector: str) -> list[Json]:
+        """Returns the Jobs that a label selector finds."""
+        return await self._items(_path("apis/batch/v1", namespace, "jobs"), labelSelector=selector)
+
+    async def list_pods(self, namespace: str, selector: str) -> list[Json]:
+        """Returns the pods that a label selector finds."""
+        return await self._items(_path("api/v1", namespace, "pods"), labelSelector=selector)
+
+    async def list_events(self, namespace: str, uid: str) -> list[Json]:
+        """Returns the events about an object."""
+        selector = f"involvedObject.uid={uid}"
+        return await self._items(_path("api/v1", namespace, "events"), fieldSelector=selector)
+
+    async def write_status(self, run: Mapping[str, Any], status: Json) -> Json:
+        """Applies the whole status of a run as it was read, and returns the run.
+
+        Raises ApiError with code 409 where the run has changed since, or is another of its name.
+        """
+        metadata = run["metadata"]
+        body = {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": run["kind"],
+            "metadata": {
+                "name": metadata["name"],
+                "namespace": metadata["namespace"],
+                "uid": metadata["uid"],
+                "resourceVersion": metadata["resourceVersion"],
+            },
+            "status": status,
+        }
+        return await self._request(
+            "PATCH",
+            f"{_runs(metadata['namespace'])}/{metadata['name']}/status",
+            body,
+            content_type="application/apply-patch+yaml",
+            fieldManager=MANAGER,
+            force="true",
+        )
+
+    async def create(self, body: Mapping[str, Any]) -> Json:
+        """Creates an object; never by apply, which would change one that is there."""
+        plural = f"{body['kind'].lower()}s"
+        version = body["apiVersion"]
+        group = f"api/{version}" if version == "v1" else f"apis/{version}"
+        path = _path(group, body["metadata"]["namespace"], plural)
+        return await self._request("POST", path, dict(body), fieldValidation="Strict")
+
+    async def read_job(self, namespace: str, name: str) -> Json | None:
+        """Returns a Job; None where there is none."""
+        return await self._found("GET", f"{_path('apis/batch/v1', namespace, 'jobs')}/{name}")
+
+    async def delete_job(self, namespace: str, name: str, uid: str) -> None:
+        """Deletes a Job of this uid with its pods; one that is gone already is well."""
+        body = {
+            "kind": "DeleteOptions",
+            "apiVersion": "v1",
+            # The client's default would leave the pods running.
+            "propagationPolicy": "Background",
+            "preconditions": {"uid": uid},
+        }
+        try:
+            await self._found("DELETE", f"{_path('apis/batch/v1', namespace, 'jobs')}/{name}", body)
+        except ApiError as error:
+            if error.code != 409:  # another Job of this name
+                raise
+
+    async def _items(self, path: str, **query: str) -> list[Json]:
+        answer = await self._request("GET", path, None, **query)
+        return list(answer["items"])
+
+    async def _found(self, method: str, path: str, body: Json | None = None) -> Json | None:
+        try:
+            return await self._request(method, path, body)
+        except ApiError as error:
+            if error.code == 404:
+                return None
+            raise
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        body: Json | None = None,
+        content_type: str = "application/json",
+        **query: str,
+    ) -> Json:
+        method, url, headers, sent, post = await self._client.param_serialize(
+            method,
+            path,
+            query_params=list(query.items()),
+            header_params={"Accept": "application/json", "Content-Type": content_type},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        try:
+            response = await self._client.call_api(
+                method, url, headers, sent, post, _request_timeout=TIMEOUT_S
+            )
+            text = await response.read()
+        except (ClientError, TimeoutError, OSError) as error:
+            raise ApiError(0, "NoAnswer", f"{method} {path}: {error or 'no answer'}") from error
+        try:
+            answer: Json = json.loads(text)
+        except ValueError:
+            shown = text[:200].decode(errors="replace")
+            answer = {"reason": response.reason, "message": shown}
+        if not 200 <= response.status < 300:
+            message = answer.get("message") or response.reason
+            raise ApiError(
+                response.status, answer.get("reason") or "", f"{method} {path}: {message}"
+            )
+        return answer
+
+
+def _runs(namespace: str | None) -> str:
+    return _path(f"apis/{GROUP}/{VERSION}", namespace, PLURAL)
+
+
+def _path(group: str, namespace: str | None, plural: str) -> str:
+    scope = f"namespaces/{namespace}/" if namespace else ""
+    return f"/{group}/{scope}{plural}"

@@ -1,0 +1,114 @@
+"""Writes what was decided: the status first, and then what it announces. Nothing else writes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from arlow_operator.api import Api, ApiError
+from arlow_operator.policies.situation import CreateAttempt, Decision, DeleteJob
+from arlow_operator.render import render_config_map, render_job, render_service
+from arlow_operator.resource import API_VERSION, KIND, MANAGER, RUN_UID_LABEL, Run
+from arlow_operator.settings import Settings
+from arlow_operator.status import Status
+
+# What changes at every look; the rest is a transition.
+PROGRESS = {"progress", "lastCheckpoint"}
+# HTTP codes of requests that are refused until something changes.
+REFUSALS = (400, 403, 409, 413, 422)
+
+
+def is_due(before: Status, after: Status, now: datetime, every_s: float) -> bool:
+    """Whether a status is written: a transition at once, progress now and then."""
+    old, new = before.document(), after.document()
+    if old == new:
+        return False
+    changed = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+    if not changed <= PROGRESS or before.progress is None:
+        return True
+    last = before.progress.last_update_time
+    # A little less, so that a look that comes early by milliseconds is not one too few.
+    return last is None or now - last >= timedelta(seconds=every_s - 1)
+
+
+async def write_status(
+    api: Api,
+    body: Mapping[str, Any],
+    before: Status,
+    decision: Decision,
+    now: datetime,
+    every: float,
+) -> Mapping[str, Any]:
+    """Writes a decision's status where it is due, and returns the object as it is then."""
+    if decision.action is None and not is_due(before, decision.status, now, every):
+        return body
+    if before.document() == decision.status.document():
+        return body
+    return await api.write_status(body, decision.status.document())
+
+
+class Refused(Exception):
+    """An attempt's objects cannot be made; the message says why."""
+
+
+async def act(api: Api, run: Run, decision: Decision, settings: Settings) -> None:
+    """Does what a decision says, once its status is written. Raises Refused and ApiError."""
+    match decision.action:
+        case CreateAttempt(number, image):
+            await _create(api, run, number, image, settings)
+        case DeleteJob(name, uid):
+            await api.delete_job(run.namespace, name, uid)
+
+
+async def _create(api: Api, run: Run, number: int, image: str, settings: Settings) -> None:
+    if run.parsed is None:
+        raise AssertionError("no attempt is decided on for a run that is not valid")
+    job = render_job(run, run.parsed, number, image, settings)
+    for body in (render_config_map(run, number), render_service(run, number), job):
+        try:
+            await api.create(body)
+        except ApiError as error:
+            if error.reason == "AlreadyExists":
+                continue
+            if error.code in REFUSALS:
+                raise Refused(f"{body['kind']} {body['metadata']['name']}: {error}") from None
+            raise
+    # A Job of this run that was there already is found by the next pass; another's is in the way.
+    name = job["metadata"]["name"]
+    found = await api.read_job(run.namespace, name)
+    labels = (found or job)["metadata"].get("labels") or {}
+    if labels.get(RUN_UID_LABEL) != run.uid:
+        raise Refused(f"there is a Job {name} already, which was not made for this run")
+
+
+async def tell(api: Api, run: Run, before: Status, after: Status) -> None:
+    """Writes an event about a transition; one that cannot be written is left out."""
+    if before.phase == after.phase:
+        return
+    moment = after.conditions[0].last_transition_time if after.conditions else run.created
+    moment = max([moment, *(each.last_transition_time for each in after.conditions)])
+    time = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    event = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"generateName": f"{run.name}-", "namespace": run.namespace},
+        "involvedObject": {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "name": run.name,
+            "namespace": run.namespace,
+            "uid": run.uid,
+        },
+        "type": "Warning" if after.phase in ("Restarting", "Failed") else "Normal",
+        "reason": after.phase,
+        "message": (after.message or f"the run is {after.phase}")[:1000],
+        "firstTimestamp": time,
+        "lastTimestamp": time,
+        "count": 1,
+        "source": {"component": MANAGER},
+        "reportingComponent": MANAGER,
+    }
+    with contextlib.suppress(ApiError):
+        await api.create(event)

@@ -1,0 +1,41 @@
+"""What kopf calls: watch events nudge the queue, and nothing else happens in a handler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+
+from arlow_operator.reconcile import Key, Reconciler
+from arlow_operator.resource import GROUP, PLURAL, RUN_LABEL, VERSION
+
+
+def register(
+    registry: kopf.OperatorRegistry,
+    reconciler: Reconciler,
+    nudge: Callable[[Key], None],
+    stop: Callable[[], None],
+) -> None:
+    """Registers the watches of runs, and of their Jobs and pods; `stop` is called at the end."""
+    owned = {RUN_LABEL: kopf.PRESENT}
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+    async def on_run(namespace: str | None, name: str | None, **_: Any) -> None:
+        if namespace and name:
+            nudge(Key(namespace, name))
+
+    @kopf.on.event("batch", "v1", "jobs", labels=owned, registry=registry)
+    async def on_job(namespace: str | None, labels: kopf.Labels, **_: Any) -> None:
+        if namespace:
+            nudge(Key(namespace, labels[RUN_LABEL]))
+
+    @kopf.on.event("", "v1", "pods", labels=owned, registry=registry)
+    async def on_pod(body: kopf.Body, **_: Any) -> None:
+        if key := reconciler.saw_pod(body):
+            nudge(key)
+
+    @kopf.on.cleanup(registry=registry)
+    async def on_cleanup(**_: Any) -> None:
+        # kopf would wait for tasks that go on, for five seconds.
+        stop()

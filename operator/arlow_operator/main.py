@@ -1,0 +1,112 @@
+"""`arlow-operator`: the process around it all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+
+import kopf
+from aiohttp import ClientSession
+
+from arlow_operator.api import Api, ApiError
+from arlow_operator.handlers import register
+from arlow_operator.reconcile import Key, Reconciler
+from arlow_operator.resource import RUN_LABEL
+from arlow_operator.settings import Settings, settings_from
+from arlow_operator.work_queue import WorkQueue
+from arlow_trainer.config import ConfigError
+
+log = logging.getLogger("arlow_operator")
+
+WORKERS = 4
+PASS_TIMEOUT_S = 30.0
+FAILED_AGAIN_S = 5.0
+RELIST_S = 60.0
+
+
+def main() -> None:
+    """Runs the operator until SIGTERM."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    # A line for every event that was handled says nothing.
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    try:
+        settings = settings_from()
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
+    asyncio.run(run_operator(settings))
+
+
+async def run_operator(settings: Settings) -> None:
+    """Watches, and works the queue off, until SIGTERM or until a watch has died."""
+    api = await Api.connected()
+    queue: WorkQueue[Key] = WorkQueue()
+    try:
+        async with ClientSession(trust_env=False) as http, asyncio.TaskGroup() as tasks:
+            reconciler = Reconciler(api, http, settings)
+            background = [tasks.create_task(_work(queue, reconciler)) for _ in range(WORKERS)]
+            background.append(tasks.create_task(_relist(api, queue, settings)))
+
+            def stop() -> None:
+                for task in background:
+                    task.cancel()
+
+            # The default registry has the handlers that log in.
+            registry = kopf.get_default_registry()
+            register(registry, reconciler, queue.add, stop)
+            await kopf.operator(
+                registry=registry,
+                settings=_kopf_settings(),
+                standalone=True,
+                clusterwide=not settings.namespaces,
+                namespaces=settings.namespaces,
+            )
+            stop()
+    finally:
+        await api.close()
+
+
+def _kopf_settings() -> kopf.OperatorSettings:
+    kopf_settings = kopf.OperatorSettings()
+    # Otherwise kopf takes the finalizers of other operators that are built on it for its own.
+    kopf_settings.persistence.finalizer = "arlow.dev/kopf"
+    kopf_settings.scanning.disabled = True
+    kopf_settings.posting.enabled = False
+    kopf_settings.networking.request_timeout = 10
+    kopf_settings.networking.trust_env = False
+    kopf_settings.watching.label_selectors["", "v1", "pods"] = RUN_LABEL
+    kopf_settings.watching.label_selectors["batch", "v1", "jobs"] = RUN_LABEL
+    return kopf_settings
+
+
+async def _work(queue: WorkQueue[Key], reconciler: Reconciler) -> None:
+    while True:
+        key = await queue.take()
+        again: float | None = FAILED_AGAIN_S
+        try:
+            async with asyncio.timeout(PASS_TIMEOUT_S):
+                again = await reconciler.reconcile(key)
+        except ApiError as error:
+            log.warning("%s: %s", "/".join(key), error)
+        except TimeoutError:
+            log.warning("%s: the pass took more than %g s", "/".join(key), PASS_TIMEOUT_S)
+        except Exception:
+            # A bug in one pass must not end the looking after of all other runs.
+            log.exception("%s: the pass failed", "/".join(key))
+        finally:
+            queue.done(key)
+        if again is not None:
+            queue.add_after(key, again)
+
+
+async def _relist(api: Api, queue: WorkQueue[Key], settings: Settings) -> None:
+    """Finds each minute what no event told of."""
+    while True:
+        for namespace in settings.namespaces or (None,):
+            with contextlib.suppress(ApiError):
+                for body in await api.list_runs(namespace):
+                    queue.add(Key(body["metadata"]["namespace"], body["metadata"]["name"]))
+        await asyncio.sleep(RELIST_S)

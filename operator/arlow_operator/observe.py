@@ -1,0 +1,72 @@
+"""Reads a run's children from the API, and its trainer's /status."""
+
+from __future__ import annotations
+
+from aiohttp import ClientSession
+
+from arlow_operator.api import Api
+from arlow_operator.observation import (
+    Observation,
+    PodSeen,
+    Reported,
+    job_seen,
+    pod_seen,
+    with_ends,
+)
+from arlow_operator.resource import RUN_LABEL, Run
+from arlow_operator.status import Status
+from arlow_operator.status_endpoint import ask_status, status_url
+
+
+async def observe(
+    api: Api,
+    http: ClientSession,
+    run: Run,
+    status: Status,
+    earlier: list[PodSeen],
+    refused: str,
+) -> Observation:
+    """Returns what is there of a run now.
+
+    Args:
+        api: the API.
+        http: the session for /status.
+        run: the run.
+        status: its status, whose attempt's pods are asked.
+        earlier: pods as watch events showed them: how they ended, though they may be gone.
+        refused: why the attempt's objects could not be made when it was tried last.
+    """
+    selector = f"{RUN_LABEL}={run.name}"
+    # Pods first: Kueue suspends a Job just before its pods are deleted.
+    pods = with_ends([pod_seen(p) for p in await api.list_pods(run.namespace, selector)], earlier)
+    jobs = [job_seen(job) for job in await api.list_jobs(run.namespace, selector)]
+    job_uid = status.attempt.job_uid if status.attempt else None
+    own = [pod for pod in pods if job_uid and pod.job_uid == job_uid]
+    obstacle = refused
+    if job_uid and not status.finished:
+        obstacle = await _obstacle(api, run.namespace, job_uid, own)
+    reported = None if status.finished else await _ask(http, own)
+    return Observation(jobs, pods, obstacle, reported)
+
+
+async def _ask(http: ClientSession, pods: list[PodSeen]) -> Reported | None:
+    for pod in pods:
+        if pod.running and pod.address and pod.end is None:
+            return await ask_status(http, status_url(pod.address))
+    return None
+
+
+async def _obstacle(api: Api, namespace: str, job_uid: str, pods: list[PodSeen]) -> str:
+    """Returns why an attempt does not start, as far as it is told in events alone."""
+    if not pods:
+        return await _newest_event(api, namespace, job_uid, "FailedCreate")
+    for pod in pods:
+        if pod.node and not pod.running and pod.end is None and not pod.obstacle:
+            return await _newest_event(api, namespace, pod.uid, "FailedMount")
+    return ""
+
+
+async def _newest_event(api: Api, namespace: str, uid: str, reason: str) -> str:
+    events = [each for each in await api.list_events(namespace, uid) if each["reason"] == reason]
+    newest = max(events, key=lambda each: int(each["metadata"]["resourceVersion"]), default=None)
+    return str(newest["message"]) if newest else ""

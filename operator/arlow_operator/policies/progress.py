@@ -1,0 +1,111 @@
+"""A run that lives: how far it is, or why it does not start."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from arlow_operator.observation import Observation
+from arlow_operator.policies.situation import Decision, Situation
+from arlow_operator.status import CheckpointStatus, ProgressStatus, Status, whole_second
+from arlow_trainer.config.status import RunStatus
+
+TRAINING = ("training", "saving", "finished")
+
+
+def remember(status: Status, seen: Observation, run_uid: str, run_url: str | None) -> Status:
+    """Returns the status with the newest progress and checkpoint that the trainer told of."""
+    if seen.reported and (told := seen.reported.status):
+        progress = _progress(told, seen.reported.asked)
+        status = status.model_copy(update={"progress": progress})
+        if told.last_checkpoint and told.last_checkpoint.step > (status.checkpoint_step or -1):
+            newest = CheckpointStatus(
+                url=told.last_checkpoint.url,
+                step=told.last_checkpoint.step,
+                time=whole_second(told.last_checkpoint.time),
+            )
+            status = status.model_copy(update={"last_checkpoint": newest})
+    for pod in seen.pods:
+        ending = pod.end.ending if pod.end else None
+        if pod.run_uid != run_uid or ending is None or ending.saved is None:
+            continue
+        if ending.saved > (-1 if status.checkpoint_step is None else status.checkpoint_step):
+            newest = CheckpointStatus(
+                url=f"{run_url}/checkpoint-{ending.saved}" if run_url else None,
+                step=ending.saved,
+                time=pod.end.time if pod.end else None,
+            )
+            status = status.model_copy(update={"last_checkpoint": newest})
+    return status
+
+
+def follow(situation: Situation) -> Decision:
+    """Says what a live attempt does."""
+    job, pods, reported = situation.job, situation.pods, situation.seen.reported
+    status, every = situation.status, situation.settings.progress_seconds
+    nodes = sorted({pod.node for pod in pods if pod.node})
+    if situation.attempt and nodes and nodes != situation.attempt.nodes:
+        attempt = situation.attempt.model_copy(update={"nodes": nodes})
+        status = status.model_copy(update={"attempt": attempt})
+    if job and job.suspended:
+        message = "queued: the Job waits for its queue to admit it"
+        queued = status.model_copy(update={"phase": "Queued", "message": message})
+        return Decision(queued, "Queued", again_after=every)
+    deleted = next((pod for pod in pods if pod.deleted), None)
+    if deleted:
+        message = f"pod {deleted.name} was asked to end and saves a checkpoint"
+        ending = status.model_copy(update={"message": message})
+        return Decision(ending, "Stopping", again_after=1, stopping=True)
+    if reported and reported.status:
+        if reported.status.phase in TRAINING:
+            running = status.model_copy(update={"phase": "Running", "message": ""})
+            return Decision(running, "Training", again_after=every)
+        message = reported.status.message or f"the trainer is {reported.status.phase}"
+        starting = status.model_copy(update={"message": message})
+        return Decision(starting, "Starting", again_after=every)
+    if reported and status.phase == "Running":
+        since = status.progress.last_update_time if status.progress else None
+        message = (
+            f"/status cannot be reached since {since:%H:%M:%S} UTC ({reported.problem}): step and "
+            "checkpoint are unknown; does a NetworkPolicy keep the operator from the pods' port?"
+            if since
+            else f"/status cannot be reached ({reported.problem})"
+        )
+        unknown = status.model_copy(update={"message": message})
+        return Decision(unknown, "Unreachable", again_after=every)
+    obstacle = next((pod.obstacle for pod in pods if pod.obstacle), situation.seen.obstacle)
+    message = f"cannot start yet: {obstacle}" if obstacle else "the pods start"
+    starting = status.model_copy(update={"phase": "Starting", "message": message})
+    return Decision(starting, "CannotStart" if obstacle else "Starting", again_after=2)
+
+
+def _progress(told: RunStatus, asked: datetime) -> ProgressStatus:
+    percent = None
+    if told.total_steps:
+        percent = round(100 * told.step / told.total_steps, 1)
+    return ProgressStatus(
+        step=told.step,
+        total_steps=told.total_steps,
+        percent=percent,
+        loss=_rounded(told.loss),
+        images_per_second=_rounded(told.images_per_second),
+        mfu=_rounded(told.scalar("mfu")),
+        eta_seconds=round(told.eta_seconds) if told.eta_seconds is not None else None,
+        eta=_duration(told.eta_seconds) if told.eta_seconds is not None else None,
+        last_update_time=whole_second(asked),
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    """Returns a number with four digits; None for NaN and Inf, which the API refuses."""
+    if value is None or value != value or value in (float("inf"), float("-inf")):
+        return None
+    return float(f"{value:.4g}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = int(seconds // 60) % 60, int(seconds // 3600)
+    if hours >= 24:
+        return f"{hours // 24}d{hours % 24}h"
+    if hours:
+        return f"{hours}h{minutes}m"
+    return f"{minutes}m{int(seconds) % 60}s" if minutes else f"{int(seconds)}s"

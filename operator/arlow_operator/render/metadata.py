@@ -1,0 +1,55 @@
+"""Names, labels and the owner of all that is made for an attempt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from arlow_operator.resource import (
+    API_VERSION,
+    ATTEMPT_LABEL,
+    GENERATION_ANNOTATION,
+    KIND,
+    MANAGER,
+    QUEUE_LABELS,
+    RUN_LABEL,
+    RUN_UID_LABEL,
+    Run,
+    attempt_name,
+)
+
+
+def labels(run: Run, attempt: int) -> dict[str, str]:
+    """Returns the labels of an attempt's objects and pods."""
+    return {
+        "app.kubernetes.io/name": "arlow-pretrain",
+        "app.kubernetes.io/managed-by": MANAGER.replace("/", "."),
+        RUN_LABEL: run.name,
+        RUN_UID_LABEL: run.uid,
+        ATTEMPT_LABEL: str(attempt),
+    }
+
+
+def metadata(run: Run, attempt: int, *, queued: bool = False) -> dict[str, Any]:
+    """Returns the metadata of an attempt's object, owned by the run and deleted with it.
+
+    Args:
+        run: the run.
+        attempt: the attempt's number.
+        queued: whether it takes Kueue's labels of the run.
+    """
+    queue = {key: run.labels[key] for key in QUEUE_LABELS if key in run.labels}
+    return {
+        "name": attempt_name(run.name, attempt),
+        "namespace": run.namespace,
+        "labels": labels(run, attempt) | (queue if queued else {}),
+        "annotations": {GENERATION_ANNOTATION: str(run.generation)},
+        "ownerReferences": [
+            {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "name": run.name,
+                "uid": run.uid,
+                "controller": True,
+            }
+        ],
+    }

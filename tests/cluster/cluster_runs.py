@@ -1,0 +1,70 @@
+"""Tiny runs on a real S3 server, as objects of the cluster."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from kube import Cluster
+
+from support.class_folders import write_folders
+from support.s3_server import S3
+
+SECRET = "store"
+
+
+def put_images(s3: S3, folder: Path) -> str:
+    """Stores pictures on the server, and returns the URL of their folder."""
+    url = s3.url(f"images-{uuid.uuid4().hex[:8]}")
+    write_folders(folder, train=12, test=0)
+    file_system = fsspec.filesystem("s3", **s3.options)
+    file_system.put(str(folder / "train"), url.removeprefix("s3://"), recursive=True)
+    return url
+
+
+def create_secret(cluster: Cluster, s3: S3, namespace: str) -> None:
+    """Creates the Secret that runs reach the server with."""
+    cluster.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": SECRET, "namespace": namespace},
+            "stringData": s3.environment,
+        }
+    )
+
+
+def tiny_run(name: str, namespace: str, s3: S3, images: str, steps: int = 200) -> dict[str, Any]:
+    """Returns a run of a tower that trains on a CPU within seconds."""
+    return {
+        "apiVersion": "arlow.dev/v1alpha1",
+        "kind": "ArlowPretrain",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "training": {
+                "preset": "tiny",
+                "maxStepsPerEpoch": steps,
+                "picturesEverySteps": 0,
+                "logEverySteps": 1,
+                "data": {
+                    "images": {"path": images},
+                    "videoProbability": 0,
+                    "workers": 0,
+                    "imageSize": 24,
+                },
+                "batch": {"globalSize": 4},
+                "optimizer": {"warmupSteps": 2},
+            },
+            "checkpoint": {
+                "url": s3.url(f"runs-{namespace}"),
+                "everySteps": 50,
+                "secretRef": {"name": SECRET},
+            },
+            "nodes": {"gpus": 0, "memory": "2Gi"},
+            # A node may show more cores than there are.
+            "env": [{"name": "OMP_NUM_THREADS", "value": "1"}],
+            "terminationGracePeriodSeconds": 30,
+        },
+    }

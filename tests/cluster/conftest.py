@@ -1,0 +1,48 @@
+"""A real cluster: the operator runs in it with its own roles, and a real S3 server beside it."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kube import Cluster, address_towards
+
+from support.s3_server import S3, S3Unavailable, running_s3
+
+MANIFESTS = Path(__file__).parents[2] / "manifests" / "operator"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """The cluster that KUBECONFIG names, with the operator in it."""
+    if not os.environ.get("KUBECONFIG"):
+        pytest.skip(
+            "no cluster: set KUBECONFIG and run `make test-cluster` (docs/operator.md, Tests)"
+        )
+    found = Cluster()
+    found.install(MANIFESTS)
+    return found
+
+
+@pytest.fixture(scope="session")
+def cluster_s3(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """A real S3 server on this machine, which pods reach."""
+    try:
+        with running_s3(
+            tmp_path_factory.mktemp("s3"), address=address_towards(cluster.node_address())
+        ) as server:
+            yield server
+    except S3Unavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A new namespace that enforces Pod Security `restricted`."""
+    name = f"arlow-{uuid.uuid4().hex[:8]}"
+    cluster.create_namespace(name)
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")

@@ -1,0 +1,135 @@
+"""What cluster tests do with kubectl, and wait for."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+TRAINER_IMAGE = os.environ.get("ARLOW_TRAINER_IMAGE", "localhost/arlow-trainer:test")
+OPERATOR_IMAGE = os.environ.get("ARLOW_OPERATOR_IMAGE", "localhost/arlow-operator:test")
+TIMEOUT_S = 180.0
+
+
+class Refused(Exception):
+    """kubectl ended with an error; the message is what it wrote."""
+
+
+class Cluster:
+    """The cluster that KUBECONFIG names."""
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """Returns what kubectl prints. Raises Refused."""
+        done = subprocess.run(
+            ["kubectl", *arguments], input=stdin, capture_output=True, text=True, timeout=120
+        )
+        if done.returncode:
+            raise Refused(done.stderr.strip())
+        return done.stdout
+
+    def apply(self, *objects: Mapping[str, Any]) -> None:
+        """Applies objects as users do, client-side. Raises Refused."""
+        self.kubectl(
+            "apply",
+            "-f",
+            "-",
+            stdin=json.dumps({"kind": "List", "apiVersion": "v1", "items": objects}),
+        )
+
+    def get(self, kind: str, name: str, namespace: str) -> dict[str, Any]:
+        """Returns an object. Raises Refused."""
+        found: dict[str, Any] = json.loads(
+            self.kubectl("get", kind, name, "-n", namespace, "-o", "json")
+        )
+        return found
+
+    def items(self, kind: str, namespace: str, selector: str = "") -> list[dict[str, Any]]:
+        """Returns the objects of a kind in a namespace."""
+        answer = self.kubectl("get", kind, "-n", namespace, "-l", selector, "-o", "json")
+        return list(json.loads(answer)["items"])
+
+    def create_namespace(self, name: str) -> None:
+        """Creates a namespace that takes only what Pod Security `restricted` allows."""
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        metadata = {"name": name, "labels": labels}
+        self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+
+    def install(self, manifests: Path) -> None:
+        """Installs the operator as users do, with the images of the test, and waits for it."""
+        self.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(manifests))
+        self.kubectl(
+            *("wait", "--for=condition=Established", "crd/arlowpretrains.arlow.dev"),
+            "--timeout=60s",
+        )
+        deployment = next(
+            each
+            for each in yaml.safe_load_all((manifests / "operator.yaml").read_text())
+            if each["kind"] == "Deployment"
+        )
+        container = deployment["spec"]["template"]["spec"]["containers"][0]
+        container["image"] = OPERATOR_IMAGE
+        container["env"] = [
+            {"name": "ARLOW_TRAINER_IMAGE", "value": TRAINER_IMAGE},
+            {"name": "ARLOW_PROGRESS_SECONDS", "value": "1"},
+        ]
+        self.kubectl(
+            *("apply", "--server-side", "--force-conflicts", "-f", "-"),
+            stdin=json.dumps(deployment),
+        )
+        self.kubectl(*ROLLOUT, "restart", DEPLOYMENT)
+        self.kubectl(*ROLLOUT, "status", DEPLOYMENT, "--timeout=90s")
+
+    def node_address(self) -> str:
+        """Returns the address of a node."""
+        nodes = json.loads(self.kubectl("get", "nodes", "-o", "json"))["items"]
+        addresses = {a["type"]: a["address"] for a in nodes[0]["status"]["addresses"]}
+        return str(addresses["InternalIP"])
+
+    def status(self, name: str, namespace: str) -> dict[str, Any]:
+        """Returns the status of a run; empty before there is one."""
+        return dict(self.get("arlowpretrain", name, namespace).get("status") or {})
+
+    def wait_for_status(
+        self,
+        name: str,
+        namespace: str,
+        holds: Callable[[dict[str, Any]], bool],
+        timeout_s: float = TIMEOUT_S,
+    ) -> dict[str, Any]:
+        """Waits until a run's status is as wanted, and returns it."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            status = self.status(name, namespace)
+            if holds(status):
+                return status
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{name} never came so far: {json.dumps(status, indent=1)}")
+            time.sleep(0.3)
+
+
+ROLLOUT = ("rollout", "-n", "arlow-system")
+DEPLOYMENT = "deployment/arlow-operator"
+
+
+def in_phase(*phases: str) -> Callable[[dict[str, Any]], bool]:
+    """Returns whether a status is in one of some phases."""
+    return lambda status: status.get("phase") in phases
+
+
+def condition(status: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Returns a condition of a status."""
+    return next(each for each in status["conditions"] if each["type"] == kind)
+
+
+def address_towards(host: str) -> str:
+    """Returns this machine's address on the way to another, by which that one reaches it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, 9))
+        return str(probe.getsockname()[0])

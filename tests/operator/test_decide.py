@@ -1,0 +1,326 @@
+"""What the operator decides, by stories of one run."""
+
+from __future__ import annotations
+
+import pytest
+from world import TOTAL_STEPS, World, manifest
+
+from arlow_operator.status import Condition
+
+
+def started(**spec: object) -> World:
+    world = World(manifest(**spec))
+    world.passes()
+    return world
+
+
+def conditions(world: World) -> dict[str, Condition]:
+    return {each.type: each for each in world.status.conditions}
+
+
+def test_the_status_announces_an_attempt_before_its_job_is_made() -> None:
+    world = World()
+    first = world.decide()
+    assert first.action is None
+    assert first.status.attempt is not None
+    assert first.status.attempt.job_name == "run-1"
+    world.write(first)
+    assert world.decide().action is not None
+
+
+def test_a_run_trains_and_succeeds() -> None:
+    world = started()
+    world.train(40)
+    world.passes()
+    assert world.status.phase == "Running"
+    assert world.status.progress is not None
+    assert (world.status.progress.step, world.status.progress.percent) == (40, 40.0)
+    assert world.status.checkpoint_step == 40
+    world.train(60)
+    world.end(world.pod, 0)
+    world.passes()
+    assert world.status.phase == "Succeeded"
+    assert world.status.completion_time == world.now
+    assert {kind for kind, each in conditions(world).items() if each.status == "True"} == {
+        "Validated",
+        "Checkpointed",
+        "Finished",
+        "Succeeded",
+    }
+
+
+def test_an_exit_code_of_0_alone_is_no_success() -> None:
+    world = started()
+    world.end(world.pod, 0, message=False)
+    world.passes()
+    assert world.status.phase != "Succeeded"
+    assert world.status.restarts.by_cause == {"unknown": 1}
+
+
+def test_an_end_stays_one_whatever_is_collected() -> None:
+    world = started()
+    world.train(TOTAL_STEPS)
+    world.end(world.pod, 0)
+    world.passes()
+    world.jobs.clear()
+    world.pods.clear()
+    world.seen_ends.clear()
+    world.passes()
+    assert world.status.phase == "Succeeded"
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [(3, "nonFiniteLoss"), (5, "outOfMemory"), (70, "crash"), (73, "store"), (74, "store")],
+)
+def test_a_failure_spends_its_budget_and_the_next_attempt_waits(code: int, cause: str) -> None:
+    world = started()
+    world.end(world.pod, code)
+    decision = world.passes()
+    assert world.status.phase == "Restarting"
+    assert world.status.restarts.spent == {"total": 1, cause: 1, "withoutProgress": 1}
+    assert world.status.attempt is not None
+    assert world.status.attempt.number == 2
+    assert not world.jobs
+    assert decision.again_after == 10
+    world.wait(10)
+    world.passes()
+    assert [job["metadata"]["name"] for job in world.jobs] == ["run-2"]
+
+
+def test_the_next_attempt_starts_at_once_after_progress() -> None:
+    world = started()
+    world.train(10)
+    world.end(world.pod, 70)
+    world.passes()
+    assert [job["metadata"]["name"] for job in world.jobs] == ["run-2"]
+    assert world.status.restarts.spent == {"total": 1, "crash": 1}
+    world.train(10)
+    world.end(world.pod, 70)
+    world.passes()
+    assert world.status.restarts.spent == {"total": 2, "crash": 1}
+
+
+@pytest.mark.parametrize(("code", "name"), [(78, "config"), (65, "data"), (4, "deviceMemory")])
+def test_a_run_that_cannot_succeed_ends_at_once(code: int, name: str) -> None:
+    world = started()
+    world.end(world.pod, code)
+    world.passes()
+    assert world.status.phase == "Failed"
+    assert conditions(world)["Failed"].reason == "RunCannotSucceed"
+
+
+def test_refused_credentials_end_a_run_only_before_its_first_checkpoint() -> None:
+    world = started()
+    world.end(world.pod, 77)
+    world.passes()
+    assert world.status.phase == "Failed"
+    world = started()
+    world.train(10)
+    world.end(world.pod, 77)
+    world.passes()
+    assert world.status.restarts.by_cause == {"store": 1}
+
+
+def test_restarts_without_progress_fail_the_run_with_what_was_seen() -> None:
+    world = started()
+    for _ in range(4):
+        world.end(world.pod, 70)
+        world.passes()
+        world.wait(300)
+        world.passes()
+    assert world.status.phase == "Failed"
+    assert world.status.message == (
+        "ended 4 times in a row without a new checkpoint, and "
+        "spec.failurePolicy.maxRestarts.withoutProgress is 3; the last end: why"
+    )
+    assert world.status.restarts.total == 3
+
+
+@pytest.mark.parametrize(
+    "disruption", ["EvictionByEvictionAPI", "PreemptionByScheduler", "TerminationByKubelet", ""]
+)
+def test_a_disruption_is_free_and_waits_for_the_pod_to_end(disruption: str) -> None:
+    world = started()
+    world.train(10)
+    world.ask_to_end(world.pod, disruption)
+    world.passes()
+    assert world.status.restarts.total == 0
+    world.end(world.pod, 75)
+    world.settle()
+    world.passes()
+    assert world.status.restarts.by_cause == {"disruption": 1}
+    assert world.status.restarts.spent == {}
+    assert len(world.jobs) == 1
+
+
+def test_a_lost_node_is_left_when_its_taint_is_not_tolerated_any_more() -> None:
+    world = started()
+    world.train(10)
+    world.ask_to_end(world.pod, "DeletionByTaintManager")
+    world.passes()
+    assert world.status.restarts.by_cause == {"disruption": 1}
+    assert [job["metadata"]["name"] for job in world.jobs] == ["run-2"]
+
+
+def test_a_pod_evicted_by_its_own_limit_is_not_free() -> None:
+    world = started()
+    world.train(10)
+    world.passes()
+    world.pod["status"] |= {"reason": "Evicted", "message": "Usage of EmptyDir volume exceeds"}
+    world.end(world.pod, 137, message=False)
+    world.passes()
+    assert world.status.restarts.spent == {"total": 1, "cacheFull": 1}
+
+
+def test_a_killed_container_that_says_nothing_is_unknown() -> None:
+    world = started()
+    world.end(world.pod, 137, message=False)
+    world.passes()
+    assert world.status.restarts.by_cause == {"unknown": 1}
+
+
+def test_out_of_memory_is_told_by_the_kubelet_whatever_the_code() -> None:
+    world = started()
+    world.end(world.pod, 0, message=False, reason="OOMKilled")
+    world.passes()
+    assert world.status.restarts.by_cause == {"outOfMemory": 1}
+
+
+def test_a_job_deleted_by_hand_is_made_anew_under_the_next_number() -> None:
+    world = started()
+    world.delete_job(world.jobs[0]["metadata"]["uid"])
+    world.pods.clear()
+    world.passes()
+    assert world.status.restarts.by_cause == {"unknown": 1}
+    world.wait(10)
+    world.passes()
+    assert [job["metadata"]["name"] for job in world.jobs] == ["run-2"]
+
+
+def test_suspend_ends_the_attempt_and_resume_is_the_next_one() -> None:
+    world = started()
+    world.train(10)
+    world.passes()
+    world.body["spec"]["suspend"] = True
+    world.passes()
+    assert conditions(world)["Suspended"].status == "False"
+    assert not world.jobs
+    world.end(world.pod, 75)
+    world.settle()
+    world.passes()
+    assert world.status.phase == "Suspended"
+    assert conditions(world)["Suspended"].status == "True"
+    assert world.status.message == "suspended; goes on from step 10"
+    world.body["spec"]["suspend"] = False
+    world.passes()
+    assert [job["metadata"]["name"] for job in world.jobs] == ["run-2"]
+    assert world.status.restarts.total == 0
+
+
+def test_a_resumed_run_never_starts_beside_pods_that_still_end() -> None:
+    world = started()
+    world.body["spec"]["suspend"] = True
+    world.passes()
+    world.body["spec"]["suspend"] = False
+    world.passes()
+    assert not world.jobs
+    assert "waits until run-1-0-abcde has ended" in world.status.message
+
+
+def test_a_run_that_is_not_valid_makes_no_attempt_and_is_judged_anew() -> None:
+    world = World(manifest(nodes={"count": 2, "gpus": 8}))
+    world.passes()
+    assert world.status.phase == "Pending"
+    assert world.status.attempt is None
+    assert conditions(world)["Validated"].status == "False"
+    assert world.status.message == "spec.nodes.count: 2 is not possible yet; allowed: 1"
+    world.body["spec"]["nodes"] = {"gpus": 0}
+    world.passes()
+    assert len(world.jobs) == 1
+
+
+def test_a_path_that_is_gone_with_the_pod_is_refused_in_words() -> None:
+    world = World(manifest(checkpoint={"url": "runs"}))
+    world.passes()
+    assert "would be gone with the pod" in world.status.message
+
+
+def test_a_run_without_its_status_adopts_its_job() -> None:
+    world = started()
+    world.body.pop("status")
+    world.passes()
+    assert world.status.attempt is not None
+    assert (world.status.attempt.number, world.status.attempt.job_uid) == (1, "job-1")
+    assert world.created == 1
+
+
+def test_pods_of_an_earlier_run_of_the_name_are_waited_for() -> None:
+    world = started()
+    old = world.pod
+    world.body = manifest("run-2")
+    world.jobs.clear()
+    world.passes()
+    assert not world.jobs
+    world.ask_to_end(old)
+    world.end(old, 75)
+    world.settle()
+    world.passes()
+    assert len(world.jobs) == 1
+    assert world.status.restarts.total == 0
+
+
+def test_a_failed_run_begins_again_when_it_is_told_to() -> None:
+    world = started()
+    world.end(world.pod, 78)
+    world.passes()
+    assert world.status.phase == "Failed"
+    world.body["metadata"]["annotations"]["arlow.dev/retry"] = "2025-01-01T00:00:00Z"
+    world.passes()
+    assert world.status.phase == "Failed"
+    world.wait(60)
+    world.body["metadata"]["annotations"]["arlow.dev/retry"] = "2026-01-01T00:00:30Z"
+    world.passes()
+    assert [job["metadata"]["name"] for job in world.jobs] == ["run-2"]
+
+
+def test_the_jobs_of_a_finished_run_go_after_their_time() -> None:
+    world = started(ttlSecondsAfterFinished=60)
+    world.end(world.pod, 78)
+    decision = world.passes()
+    assert len(world.jobs) == 1
+    assert decision.again_after == 60
+    world.wait(61)
+    world.passes()
+    assert not world.jobs
+    assert world.status.phase == "Failed"
+
+
+def test_a_run_over_its_deadline_fails_and_its_job_is_deleted() -> None:
+    world = started(activeDeadlineSeconds=100)
+    world.wait(101)
+    world.passes()
+    assert world.status.phase == "Failed"
+    assert conditions(world)["Failed"].reason == "DeadlineExceeded"
+    assert not world.jobs
+
+
+def test_a_status_that_cannot_be_reached_is_no_restart() -> None:
+    world = started()
+    world.train(10)
+    world.passes()
+    world.reachable = False
+    world.wait(100_000)
+    world.passes()
+    assert world.status.phase == "Running"
+    assert "NetworkPolicy" in world.status.message
+    assert world.status.restarts.total == 0
+
+
+def test_a_suspended_job_is_queued() -> None:
+    world = started()
+    world.jobs[0]["spec"]["suspend"] = True
+    world.pods.clear()
+    world.passes()
+    assert world.status.phase == "Queued"
+    assert world.status.restarts.total == 0
