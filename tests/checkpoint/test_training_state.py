@@ -15,7 +15,7 @@ from arlow_trainer.checkpoint.training_state import (
     with_saved_batch,
 )
 from arlow_trainer.config import ArlowPretrain, ConfigError, load_run
-from arlow_trainer.config.errors import StoreError
+from arlow_trainer.config.errors import ArlowError, StoreError
 
 SIZES = {"image": 25, "video": 2}
 
@@ -104,6 +104,20 @@ def test_progress_is_saved_and_restored_as_it_is() -> None:
     assert state.next_sample == 7 * 16
     progress.skipped_files["b.jpg"] = "empty"
     assert state.progress.skipped_files == {"a.jpg": "truncated"}
+
+
+def test_a_state_that_is_not_read_back_is_not_written() -> None:
+    run = load_run("tiny")
+    start = TrainingState.start(
+        run, ranks=2, total_steps=100, set_sizes={"image": 25}, precision="fp32"
+    )
+    large = start.after(Progress(7, 1e101), 16, {})
+    with pytest.raises(ArlowError, match=r"cannot be saved.*a number beyond 1e\+100"):
+        large.to_bytes()
+    with pytest.raises(ArlowError, match=r"cannot be saved.*of more than 64 bits"):
+        TrainingState.start(
+            run, ranks=2, total_steps=2**64, set_sizes={"image": 25}, precision="fp32"
+        )
 
 
 def test_every_field_that_may_differ_and_does_is_named() -> None:

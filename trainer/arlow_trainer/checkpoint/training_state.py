@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from arlow_trainer.checkpoint.reader import Damaged
 from arlow_trainer.config import ArlowPretrain, stored_run
-from arlow_trainer.config.errors import ConfigError, StoreError
+from arlow_trainer.config.errors import ArlowError, ConfigError, StoreError
 from arlow_trainer.config.shown_text import printable, redact_tree
 from arlow_trainer.storage.json_text import parse_json
 
@@ -101,8 +101,11 @@ class TrainingState(BaseModel):
         precision: str,
         fingerprints: Mapping[str, Mapping[str, str]] | None = None,
     ) -> TrainingState:
-        """Returns the state of a run before its first step."""
-        return cls(
+        """Returns the state of a run before its first step.
+
+        Raises ArlowError for a run that could not be read back.
+        """
+        state = cls(
             step=0,
             next_sample=0,
             seed=run.spec.training.seed,
@@ -117,6 +120,9 @@ class TrainingState(BaseModel):
             skipped_files={},
             run=run.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"status"}),
         )
+        # Before a step is done that could not be saved.
+        state.to_bytes()
+        return state
 
     def after(
         self, progress: Progress, global_batch_size: int, loss_scaler: Mapping[str, float]
@@ -135,8 +141,17 @@ class TrainingState(BaseModel):
         return Progress(self.step, self.loss, self.overflows, dict(self.skipped_files))
 
     def to_bytes(self) -> bytes:
-        """The state as it is stored."""
-        return (self.model_dump_json(indent=1) + "\n").encode()
+        """The state as it is stored.
+
+        Raises ArlowError where `from_bytes` would not read it: such a checkpoint would end the run
+        that resumes from it, long after its tensors could have been saved otherwise.
+        """
+        data = (self.model_dump_json(indent=1) + "\n").encode()
+        try:
+            type(self).from_bytes(data, TRAINING_STATE)
+        except StoreError as error:
+            raise ArlowError(f"this run cannot be saved so that it is read back: {error}") from None
+        return data
 
     @classmethod
     def from_bytes(cls, data: bytes, url: str) -> TrainingState:
