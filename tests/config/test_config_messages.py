@@ -287,7 +287,7 @@ def test_an_untyped_field_is_as_deep_as_what_reads_it_back() -> None:
     deep: dict[str, Any] = {}
     for _ in range(100):
         deep = {"a": deep}
-    with pytest.raises(ConfigError, match="podTemplatePatch: .* at most 50 levels of nesting"):
+    with pytest.raises(ConfigError, match=r"podTemplatePatch: .* at most 50 levels of nesting"):
         validate({**HEAD, "spec": {"podTemplatePatch": deep}}, "run.yaml")
     validate({**HEAD, "spec": {"podTemplatePatch": {"a": 2**63 - 1, "b": -1e100}}}, "run.yaml")
 
