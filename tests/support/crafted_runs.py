@@ -136,6 +136,26 @@ def entry(shape: Any, first: Any, last: Any, dtype: Any = "F32") -> dict[str, An
     return {"dtype": dtype, "shape": shape, "data_offsets": [first, last]}
 
 
+def fifo(name: str) -> Callable[[Path], None]:
+    """Makes a file that never opens, in place of one."""
+
+    def make(run: Path) -> None:
+        (run / name).unlink(missing_ok=True)
+        os.mkfifo(run / name)
+
+    return make
+
+
+def link(name: str, target: str) -> Callable[[Path], None]:
+    """Makes a link in place of a file."""
+
+    def make(run: Path) -> None:
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to(target)
+
+    return make
+
+
 def bomb(run: Path) -> None:
     (run / "pictures").mkdir()
     picture = Image.new("1", (BOMB_SIDE, BOMB_SIDE))
@@ -208,6 +228,7 @@ STATES = [
     Crafted("state with a long number", with_file(STATE, b'{"step": ' + DIGITS + b"}"), STATE),
     Crafted("state not UTF-8", with_file(STATE, b"\xff\xfe{}"), STATE),
     Crafted("state a list", with_file(STATE, b"[]"), STATE),
+    Crafted("state a FIFO", fifo(f"checkpoint-{STEP}/{STATE}"), STATE),
     Crafted("state missing", with_file(STATE, None), STATE),
     *(
         Crafted(f"state {key} {value!r:.20}", with_state(**{key: value}), STATE)
@@ -297,6 +318,10 @@ OTHERS = [
         sparse("status.json", 10**10),
         refused=("watch", "report"),
         file="status.json",
+    ),
+    *(
+        Crafted(f"status {what}", make(STATUS), refused=("watch", "report"), file=STATUS)
+        for what, make in (("a FIFO", fifo), ("a device", lambda name: link(name, "/dev/zero")))
     ),
     Crafted(
         "status of odd values",

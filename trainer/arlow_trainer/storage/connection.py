@@ -12,6 +12,7 @@ from arlow_trainer.config import STORE_SCHEMES
 from arlow_trainer.config.errors import StoreError
 from arlow_trainer.config.shown_text import has_credentials
 from arlow_trainer.storage.literal_paths import take_paths_literally
+from arlow_trainer.storage.local_files import RegularFiles
 
 _INHERITED: list[Any] = []
 
@@ -109,7 +110,7 @@ def connect(url: str, **options: Any) -> tuple[Any, str]:
     if scheme == "s3" and "config_kwargs" not in options:
         # Few inner attempts: the outer ones are ours, and a dead server must be reported soon.
         options["config_kwargs"] = {"retries": {"mode": "standard", "total_max_attempts": 2}}
-    fs_class = fsspec.get_filesystem_class(scheme)
+    fs_class = RegularFiles if scheme == "file" else fsspec.get_filesystem_class(scheme)
     # Azure's account may be in the URL. That "?versionId=" or "#1" means a version is not taken.
     implied = fs_class._get_kwargs_from_urls(url)
     implied.pop("version_aware", None)

@@ -138,15 +138,21 @@ class Store:
         """A small object's content. Raises OversizedObject for more than `MAX_READ_BYTES`."""
 
         def read(fs: Any, path: str) -> bytes:
-            # Anybody may have written it: not into memory before its size is known.
+            # Anybody may have written it: its size is looked at first, and not trusted.
             fs.invalidate_cache()
-            size = int(fs.info(path).get("size") or 0)
+            size, content = int(fs.info(path).get("size") or 0), b""
+            if size <= MAX_READ_BYTES:
+                # Of an empty object, servers refuse every range.
+                whole = size == 0 and not self._local
+                limit = {} if whole else {"start": 0, "end": MAX_READ_BYTES + 1}
+                content = bytes(fs.cat_file(path, **limit))
+            size = max(size, len(content))
             if size > MAX_READ_BYTES:
                 raise OversizedObject(
                     f"{self.url_of(key)} is damaged: it has {size:,} bytes, and no such file has "
                     f"more than {MAX_READ_BYTES:,}. Move it away."
                 )
-            return bytes(fs.cat_file(path))
+            return content
 
         return self._attempt("read", _checked(key), read)
 
