@@ -440,6 +440,8 @@ def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
         ("checkpoint.url", "s3://KEY:SECRET@bucket/runs"),
         ("checkpoint.url", "az://container/runs?sig=SECRET"),
         ("checkpoint.url", "ftp://user:SECRET@host/runs"),
+        ("checkpoint.options.endpoint", "http://user:SECRET@host"),
+        ("checkpoint.options.endpoint", "https://host/?token=SECRET"),
     ],
 )
 def test_credentials_in_a_url_are_refused_and_not_repeated(field: str, url: str) -> None:

@@ -8,6 +8,7 @@ from arlow_trainer.config.shown_text import (
     has_credentials,
     printable,
     printable_lines,
+    redact_tree,
     redact_urls,
 )
 
@@ -69,3 +70,11 @@ def test_what_a_terminal_would_obey_is_escaped() -> None:
     assert printable("\x1b[31mred\r\n\t\x07") == r"\x1b[31mred\r\n\t\x07"
     assert printable("\udcff\u202e\x9b") == r"\udcff\u202e\x9b"
     assert printable_lines("one\ntwo\x1b") == "one\ntwo\\x1b"
+
+
+def test_variables_whose_names_are_those_of_secrets_have_no_value() -> None:
+    names = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "api_key", "KEY", "AZURE_SAS")
+    tree = {"env": [{"name": name, "value": "HIDDEN"} for name in names]}
+    assert "HIDDEN" not in str(redact_tree(tree))
+    kept = {"env": [{"name": "NCCL_DEBUG", "value": "INFO"}, {"name": "KEYBOARD", "value": "us"}]}
+    assert redact_tree(kept) == kept

@@ -52,6 +52,11 @@ class StoreOptions(Section):
     anonymous: bool = False
     """Send no credentials."""
 
+    @model_validator(mode="after")
+    def _holds_no_credentials(self) -> StoreOptions:
+        refuse(credentials_mismatch("endpoint", self.endpoint or ""))
+        return self
+
 
 class CheckpointSection(Section):
     """Where and how often checkpoints are saved."""

@@ -27,6 +27,13 @@ _PARAMETER = re.compile(
 )
 
 
+_SECRET_NAME = re.compile(
+    r"token|secret|passw|passphrase|pwd|credential|signature|(?:api|access|account|private)_?key"
+    r"|(?:^|_)(?:key|sas|auth|jwt)(?:$|_)",
+    re.IGNORECASE,
+)
+
+
 def redact_urls(text: str) -> str:
     """Returns a text, such as a URL or a message, with `***` for the credentials in its URLs.
 
@@ -40,9 +47,15 @@ def redact_urls(text: str) -> str:
 
 
 def redact_tree(value: Any) -> Any:
-    """Returns what JSON or YAML held with `redact_urls` of every text in it."""
+    """Returns what JSON or YAML held with `redact_urls` of every text in it.
+
+    An environment variable, `{name: ..., value: ...}`, whose name is one of a secret has no value.
+    """
     if isinstance(value, dict):
-        return {redact_tree(key): redact_tree(inner) for key, inner in value.items()}
+        clean = {redact_tree(key): redact_tree(inner) for key, inner in value.items()}
+        if "value" in clean and _SECRET_NAME.search(str(clean.get("name", ""))):
+            clean["value"] = REDACTED
+        return clean
     if isinstance(value, list):
         return [redact_tree(inner) for inner in value]
     return redact_urls(value) if isinstance(value, str) else value
