@@ -41,6 +41,7 @@ def test_a_full_disk_is_named_and_loses_nothing(small_disk: Path) -> None:
     assert verify(store, 1) == []
     assert [info.step for info in list_checkpoints(store) if info.valid] == [1]
     assert not any(path.stat().st_size > 2**18 for path in small_disk.rglob("*"))
+    assert Store(store.url).list_dirs() == ["checkpoint-1"]
     save(store, 3)
     assert verify(store, 3) == []
 

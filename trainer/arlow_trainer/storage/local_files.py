@@ -8,6 +8,7 @@ import shutil
 import stat
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -102,6 +103,13 @@ def put_local(source: Path, target: Path, *, move: bool) -> None:
         return
     with source.open("rb") as opened:
         write_atomically(target, lambda file: shutil.copyfileobj(opened, file, 2**20))
+
+
+def remove_empty_folders(path: Path) -> None:
+    """Removes the folder and those below it that hold no file; leaves all others as they are."""
+    for folder, _, _ in os.walk(path, topdown=False):
+        with suppress(OSError):  # It holds something, by now perhaps.
+            os.rmdir(folder)
 
 
 def _sync_folder(folder: Path) -> None:

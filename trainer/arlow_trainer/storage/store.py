@@ -33,6 +33,7 @@ from arlow_trainer.storage.failures import Failure, classify
 from arlow_trainer.storage.local_files import (
     is_temporary,
     put_local,
+    remove_empty_folders,
     temporary_beside,
     write_atomically,
 )
@@ -305,6 +306,16 @@ class Store:
         with ThreadPoolExecutor(DELETERS) as pool:
             for _ in pool.map(delete, found):
                 pass
+
+    def delete_empty_folders(self, prefix: str) -> None:
+        """Deletes the folder `prefix` and those below it, where no file is in them.
+
+        Local folders outlive their last file; other stores have none.
+        """
+        if self._scheme == "file":
+            self._attempt(
+                "delete", _checked(prefix), lambda _, path: remove_empty_folders(Path(path))
+            )
 
     def delete_all(self, listed: Iterable[str]) -> None:
         """Deletes objects as `list` names them, several at once; a missing one is no error."""
