@@ -283,6 +283,17 @@ def test_a_number_that_is_not_read_back_is_refused_in_untyped_fields_too(
     assert f": {shown} is not allowed; allowed: whole numbers of 64 bits" in line
 
 
+@pytest.mark.parametrize(
+    "namespace", ["", "Team", "a/b", "-a", "a-", "a.b", "a b", "a\n", "x" * 64]
+)
+def test_a_namespace_is_one_that_kubernetes_takes(namespace: str) -> None:
+    metadata = {"name": "a", "namespace": namespace}
+    [line] = lines_of({}, metadata=metadata)
+    assert line.startswith("run.yaml: metadata.namespace: ")
+    for good in ("a", "team-7", "7a", "x" * 63):
+        validate({**HEAD, "metadata": {"name": "a", "namespace": good}}, "run.yaml")
+
+
 def test_an_untyped_field_is_as_deep_as_what_reads_it_back() -> None:
     deep: dict[str, Any] = {}
     for _ in range(100):

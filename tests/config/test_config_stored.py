@@ -73,7 +73,7 @@ def test_what_only_a_cluster_uses_is_not_saved() -> None:
     """Nor a field that a later version adds to it."""
     document = stored()
     document["metadata"] |= {
-        "namespace": "SECRET",
+        "namespace": "team",
         "labels": {"a": "SECRET"},
         "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "SECRET"},
         "ownerReferences": [{"name": "SECRET"}],
@@ -100,6 +100,7 @@ def test_what_only_a_cluster_uses_is_not_saved() -> None:
     run = validate(document, "run.yaml")
     assert cluster.keys() <= document["spec"].keys() - training_part(run)["spec"].keys()
     assert "SECRET" not in json.dumps(training_part(run))
+    assert training_part(run)["metadata"] == {"name": "tiny"}
     again = stored_run({**document, "spec": document["spec"] | {"laterSection": {"a": 1}}})
     assert "SECRET" not in again.model_dump_json()
     assert again.spec.training == run.spec.training

@@ -171,7 +171,9 @@ class Metadata(Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=52)]
     """Name of the run, and of its folder below spec.checkpoint.url."""
-    namespace: Annotated[str, Field(max_length=63)] | None = None
+    namespace: (
+        Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)] | None
+    ) = None
     """Namespace of the run in a cluster."""
     labels: dict[str, str] | None = None
     """Labels; Kueue reads its queue from `kueue.x-k8s.io/queue-name`."""

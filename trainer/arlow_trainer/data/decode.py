@@ -164,7 +164,7 @@ def decode_clip(
 
     def read() -> list[Image.Image]:
         # Read by Python: FFmpeg reports a disk's errors and damaged bytes alike, as EIO.
-        with open_regular(Path(content), buffering=0) as file:
+        with open_regular(Path(content)) as file:
             return _clip(raw.name, file, frames, stride, seed)
 
     return read_sample(raw.name, read)

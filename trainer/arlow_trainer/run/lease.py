@@ -169,6 +169,9 @@ class Lease(AbstractContextManager["Lease"]):
                     )
                 waiting = True
             else:
+                # Since now, not since this run began to wait for another's end.
+                now = time.time()
+                record = record.model_copy(update={"acquired": now, "renewed": now})
                 version = store.write_if_unchanged(LEASE_FILE, _to_bytes(record), found.version)
                 if version is not None:
                     return cls(store, record, version, ttl_s, on_lost)

@@ -9,7 +9,7 @@ from typing import Any
 import fsspec
 
 from arlow_trainer.config import STORE_SCHEMES
-from arlow_trainer.config.errors import StoreError
+from arlow_trainer.config.errors import ConfigError
 from arlow_trainer.config.shown_text import has_credentials
 from arlow_trainer.storage.literal_paths import take_paths_literally
 from arlow_trainer.storage.local_files import RegularFiles
@@ -18,24 +18,27 @@ _INHERITED: list[Any] = []
 
 
 def split_url(url: str) -> tuple[str, str]:
-    """Scheme and path of a store's URL; a local path is of the scheme `file`. Raises StoreError."""
+    """Scheme and path of a store's URL; a local path is of the scheme `file`.
+
+    Raises ConfigError.
+    """
     scheme, separator, path = url.partition("://")
     if not separator:
         scheme, path = "file", url
     if has_credentials(url):
-        raise StoreError(
+        raise ConfigError(
             f"The store URL {url!r} holds credentials. Give them in the environment, and the URL "
             "without them: it is repeated in checkpoints, model cards and logs."
         )
     if scheme not in STORE_SCHEMES:
-        raise StoreError(
+        raise ConfigError(
             f"The store URL {url!r} has the unknown scheme {scheme!r}. "
             f"Use a local path, or {', '.join(f'{known}://' for known in STORE_SCHEMES)}."
         )
     if not path.strip("/") and scheme not in ("file", "memory"):
-        raise StoreError(f"The store URL {url!r} names no bucket. Write {scheme}://bucket/folder.")
+        raise ConfigError(f"The store URL {url!r} names no bucket. Write {scheme}://bucket/folder.")
     if not path:
-        raise StoreError(f"The store URL {url!r} names no folder. Give a path or a URL.")
+        raise ConfigError(f"The store URL {url!r} names no folder. Give a path or a URL.")
     return scheme, path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 import stat
@@ -24,8 +25,8 @@ class RegularFiles(LocalFileSystem):  # type: ignore[misc]
         return super()._open(path, mode, *args, **options)
 
 
-def open_regular(path: Path, buffering: int = -1) -> IO[bytes]:
-    """Opens a file for reading. Raises OSError, also where it is no regular file.
+def open_regular(path: Path) -> io.FileIO:
+    """Opens a file for reading, unbuffered. Raises OSError, also where it is no regular file.
 
     Others than this run may have put it there: a FIFO would never open, a device never end.
     """
@@ -38,7 +39,7 @@ def open_regular(path: Path, buffering: int = -1) -> IO[bytes]:
             raise OSError(
                 errno.EINVAL, "it is no regular file, and nothing else is read", str(path)
             )
-        return open(descriptor, "rb", buffering)
+        return io.FileIO(descriptor)
     except BaseException:
         os.close(descriptor)
         raise

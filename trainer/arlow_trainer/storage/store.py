@@ -68,6 +68,8 @@ class Store:
     An operation that gets no answer for `timeout_s` seconds, repetitions included, ends; one that
     moves large files may take longer as long as their parts arrive. Local folders have no limit.
 
+    Raises ConfigError for a URL that can be no store's.
+
     Credentials that are refused are read again once, from their files and the environment. Every
     operation raises `CredentialsError` when they are still refused or missing, and
     `StoreError` for every other failure (`MissingObject` where the object does not exist).
