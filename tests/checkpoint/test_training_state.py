@@ -15,7 +15,7 @@ from arlow_trainer.checkpoint.training_state import (
     with_saved_batch,
 )
 from arlow_trainer.config import ArlowPretrain, ConfigError, load_run
-from arlow_trainer.config.errors import StoreError
+from arlow_trainer.config.errors import ArlowError, StoreError
 
 SIZES = {"image": 25, "video": 2}
 
@@ -106,6 +106,20 @@ def test_progress_is_saved_and_restored_as_it_is() -> None:
     assert state.progress.skipped_files == {"a.jpg": "truncated"}
 
 
+def test_a_state_that_is_not_read_back_is_not_written() -> None:
+    run = load_run("tiny")
+    start = TrainingState.start(
+        run, ranks=2, total_steps=100, set_sizes={"image": 25}, precision="fp32"
+    )
+    large = start.after(Progress(7, 1e101), 16, {})
+    with pytest.raises(ArlowError, match=r"cannot be saved.*a number beyond 1e\+100"):
+        large.to_bytes()
+    with pytest.raises(ArlowError, match=r"cannot be saved.*of more than 64 bits"):
+        TrainingState.start(
+            run, ranks=2, total_steps=2**64, set_sizes={"image": 25}, precision="fp32"
+        )
+
+
 def test_every_field_that_may_differ_and_does_is_named() -> None:
     state = saved_by(load_run("tiny", ["optimizer.learningRate=0.5", "data.workers=3"]))
     assert changed_settings(state, load_run("tiny", ["optimizer.learningRate=0.5"])) == [
@@ -136,7 +150,11 @@ def test_a_state_of_an_earlier_version_is_read() -> None:
     state = saved_by(load_run("tiny"))
     content = json.loads(state.to_bytes())
     assert content.pop("fingerprints") == {}
-    assert TrainingState.from_bytes(json.dumps(content).encode(), "there") == state
+    content["run"]["spec"]["env"] = [{"name": "HF_TOKEN", "value": "SECRET"}]
+    read = TrainingState.from_bytes(json.dumps(content).encode(), "there")
+    assert read.model_copy(update={"run": state.run}) == state
+    assert "SECRET" not in read.model_dump_json()
+    check_same_run(read, load_run("tiny"), SIZES, "there")
 
 
 def test_credentials_that_an_earlier_version_saved_are_not_read_back() -> None:

@@ -187,6 +187,30 @@ def test_a_save_is_marked_until_it_is_committed_or_has_failed(store: Store) -> N
     assert store.list().keys() == {f"checkpoint-1/{name}" for name in ("a", "b", "manifest.json")}
 
 
+@pytest.mark.parametrize("names", [(), ("config.json",), ("a/b/c.json", "d.json")])
+def test_a_save_that_failed_leaves_no_folder(local: Store, names: tuple[str, ...]) -> None:
+    def fail(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with only_rank(local) as writer:
+        writer.submit(1, {**dict.fromkeys(names, b"{}"), "vision_encoder/x.safetensors": fail})
+        with pytest.raises(StoreError, match="No space left"):
+            writer.wait()
+    assert local.local_path is not None
+    assert [path.name for path in local.local_path.rglob("checkpoint-*")] == []
+
+
+def test_a_save_that_failed_leaves_what_others_put_there(local: Store) -> None:
+    local.write_bytes("checkpoint-1/restored/part", b"x")
+    assert local.local_path is not None
+    (local.local_path / "checkpoint-1" / "restored" / "empty").mkdir()
+    with only_rank(local) as writer:
+        writer.submit(1, files_of(1))
+        with pytest.raises(StoreError, match="that this run did not write"):
+            writer.wait()
+    assert (local.local_path / "checkpoint-1" / "restored" / "empty").is_dir()
+
+
 def test_files_of_others_are_not_written_over(store: Store) -> None:
     """A checkpoint whose manifest a restored backup lacks so far."""
     save(store, 1)

@@ -43,7 +43,11 @@ MISTAKES: dict[str, tuple[str, object, str]] = {
     ),
     "optimizer.betas": ("optimizer.betas", 0.9, "a list of 2 numbers, at least 0 and below 1"),
     "batch": ("batch", [2, 16], "a section of fields"),
-    "optimizer.learningRate": ("optimizer.learningRate", "fast", "a number, above 0"),
+    "optimizer.learningRate": (
+        "optimizer.learningRate",
+        "fast",
+        "a number, above 0 and at most 1,000,000,000",
+    ),
 }
 
 
@@ -207,6 +211,11 @@ def test_the_store_takes_every_scheme_that_the_schema_allows(scheme: str) -> Non
         ({"batch": {"perDevice": 2**20}}, "which are 134,217,728"),
         ({"seed": 2**63 - 1023}, "at most 9,223,372,036,854,774,784"),
         ({"epochs": 10**10}, "at most 1,000,000,000"),
+        # Beyond float32, in which PyTorch computes with them.
+        ({"optimizer": {"learningRate": 1e300}}, "at most 1,000,000,000"),
+        ({"optimizer": {"weightDecay": 1e300}}, "at most 1,000,000,000"),
+        ({"optimizer": {"maxGradNorm": 1e39}}, "at most 1,000,000,000,000,000,000"),
+        ({"model": {"deformableAttentionStrength": 1e300}}, "at most 1,000,000,000"),
     ],
 )
 def test_what_can_never_run_is_refused(training: dict[str, Any], allowed: str) -> None:
@@ -228,6 +237,70 @@ def test_no_bound_overflows_where_kubernetes_reads_it() -> None:
     found = list(bounds(run_schema()))
     assert len(found) > 30
     assert max(found) == int(float(max(found))) < 2**63
+
+
+def test_every_number_is_bounded_on_both_sides() -> None:
+    """What no bound holds can be larger than a checkpoint or PyTorch can hold."""
+
+    def unbounded(node: Any, path: str) -> Iterator[str]:
+        if isinstance(node, list):
+            for each in node:
+                yield from unbounded(each, path)
+        if not isinstance(node, dict):
+            return
+        if node.get("type") in ("integer", "number") and "const" not in node:
+            ends = (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum"))
+            if not all(node.keys() & {*end} for end in ends):
+                yield path
+        for key, value in node.items():
+            yield from unbounded(value, f"{path}.{key}")
+
+    assert list(unbounded(run_schema(), "")) == []
+
+
+LARGE: list[tuple[object, str]] = [
+    (2**64 - 1, "18446744073709551615"),
+    (-(2**63) - 1, "-9223372036854775809"),
+    (1e101, "1e+101"),
+    (float("inf"), "Infinity"),
+    ([{"a": [2**63]}], "9223372036854775808"),
+]
+
+
+@pytest.mark.parametrize(("value", "shown"), LARGE)
+@pytest.mark.parametrize("field", ["spec.podTemplatePatch", "metadata.ownerReferences", "status"])
+def test_a_number_that_is_not_read_back_is_refused_in_untyped_fields_too(
+    field: str, value: object, shown: str
+) -> None:
+    part: object = {"a": value}
+    if field == "metadata.ownerReferences":
+        part = [{}, part]
+    document: dict[str, Any] = merged(nested(field, part), HEAD)
+    with pytest.raises(ConfigError) as caught:
+        validate(document, "run.yaml")
+    [line] = str(caught.value).splitlines()
+    assert line.startswith(f"run.yaml: {field}")
+    assert f": {shown} is not allowed; allowed: whole numbers of 64 bits" in line
+
+
+@pytest.mark.parametrize(
+    "namespace", ["", "Team", "a/b", "-a", "a-", "a.b", "a b", "a\n", "x" * 64]
+)
+def test_a_namespace_is_one_that_kubernetes_takes(namespace: str) -> None:
+    metadata = {"name": "a", "namespace": namespace}
+    [line] = lines_of({}, metadata=metadata)
+    assert line.startswith("run.yaml: metadata.namespace: ")
+    for good in ("a", "team-7", "7a", "x" * 63):
+        validate({**HEAD, "metadata": {"name": "a", "namespace": good}}, "run.yaml")
+
+
+def test_an_untyped_field_is_as_deep_as_what_reads_it_back() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(100):
+        deep = {"a": deep}
+    with pytest.raises(ConfigError, match=r"podTemplatePatch: .* at most 50 levels of nesting"):
+        validate({**HEAD, "spec": {"podTemplatePatch": deep}}, "run.yaml")
+    validate({**HEAD, "spec": {"podTemplatePatch": {"a": 2**63 - 1, "b": -1e100}}}, "run.yaml")
 
 
 def test_a_wrong_field_hides_no_contradiction_elsewhere() -> None:
@@ -297,7 +370,7 @@ def test_a_number_too_long_to_print_is_reported() -> None:
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), True, "1e-4", 0, -1.0])
 def test_a_learning_rate_is_a_finite_positive_number(value: object) -> None:
     [line] = lines_of({"optimizer": {"learningRate": value}})
-    assert line.endswith("allowed: a number, above 0")
+    assert line.endswith("allowed: a number, above 0 and at most 1,000,000,000")
 
 
 anything = st.recursive(
@@ -378,6 +451,8 @@ def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
         ("checkpoint.url", "s3://KEY:SECRET@bucket/runs"),
         ("checkpoint.url", "az://container/runs?sig=SECRET"),
         ("checkpoint.url", "ftp://user:SECRET@host/runs"),
+        ("checkpoint.options.endpoint", "http://user:SECRET@host"),
+        ("checkpoint.options.endpoint", "https://host/?token=SECRET"),
     ],
 )
 def test_credentials_in_a_url_are_refused_and_not_repeated(field: str, url: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 import resource
 import sys
@@ -172,3 +173,11 @@ def test_a_failing_disk_stops_a_run_rather_than_change_its_samples(
     with pytest.raises(ArlowError, match=r"5\.jpg: cannot be read") as raised:
         list(islice(steps, 2))
     assert raised.value.exit_code == 74
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.mp4"])
+def test_a_file_that_never_opens_is_named(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    raw = RawSample(name, str(tmp_path / name))
+    with pytest.raises(DataError, match=rf"{name}.* no regular file"):
+        decode_image(raw) if name == "a.jpg" else decode_clip(raw, 1, 1)

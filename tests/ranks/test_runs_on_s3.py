@@ -105,6 +105,31 @@ def test_it_ends_as_a_run_that_was_never_cut(
         assert stored.files.cat_file(f"{stored.url}/{path}") == (whole.url / path).read_bytes()
 
 
+def test_logs_go_where_the_checkpoints_go(stored: Stored, tmp_path: Path) -> None:
+    """Only the manifest says where the store is: its keys must not go to anybody else."""
+    manifest = yaml.safe_load(stored.run.file.read_text())
+    manifest["metadata"]["name"] = "by-endpoint"
+    manifest["spec"]["checkpoint"]["options"] = {"endpoint": stored.server.endpoint}
+    manifest["spec"]["training"]["maxStepsPerEpoch"] = 2
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(manifest))
+    environment = {
+        # Where a client without the endpoint would go: it refuses at once.
+        **(stored.server.environment | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}),
+        "ARLOW_ATTEMPT": "3",
+    }
+    command = [ARLOW, "train", str(file), "--ranks", "1", "--plain"]
+    process = Process(command, tmp_path / "log.txt", environment)
+    try:
+        ended = process.ended()
+    finally:
+        process.kill()
+    assert ended.code == 0, ended.log
+    assert "cannot be written" not in ended.log
+    logs = stored.files.ls(f"{stored.server.url('models/by-endpoint')}/logs/3", detail=False)
+    assert [name.rpartition("/")[2] for name in sorted(logs)] == ["attempt.json", "rank-0.log"]
+
+
 def test_ls_and_verify_before_and_after_a_flipped_byte(stored: Stored, killed: Ended) -> None:
     listed = stored.arlow("checkpoints", "ls", stored.url)
     assert listed.code == 0, listed.log

@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from arlow_trainer.config.errors import StoreError
-from arlow_trainer.run.attempt_logs import LogUploader, attempts, next_attempt, read_logs
+from arlow_trainer.config.errors import ConfigError, StoreError
+from arlow_trainer.run.attempt_logs import LogUploader, attempts, read_logs, reserve_attempt
 from arlow_trainer.storage.store import Store
 from support.waiting import wait_until
 
 
 def test_attempts_are_counted_from_one(store: Store) -> None:
-    assert next_attempt(store) == 1
+    assert reserve_attempt(store, {}) == 1
     for name in ("1", "2", "10", "old", "007"):
         store.write_bytes(f"logs/{name}/rank-0.log", b"x\n")
     assert attempts(store) == [1, 2, 10]
-    assert next_attempt(store) == 11
+    assert reserve_attempt(store, {}) == 11
+
+
+def test_a_number_is_given_once_though_no_log_is_stored(store: Store) -> None:
+    """An attempt that was killed within two minutes has stored none."""
+    assert [reserve_attempt(store, {}) for _ in range(3)] == [1, 2, 3]
+
+
+def test_attempts_that_begin_at_once_have_different_numbers(tmp_path: Path) -> None:
+    """The holder of a lease that is taken over may have been about to reserve its number."""
+    stores = [Store(str(tmp_path)) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        numbers = list(pool.map(lambda each: reserve_attempt(each, {}), stores))
+    assert sorted(numbers) == list(range(1, 9))
+
+
+def test_the_operator_gives_the_number(store: Store) -> None:
+    assert reserve_attempt(store, {"ARLOW_ATTEMPT": "7"}) == 7
+    # The run was deleted in the cluster and made anew, with the same URL.
+    assert reserve_attempt(store, {"ARLOW_ATTEMPT": "1"}) == 8
+    assert reserve_attempt(store, {"ARLOW_ATTEMPT": ""}) == 9
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "x", "1.0", "\u0661", "1" * 10])
+def test_what_is_no_number_of_an_attempt_is_refused(store: Store, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"ARLOW_ATTEMPT: .* is not allowed"):
+        reserve_attempt(store, {"ARLOW_ATTEMPT": text})
+    assert attempts(store) == []
 
 
 def test_logs_are_found_by_attempt_and_rank(store: Store) -> None:
@@ -38,6 +66,14 @@ def test_logs_are_found_by_attempt_and_rank(store: Store) -> None:
         read_logs(store, rank=7)
 
 
+def test_an_attempt_that_has_stored_no_log_yet(store: Store) -> None:
+    store.write_bytes("logs/1/rank-0.log", b"first")
+    reserve_attempt(store, {})
+    assert read_logs(store) == (1, {"rank-0.log": "first"})
+    with pytest.raises(StoreError, match=r"no logs of attempt 2: they are stored every 120 s"):
+        read_logs(store, attempt=2)
+
+
 def test_a_run_without_logs_is_an_error(store: Store) -> None:
     with pytest.raises(StoreError, match="holds no logs"):
         read_logs(store)
@@ -48,7 +84,7 @@ def test_what_is_new_is_stored_now_and_then_and_at_the_end(tmp_path: Path) -> No
     folder.mkdir()
     warnings: list[str] = []
     uploader = LogUploader(
-        store.url, folder, lambda: number[0] if number else None, warnings.append, 0.05
+        store, folder, lambda: number[0] if number else None, warnings.append, 0.05
     )
     (folder / "rank-0.log").write_text("one\n")
     (folder / "rank-0-worker-0.log").write_text("")
@@ -65,5 +101,5 @@ def test_an_attempt_that_never_held_the_run_stores_nothing(tmp_path: Path) -> No
     folder = tmp_path / "logs"
     folder.mkdir()
     (folder / "rank-0.log").write_text("refused\n")
-    LogUploader(str(tmp_path / "run"), folder, lambda: None, print, 0.05).close()
+    LogUploader(Store(str(tmp_path / "run")), folder, lambda: None, print, 0.05).close()
     assert not (tmp_path / "run").exists()

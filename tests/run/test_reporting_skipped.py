@@ -72,3 +72,21 @@ def test_the_limit_outlives_a_resume(alone: Ranks) -> None:
         second.skip([Skipped("c.jpg", "truncated")])
     assert recorder.names == ["c.jpg"]
     assert resumed.skipped_files == {"a.jpg": "truncated", "b.jpg": "empty", "c.jpg": "truncated"}
+
+
+def test_a_file_whose_name_is_not_text_is_saved_and_known_again(alone: Ranks) -> None:
+    run, recorder, nothing = load_run("tiny", ["data.maxSkipped=2"]), Recorder(), None
+    broken = Skipped("b\udcfe.png", "b\udcfe.png: truncated")
+
+    def skip(progress: Progress) -> None:
+        telemetry: Any = recorder
+        anything: Any = nothing
+        StepReporter(run, telemetry, anything, alone, progress, 100).skip([broken])
+
+    progress = Progress()
+    skip(progress)
+    saved = state_with(run, progress.skipped_files)
+    resumed = TrainingState.from_bytes(saved.to_bytes(), "there").progress
+    skip(resumed)
+    assert recorder.names == [r"b\udcfe.png"]
+    assert resumed.skipped_files == {r"b\udcfe.png": r"b\udcfe.png: truncated"}

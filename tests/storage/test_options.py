@@ -8,8 +8,7 @@ import pytest
 
 from arlow_trainer.config import load_run
 from arlow_trainer.config.models import CheckpointSection
-from arlow_trainer.storage.options import store_options
-from arlow_trainer.storage.store import Store
+from arlow_trainer.storage.options import store_of, store_options
 from support.s3_server import S3
 
 
@@ -43,6 +42,6 @@ def test_a_server_is_reached_by_its_endpoint(s3: S3, monkeypatch: pytest.MonkeyP
     run = load_run(
         "tiny", [f"checkpoint={{url: {s3.url('runs')}, options: {{endpoint: {endpoint}}}}}"]
     )
-    store = Store(run.run_url, store_options(run.spec.checkpoint))
+    store = store_of(run)
     store.write_bytes("a", b"b")
     assert store.read_bytes("a") == b"b"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from arlow_trainer.config.errors import CredentialsError, LeaseLost, StoreError
+from arlow_trainer.config.errors import ConfigError, CredentialsError, LeaseLost, StoreError
 from arlow_trainer.storage.errors import MissingObject
 from arlow_trainer.storage.store import Store
 from support.checkpoints import local_file
@@ -220,10 +220,12 @@ def test_a_server_that_is_not_there_is_named() -> None:
         ("ftp://host/x", "unknown scheme 'ftp'"),
         ("s3://", "names no bucket"),
         ("", "names no folder"),
+        ("s3://KEY:SECRET@bucket/run", "holds credentials"),
     ],
 )
 def test_a_wrong_url_is_refused(url: str, message: str) -> None:
-    with pytest.raises(StoreError, match=message):
+    """As the same mistake in a manifest is."""
+    with pytest.raises(ConfigError, match=message):
         Store(url)
 
 

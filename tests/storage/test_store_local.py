@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,7 @@ def test_a_full_disk_is_named_and_loses_nothing(small_disk: Path) -> None:
     assert verify(store, 1) == []
     assert [info.step for info in list_checkpoints(store) if info.valid] == [1]
     assert not any(path.stat().st_size > 2**18 for path in small_disk.rglob("*"))
+    assert Store(store.url).list_dirs() == ["checkpoint-1"]
     save(store, 3)
     assert verify(store, 3) == []
 
@@ -149,3 +151,36 @@ def test_kill_in_mid_save_leaves_only_whole_checkpoints(tmp_path: Path) -> None:
                 assert verify(store, info.step) == []
         save(store, 2000)
         assert not (tmp_path / str(wait_s) / ".staging").exists()
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link to a device", "device"])
+@pytest.mark.parametrize("read", ["whole", "range", "versioned", "file"])
+def test_only_regular_files_are_read(tmp_path: Path, kind: str, read: str) -> None:
+    """A FIFO would never open, and /dev/zero, whose size is 0, would never end."""
+    store, path = Store(str(tmp_path)), tmp_path / "status.json"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "link to a device":
+        path.symlink_to("/dev/zero")
+    else:
+        try:
+            os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 5))
+        except PermissionError:
+            pytest.skip("a device needs the right to make one: run as root")
+    readers: dict[str, Callable[[], object]] = {
+        "whole": lambda: store.read_bytes("status.json"),
+        "range": lambda: store.read_range("status.json", 0, 2**20),
+        "versioned": lambda: store.read_versioned("status.json"),
+        "file": lambda: store.get_file("status.json", tmp_path / "copy"),
+    }
+
+    def limited() -> str:
+        resource.setrlimit(resource.RLIMIT_DATA, (2**31, 2**31))
+        with pytest.raises(StoreError, match=r"status\.json") as caught:
+            readers[read]()
+        return str(caught.value)
+
+    said = in_fork(limited, timeout_s=30)
+    assert read == "file" or "it is no regular file, and nothing else is read" in said
+    assert store.list() == {}
+    assert store.list_files() == []

@@ -15,7 +15,9 @@ from support.crafting import (
     bomb,
     described,
     entry,
+    fifo,
     lines,
+    link,
     names,
     sparse,
     tensors,
@@ -69,6 +71,7 @@ STATES = [
     Crafted("state with a long number", with_file(STATE, b'{"step": ' + DIGITS + b"}"), STATE),
     Crafted("state not UTF-8", with_file(STATE, b"\xff\xfe{}"), STATE),
     Crafted("state a list", with_file(STATE, b"[]"), STATE),
+    Crafted("state a FIFO", fifo(f"checkpoint-{STEP}/{STATE}"), STATE),
     Crafted("state missing", with_file(STATE, None), STATE),
     *(
         Crafted(f"state {key} {value!r:.20}", with_state(**{key: value}), STATE)
@@ -158,6 +161,10 @@ OTHERS = [
         sparse("status.json", 10**10),
         refused=("watch", "report"),
         file="status.json",
+    ),
+    *(
+        Crafted(f"status {what}", make(STATUS), refused=("watch", "report"), file=STATUS)
+        for what, make in (("a FIFO", fifo), ("a device", lambda name: link(name, "/dev/zero")))
     ),
     Crafted(
         "status of odd values",

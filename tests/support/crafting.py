@@ -136,6 +136,26 @@ def entry(shape: Any, first: Any, last: Any, dtype: Any = "F32") -> dict[str, An
     return {"dtype": dtype, "shape": shape, "data_offsets": [first, last]}
 
 
+def fifo(name: str) -> Callable[[Path], None]:
+    """Makes a file that never opens, in place of one."""
+
+    def make(run: Path) -> None:
+        (run / name).unlink(missing_ok=True)
+        os.mkfifo(run / name)
+
+    return make
+
+
+def link(name: str, target: str) -> Callable[[Path], None]:
+    """Makes a link in place of a file."""
+
+    def make(run: Path) -> None:
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to(target)
+
+    return make
+
+
 def bomb(run: Path) -> None:
     (run / "pictures").mkdir()
     picture = Image.new("1", (BOMB_SIDE, BOMB_SIDE))

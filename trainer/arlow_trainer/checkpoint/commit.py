@@ -216,7 +216,11 @@ class Committer:
         try:
             delete_files(self._store, folder, save.upload_started)
             # The mark last, by the last rank: what is left until then must be known for ours.
-            if save.marked and self._store.list(folder).keys() == {save_mark_key(save.step)}:
+            left = set(self._store.list(folder))
+            if save.marked and left == {save_mark_key(save.step)}:
                 self._store.delete(save_mark_key(save.step))
+                left = set()
+            if not left:
+                self._store.delete_empty_folders(folder)
         except ArlowError as error:
             log.warning("leftover files stay in %s: %s", folder, error)

@@ -169,7 +169,7 @@ def newest_valid(
 
     With `deep` its files are read and hashed, otherwise only their sizes are compared; `contents`
     says what is wrong in files that are as they were written. `on_skip` is called with every newer
-    one that is passed over and the reason; without it, that is logged.
+    one that is passed over and the reason; without it they are logged.
 
     Raises StoreError when the store cannot be read, and when checkpoints were committed but none is
     intact: a run that started again from step 0 would overwrite what may still be rescued.
@@ -186,10 +186,10 @@ def newest_valid(
             reason = "; ".join(str(problem) for problem in contents(store, step))
         if not reason:
             return info
-        if on_skip is None:
-            log.warning("passing over %s: %s", info.url, reason)
-        else:
+        if on_skip is not None:
             on_skip(info, reason)
+        else:
+            log.warning("passing over %s: %s", info.url, reason)
         if not info.unfinished:
             damaged.append(f"{checkpoint_name(step)}: {reason}")
     if damaged:

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from arlow_trainer.checkpoint.reader import Damaged
-from arlow_trainer.config import ArlowPretrain, stored_run
-from arlow_trainer.config.errors import ConfigError, StoreError
+from arlow_trainer.config import ArlowPretrain, stored_run, training_part, without_cluster
+from arlow_trainer.config.errors import ArlowError, ConfigError, StoreError
 from arlow_trainer.config.shown_text import printable, redact_tree
 from arlow_trainer.storage.json_text import parse_json
 
@@ -70,7 +70,7 @@ class TrainingState(BaseModel):
     The data's whole state is `next_sample`, the global index of the first sample not yet seen; all
     random choices follow from it, `seed` and `set_sizes` (samples of each set, by modality).
     `loss_scaler` is empty without fp16; `loss`, `overflows` and `skipped_files` are those of
-    `Progress`; `run` is the manifest. `fingerprints`, by modality, are those of
+    `Progress`; `run` is `training_part` of the manifest. `fingerprints`, by modality, are those of
     `data.fingerprint`; there are none in checkpoints of earlier versions.
     """
 
@@ -101,8 +101,11 @@ class TrainingState(BaseModel):
         precision: str,
         fingerprints: Mapping[str, Mapping[str, str]] | None = None,
     ) -> TrainingState:
-        """Returns the state of a run before its first step."""
-        return cls(
+        """Returns the state of a run before its first step.
+
+        Raises ArlowError for a run that could not be read back.
+        """
+        state = cls(
             step=0,
             next_sample=0,
             seed=run.spec.training.seed,
@@ -115,8 +118,11 @@ class TrainingState(BaseModel):
             loss_scaler={},
             overflows=0,
             skipped_files={},
-            run=run.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"status"}),
+            run=training_part(run),
         )
+        # Before a step is done that could not be saved.
+        state.to_bytes()
+        return state
 
     def after(
         self, progress: Progress, global_batch_size: int, loss_scaler: Mapping[str, float]
@@ -135,15 +141,25 @@ class TrainingState(BaseModel):
         return Progress(self.step, self.loss, self.overflows, dict(self.skipped_files))
 
     def to_bytes(self) -> bytes:
-        """The state as it is stored."""
-        return (self.model_dump_json(indent=1) + "\n").encode()
+        """The state as it is stored.
+
+        Raises ArlowError where `from_bytes` would not read it: such a checkpoint would end the run
+        that resumes from it, long after its tensors could have been saved otherwise.
+        """
+        data = (self.model_dump_json(indent=1) + "\n").encode()
+        try:
+            type(self).from_bytes(data, TRAINING_STATE)
+        except StoreError as error:
+            raise ArlowError(f"this run cannot be saved so that it is read back: {error}") from None
+        return data
 
     @classmethod
     def from_bytes(cls, data: bytes, url: str) -> TrainingState:
         """Reads what `to_bytes` wrote; `url` names it in messages. Raises Damaged and
         OtherVersion, both StoreError.
 
-        Without the credentials in URLs, which earlier versions accepted in a manifest.
+        Without what only a cluster uses, which earlier versions saved, and without credentials in
+        URLs, which they accepted.
         """
         try:
             state = cls.model_validate(parse_json(data))
@@ -151,8 +167,8 @@ class TrainingState(BaseModel):
             raise _refusal(error, url) from None
         except ValueError as error:
             raise _damaged(url, str(error)) from None
-        clean = redact_tree(state.model_dump(include={"run", "skipped_files"}))
-        return state.model_copy(update=clean)
+        clean = {"run": without_cluster(state.run), "skipped_files": state.skipped_files}
+        return state.model_copy(update=redact_tree(clean))
 
 
 def check_same_run(

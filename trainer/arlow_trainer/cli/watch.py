@@ -73,7 +73,7 @@ def _store(target: str, overrides: list[str] | None) -> Store:
     from arlow_trainer.config import load_run
     from arlow_trainer.config.errors import ConfigError
     from arlow_trainer.config.presets import PRESETS
-    from arlow_trainer.storage.options import store_options
+    from arlow_trainer.storage.options import store_of
     from arlow_trainer.storage.store import Store
 
     path = Path(target).expanduser()
@@ -84,8 +84,7 @@ def _store(target: str, overrides: list[str] | None) -> Store:
             f"{target}: neither a run's folder, nor a manifest, nor a preset "
             f"({', '.join(PRESETS)}); give the run's folder, its URL or its manifest"
         )
-    run = load_run(target, overrides or ())
-    return Store(run.run_url, store_options(run.spec.checkpoint))
+    return store_of(load_run(target, overrides or ()))
 
 
 def _earlier_losses(store: Store) -> list[LossPoint]:

@@ -5,7 +5,7 @@ from arlow_trainer.config.errors import ArlowError, ConfigError, ExitCode
 from arlow_trainer.config.load import load_run, to_yaml, validate
 from arlow_trainer.config.models import STORE_SCHEMES, ArlowPretrain, RunSpec
 from arlow_trainer.config.status import LastCheckpoint, RunStatus
-from arlow_trainer.config.stored import stored_run
+from arlow_trainer.config.stored import stored_run, training_part, without_cluster
 from arlow_trainer.config.training import (
     DataSection,
     MaeSection,
@@ -41,5 +41,7 @@ __all__ = [
     "stored_run",
     "to_yaml",
     "total_steps",
+    "training_part",
     "validate",
+    "without_cluster",
 ]

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from arlow_trainer.config.mismatch import Mismatch, refuse
 from arlow_trainer.config.section import MAX_SECONDS, Section
+from arlow_trainer.config.shown_text import REDACTED
 
 if TYPE_CHECKING:
     from arlow_trainer.config.models import ArlowPretrain
@@ -187,7 +188,7 @@ class EnvironmentVariable(Section):
             allowed = "a name that the operator does not set (ARLOW_..., JOB_COMPLETION_INDEX)"
             refuse([Mismatch("name", self.name, allowed)])
         if self.value is not None and self.value_from is not None:
-            refuse([Mismatch("value", self.value, "no value beside valueFrom", ("valueFrom",))])
+            refuse([Mismatch("value", REDACTED, "no value beside valueFrom", ("valueFrom",))])
         return self
 
 

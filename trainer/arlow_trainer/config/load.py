@@ -12,6 +12,7 @@ from arlow_trainer.config.errors import ConfigError
 from arlow_trainer.config.messages import describe_mistakes, parse
 from arlow_trainer.config.models import API_VERSION, KIND, ArlowPretrain, RunSpec
 from arlow_trainer.config.presets import PRESETS, apply_preset
+from arlow_trainer.config.shown_text import redact_tree
 from arlow_trainer.config.yaml_text import (
     MAX_BYTES,
     YamlProblem,
@@ -136,6 +137,9 @@ def without_nulls(node: Any) -> Any:
 
 
 def to_yaml(run: ArlowPretrain) -> str:
-    """Returns a run's manifest as YAML, with every field that has a value."""
+    """Returns a run's manifest as YAML, with every field that has a value.
+
+    Without what is known for a secret: credentials in URLs, and variables with a name of one.
+    """
     document = run.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"status"})
-    return write_document(document)
+    return write_document(redact_tree(document))

@@ -8,7 +8,7 @@ The docstrings below fields are their descriptions in docs/configuration.md and 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
@@ -23,9 +23,11 @@ from arlow_trainer.config.cluster import (
     Reference,
     Seconds,
 )
+from arlow_trainer.config.json_limits import JsonObject
 from arlow_trainer.config.mismatch import Mismatch, refuse
 from arlow_trainer.config.section import (
     MAX_BATCH,
+    MAX_INTEGER,
     MAX_SECONDS,
     Count,
     CountOrNone,
@@ -49,6 +51,11 @@ class StoreOptions(Section):
     """URL of the store's server (s3://, gs://), or of the storage account (az://)."""
     anonymous: bool = False
     """Send no credentials."""
+
+    @model_validator(mode="after")
+    def _holds_no_credentials(self) -> StoreOptions:
+        refuse(credentials_mismatch("endpoint", self.endpoint or ""))
+        return self
 
 
 class CheckpointSection(Section):
@@ -135,7 +142,7 @@ class RunSpec(Section):
     """Seconds that a pod has for its last checkpoint when it is asked to stop."""
     priority_class_name: Name | None = None
     """Priority class of the pods."""
-    pod_template_patch: dict[str, Any] = Field({})
+    pod_template_patch: JsonObject = Field({})
     """A strategic merge patch of the pods' template (core/v1), the last resort; the container is
     `trainer`."""
 
@@ -164,7 +171,9 @@ class Metadata(Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=52)]
     """Name of the run, and of its folder below spec.checkpoint.url."""
-    namespace: Annotated[str, Field(max_length=63)] | None = None
+    namespace: (
+        Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)] | None
+    ) = None
     """Namespace of the run in a cluster."""
     labels: dict[str, str] | None = None
     """Labels; Kueue reads its queue from `kueue.x-k8s.io/queue-name`."""
@@ -172,7 +181,7 @@ class Metadata(Section):
     """Annotations."""
     finalizers: list[str] | None = None
     """What must happen before the object is gone."""
-    owner_references: list[dict[str, Any]] | None = None
+    owner_references: list[JsonObject] | None = None
     """Objects whose deletion deletes this one."""
     generate_name: str | None = None
     """Unused, since a run's folder needs a name that is known."""
@@ -180,15 +189,15 @@ class Metadata(Section):
     """Set by the cluster."""
     resource_version: str | None = None
     """Set by the cluster."""
-    generation: int | None = None
+    generation: Annotated[int, Field(ge=0, le=MAX_INTEGER)] | None = None
     """Set by the cluster."""
     creation_timestamp: str | None = None
     """Set by the cluster."""
     deletion_timestamp: str | None = None
     """Set by the cluster."""
-    deletion_grace_period_seconds: int | None = None
+    deletion_grace_period_seconds: Annotated[int, Field(ge=0, le=MAX_INTEGER)] | None = None
     """Set by the cluster."""
-    managed_fields: list[dict[str, Any]] | None = None
+    managed_fields: list[JsonObject] | None = None
     """Set by the cluster."""
     self_link: str | None = None
     """Set by old clusters."""
@@ -209,7 +218,7 @@ class ArlowPretrain(BaseModel):
     kind: Literal["ArlowPretrain"]
     metadata: Metadata
     spec: RunSpec = RunSpec()
-    status: dict[str, Any] | None = None
+    status: JsonObject | None = None
 
     @property
     def run_url(self) -> str:

@@ -21,6 +21,8 @@ MAX_INTEGER = 2**63 - 1024
 MAX_COUNT = 10**9
 MAX_BATCH = 2**20
 MAX_SECONDS = 10**9
+# Of rates and factors; products of two of them are still numbers of float32.
+MAX_FLOAT = 10**9
 
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 CountOrNone = Annotated[int, Field(ge=0, le=MAX_COUNT)]
@@ -32,8 +34,8 @@ Heads = Annotated[int, Field(ge=1, le=2**12)]
 Pixels = Annotated[int, Field(ge=1, le=2**14)]
 Frames = Annotated[int, Field(ge=1, le=2**12)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0, le=MAX_FLOAT)]
+NonNegativeFloat = Annotated[float, Field(ge=0, le=MAX_FLOAT)]
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
 
 

@@ -13,36 +13,69 @@ REDACTED = "***"
 # What may follow a host's colon is a port; anything else before an @ is a password. A bucket has no
 # port, and a secret key of AWS may hold a slash; `arn:` begins the name of an S3 access point.
 _USER = r"[^\s\"'<>`@/?#:\[]*:"
-_SECRET = r"[^\s\"'<>`@]*@(?:[^\s\"'<>`@/]*@)*"
+_SECRET = r"[^\s@]{0,4096}@(?:[^\s\"'<>`@/]*@)*"
+_PORT = r"\d{1,5}(?:[/?#\"'<>`,;)\]}]|$)"
 _PASSWORDS = (
-    re.compile(rf"(://)(?!arn:){_USER}(?!\d{{1,5}}(?:[/?#]|$)){_SECRET}"),
+    re.compile(rf"(://)(?!arn:){_USER}(?!{_PORT}){_SECRET}"),
     re.compile(rf"((?:s3a?|gs|gcs|az|abfss?)://)(?!arn:){_USER}{_SECRET}"),
     # A token alone is a user of HTTP; elsewhere (`abfs://container@account`) a user is no secret.
     re.compile(r"((?:http|https)://)(?:[^\s\"'<>`@/?#]*@)+"),
 )
+# URLs that lost their scheme or a slash. `name:tag@sha256:...` is an image of a container.
+_BROKEN_URLS = (
+    re.compile(rf"((?<![:/\w])//|\b(?:https?|s?ftp|s3|gs|gcs|az|abfs):/(?!/)){_USER}{_SECRET}"),
+    re.compile(r"((?<![\w./@:%+*-]))[\w.%+-]+:(?!//)[^\s@/\"'<>`]{1,4096}@(?!sha\d+:)(?=[\w\[])"),
+)
 _PARAMETER = re.compile(
-    r"([?&;#](?:[\w.%-]*(?:token|secret|passw(?:or)?d|signature|credential|(?:api|access)[-_]?key)"
-    r"[\w.%-]*|sig|auth|authorization|key|pwd|pass)=)[^\s\"'<>`&;#\\]*[^\s\"'<>`&;#:,.)\\]",
+    r"([?&;#](?:[\w.%-]*(?:token|secret|passw(?:or)?d|passphrase|signature|credential"
+    r"|(?:api|access|account|auth)[-_]?key)[\w.%-]*"
+    r"|sig|sas|jwt|code|auth|authorization|key|pwd|pass)=)"
+    r"[^\s\"'<>`&;#\\]*[^\s\"'<>`&;#:,.)\\]",
     re.IGNORECASE,
+)
+_CONNECTION_STRING = re.compile(
+    r"\b((?:AccountKey|SharedAccessKey|SharedAccessSignature)=)[^\s;\"'<>`]+", re.IGNORECASE
 )
 
 
 def redact_urls(text: str) -> str:
     """Returns a text, such as a URL or a message, with `***` for the credentials in its URLs.
 
-    Those are `user:password@`, a user of http(s), and query parameters that sign or authorise
-    (`X-Amz-Signature`, `sig`, `token`, ...).
+    Those are `user:password@`, also of URLs without their scheme, a user of http(s), query
+    parameters that sign or authorise (`X-Amz-Signature`, `sig`, `token`, ...), and the keys of
+    Azure's connection strings.
     """
+    text = _redact_whole_urls(text)
+    if "@" in text:
+        for pattern in _BROKEN_URLS:
+            text = pattern.sub(rf"\g<1>{REDACTED}@", text)
+    return _CONNECTION_STRING.sub(rf"\g<1>{REDACTED}", text) if "=" in text else text
+
+
+def _redact_whole_urls(text: str) -> str:
     if "@" in text:
         for pattern in _PASSWORDS:
             text = pattern.sub(rf"\g<1>{REDACTED}@", text)
     return _PARAMETER.sub(rf"\g<1>{REDACTED}", text) if "=" in text else text
 
 
+_SECRET_NAME = re.compile(
+    r"token|secret|passw|passphrase|pwd|credential|signature|(?:api|access|account|private)_?key"
+    r"|(?:^|_)(?:key|sas|auth|jwt)(?:$|_)",
+    re.IGNORECASE,
+)
+
+
 def redact_tree(value: Any) -> Any:
-    """Returns what JSON or YAML held with `redact_urls` of every text in it."""
+    """Returns what JSON or YAML held with `redact_urls` of every text in it.
+
+    An environment variable, `{name: ..., value: ...}`, whose name is one of a secret has no value.
+    """
     if isinstance(value, dict):
-        return {redact_tree(key): redact_tree(inner) for key, inner in value.items()}
+        clean = {redact_tree(key): redact_tree(inner) for key, inner in value.items()}
+        if "value" in clean and _SECRET_NAME.search(str(clean.get("name", ""))):
+            clean["value"] = REDACTED
+        return clean
     if isinstance(value, list):
         return [redact_tree(inner) for inner in value]
     return redact_urls(value) if isinstance(value, str) else value
@@ -50,7 +83,7 @@ def redact_tree(value: Any) -> Any:
 
 def has_credentials(url: str) -> bool:
     """Whether a URL holds credentials. A local path holds none, whatever its characters."""
-    return "://" in url and redact_urls(url) != url
+    return "://" in url and _redact_whole_urls(url) != url
 
 
 def printable(text: str) -> str:

@@ -229,7 +229,7 @@ class OptimizerSection(Section):
     """Decay rates of AdamW's moments."""
     warmup_steps: CountOrNone = 40_000
     """Steps of linear warm-up."""
-    max_grad_norm: PositiveFloat = 1.0
+    max_grad_norm: Annotated[float, Field(gt=0, le=10**18)] = 1.0
     """Maximum global gradient norm; larger gradients are clipped to it."""
 
 

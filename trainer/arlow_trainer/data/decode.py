@@ -22,6 +22,7 @@ from arlow_trainer.data.errors import access_error
 from arlow_trainer.data.fingerprint import Entry
 from arlow_trainer.data.order import Draw, hash64, uniform
 from arlow_trainer.storage.failures import Failure, classify
+from arlow_trainer.storage.local_files import open_regular
 from arlow_trainer.storage.remote_files import read_file
 from arlow_trainer.storage.retries import with_retries
 
@@ -128,7 +129,13 @@ def decode_image(raw: RawSample) -> Image.Image:
     """
     content = raw.content
     if isinstance(content, str):
-        content = read_sample(raw.name, Path(content).read_bytes)
+        path = Path(content)
+
+        def read() -> bytes:
+            with open_regular(path) as file:
+                return file.read()
+
+        content = read_sample(raw.name, read)
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
@@ -157,7 +164,7 @@ def decode_clip(
 
     def read() -> list[Image.Image]:
         # Read by Python: FFmpeg reports a disk's errors and damaged bytes alike, as EIO.
-        with Path(content).open("rb", buffering=0) as file:
+        with open_regular(Path(content)) as file:
             return _clip(raw.name, file, frames, stride, seed)
 
     return read_sample(raw.name, read)

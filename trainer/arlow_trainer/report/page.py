@@ -15,7 +15,8 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markupsafe import Markup, escape
 
-from arlow_trainer.config import to_yaml
+from arlow_trainer.config import training_part
+from arlow_trainer.config.yaml_text import write_document
 from arlow_trainer.report.curves import scalar_plots
 from arlow_trainer.report.event_text import describe_event
 from arlow_trainer.report.plotting import Plot, to_svg
@@ -65,7 +66,7 @@ def page(record: Record, now: datetime) -> str:
             (event.time, describe_event(event)) for event in reversed(record.events[-MAX_EVENTS:])
         ],
         events_left_out=max(0, len(record.events) - MAX_EVENTS),
-        config=to_yaml(record.run) if record.run else "",
+        config=write_document(training_part(record.run)) if record.run else "",
         card=card_html(record.card),
     )
 

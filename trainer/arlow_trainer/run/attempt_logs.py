@@ -1,34 +1,62 @@
 """An attempt's logs in the run's URL: `logs/<attempt>/rank-<rank>.log` and those of its workers.
 
-Attempts are numbered from 1 on. The launcher stores what the processes wrote to local files, and
-so also what a killed rank left.
+Attempts are numbered from 1 on; `logs/<attempt>/attempt.json` reserves a number for the one attempt
+that writes it. The launcher stores what the processes wrote to local files, and so also what a
+killed rank left.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
-from arlow_trainer.config.errors import StoreError
+from arlow_trainer.config.errors import ConfigError, StoreError
 from arlow_trainer.storage.outbox import CLOSE_TIMEOUT_S, Outbox
 from arlow_trainer.storage.process_log import read_log
 from arlow_trainer.storage.store import Store
 
 LOGS = "logs"
+RESERVATION = "attempt.json"
+ATTEMPT_VARIABLE = "ARLOW_ATTEMPT"
 INTERVAL_S = 120.0
 
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _NAME = re.compile(r"rank-(\d+)(-worker-\d+)?\.log")
 
 
 def attempts(store: Store) -> list[int]:
-    """Returns the numbers of the attempts that left logs, ascending. Raises StoreError."""
-    return sorted(int(name) for name in store.list_dirs(LOGS) if re.fullmatch(r"[1-9]\d*", name))
+    """Returns the numbers of the attempts that began, ascending. Raises StoreError."""
+    return sorted(int(name) for name in store.list_dirs(LOGS) if _NUMBER.fullmatch(name))
 
 
-def next_attempt(store: Store) -> int:
-    """Returns the number of an attempt that begins now. Raises StoreError."""
-    return max(attempts(store), default=0) + 1
+def reserve_attempt(store: Store, environ: Mapping[str, str]) -> int:
+    """Returns a number that no attempt has or will have, for the one that begins now.
+
+    In a cluster the operator's, from `ARLOW_ATTEMPT`, or a higher one where the run's URL has seen
+    that already. Nobody else writes to the folder, even where another run takes the lease over.
+    Raises ConfigError for a value that is no number, and StoreError.
+    """
+    given = _given_number(environ)
+    content = {"started": datetime.now(UTC).isoformat(), "token": uuid.uuid4().hex}
+    data = (json.dumps(content) + "\n").encode()
+    while True:
+        number = max(given, *(each + 1 for each in attempts(store)), 1)
+        key = f"{LOGS}/{number}/{RESERVATION}"
+        if store.write_if_unchanged(key, data, version=None) is not None:
+            return number
+
+
+def _given_number(environ: Mapping[str, str]) -> int:
+    text = environ.get(ATTEMPT_VARIABLE, "")
+    if text and not _NUMBER.fullmatch(text):
+        raise ConfigError(
+            f"{ATTEMPT_VARIABLE}: {text!r} is not allowed; allowed: the attempt's number, from 1 on"
+        )
+    return int(text or 0)
 
 
 def read_logs(
@@ -36,17 +64,24 @@ def read_logs(
 ) -> tuple[int, dict[str, str]]:
     """Returns the attempt and its logs by name, each as the text that its process wrote last.
 
-    Without `attempt` the newest, without `rank` of all ranks. Raises StoreError where there is
-    none.
+    Without `attempt` the newest that has stored any, without `rank` of all ranks. Raises StoreError
+    where there is none.
     """
     found = attempts(store)
     if not found:
         raise StoreError(f"{store.url} holds no logs: give the URL of a run that has trained")
-    number = found[-1] if attempt is None else attempt
-    if number not in found:
-        raise StoreError(f"{store.url} has no logs of attempt {number}; it has those of {found}")
-    folder = f"{LOGS}/{number}"
-    matches = [match for name in store.list_files(folder) if (match := _NAME.fullmatch(name))]
+    if attempt is not None and attempt not in found:
+        raise StoreError(f"{store.url} has no logs of attempt {attempt}; it has those of {found}")
+    for number in reversed(found) if attempt is None else [attempt]:
+        folder = f"{LOGS}/{number}"
+        matches = [match for name in store.list_files(folder) if (match := _NAME.fullmatch(name))]
+        if matches:
+            break
+    else:
+        raise StoreError(
+            f"{store.url} holds no logs of attempt {attempt or found[-1]}: they are stored every "
+            f"{INTERVAL_S:.0f} s and at the end, unless the launcher is killed"
+        )
     chosen = [match for match in matches if rank in (None, int(match.group(1)))]
     if not chosen:
         ranks = sorted({int(match.group(1)) for match in matches})
@@ -69,14 +104,14 @@ class LogUploader:
 
     def __init__(
         self,
-        url: str,
+        store: Store,
         folder: Path,
         number: Callable[[], int | None],
         warn: Callable[[str], None],
         interval_s: float = INTERVAL_S,
     ) -> None:
         """Starts the thread; `number` returns the attempt's once it is known."""
-        self._store, self._folder, self._number = Store(url), folder, number
+        self._store, self._folder, self._number = store, folder, number
         self._stored: dict[str, bytes] = {}
         self._outbox: Outbox[None] = Outbox(
             "logs", self._deliver, warn, max_items=1, interval_s=interval_s, idle_too=True

@@ -27,6 +27,7 @@ from arlow_trainer.run.attempt_logs import LogUploader
 from arlow_trainer.run.options import TrainOptions
 from arlow_trainer.run.signals import StopSignal
 from arlow_trainer.run.termination import Reached, failures_written, write_ending
+from arlow_trainer.storage.options import store_of
 from arlow_trainer.storage.outbox import CLOSE_TIMEOUT_S
 from arlow_trainer.storage.process_log import keep_output, log_name
 from arlow_trainer.storage.stacks import write_stacks_at, write_stacks_to_log
@@ -83,7 +84,7 @@ def launch(run: ArlowPretrain, ranks: int | None, options: TrainOptions) -> None
             StopSignal(options, end_at_once) as stop,
             ExitStack() as stack,
         ):
-            logs = LogUploader(run.run_url, attempt.logs, attempt.number, log.warning)
+            logs = LogUploader(store_of(run), attempt.logs, attempt.number, log.warning)
             stack.callback(lambda: logs.close(stop.grace.within(CLOSE_TIMEOUT_S)))
             ranks = ranks or default_ranks()
             if ranks == 1:

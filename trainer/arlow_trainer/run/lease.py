@@ -24,6 +24,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from arlow_trainer.config.errors import ArlowError, LeaseError, LeaseLost
+from arlow_trainer.run.attempt_logs import ATTEMPT_VARIABLE
 from arlow_trainer.storage.store import Store
 
 LEASE_FILE = "lease.json"
@@ -93,7 +94,7 @@ def judge(
 def holder_name(run: str, environ: Mapping[str, str]) -> str:
     """Names a run's attempt: the run, and in a cluster the attempt's number and the pod."""
     in_pod = "KUBERNETES_SERVICE_HOST" in environ
-    attempt = environ.get("ARLOW_ATTEMPT", "")
+    attempt = environ.get(ATTEMPT_VARIABLE, "")
     pod = environ.get("ARLOW_POD") or (environ.get("HOSTNAME", "") if in_pod else "")
     return run + (f", attempt {attempt}" if attempt else "") + (f", pod {pod}" if pod else "")
 
@@ -168,6 +169,9 @@ class Lease(AbstractContextManager["Lease"]):
                     )
                 waiting = True
             else:
+                # Since now, not since this run began to wait for another's end.
+                now = time.time()
+                record = record.model_copy(update={"acquired": now, "renewed": now})
                 version = store.write_if_unchanged(LEASE_FILE, _to_bytes(record), found.version)
                 if version is not None:
                     return cls(store, record, version, ttl_s, on_lost)

@@ -22,8 +22,9 @@ from arlow_trainer.checkpoint.training_state import (
     changed_settings,
 )
 from arlow_trainer.checkpoint.writer import SaveEvent
-from arlow_trainer.config import ArlowPretrain
+from arlow_trainer.config import ArlowPretrain, stored_run
 from arlow_trainer.config.errors import ArlowError, Interrupted
+from arlow_trainer.config.shown_text import printable
 from arlow_trainer.config.status import LastCheckpoint
 from arlow_trainer.data import Skipped, StepBatch, modality_at
 from arlow_trainer.data.decoder import too_many_broken
@@ -96,10 +97,12 @@ class StepReporter:
         """
         known = self._progress.skipped_files
         for file in chain.from_iterable(self._ranks.gather(skipped)):
-            if file.name not in known:
-                known[file.name] = file.reason
+            # A file's name need not be text, which the checkpoint is.
+            name, reason = printable(file.name), printable(file.reason)
+            if name not in known:
+                known[name] = reason
                 if self._ranks.first:
-                    self._telemetry.skipped(file.name, file.reason)
+                    self._telemetry.skipped(name, reason)
         allowed = self._run.spec.training.data.max_skipped
         if len(known) > allowed:
             raise too_many_broken(known, allowed)
@@ -223,11 +226,11 @@ def warn_of_changes(
     """Warns of the data and the settings that a resumed run does not find as it left them."""
     for line in (*changed_data(saved, fingerprints), *changed_settings(saved, run)):
         telemetry.warning(f"since {checkpoint_name(saved.step)}: {line}")
-    saved_run = ArlowPretrain.model_validate(saved.run)
+    before_run = stored_run(saved.run)
     before, now = (
         learning_rate(saved.step, steps, optimizer.warmup_steps, optimizer.learning_rate)
         for steps, optimizer in (
-            (saved.total_steps, saved_run.spec.training.optimizer),
+            (saved.total_steps, before_run.spec.training.optimizer),
             (total_steps, run.spec.training.optimizer),
         )
     )

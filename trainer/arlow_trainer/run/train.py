@@ -38,7 +38,7 @@ from arlow_trainer.plan.hardware import hardware_of_device
 from arlow_trainer.plan.micro_batches import micro_batch_sizes
 from arlow_trainer.probe import BackgroundProbe
 from arlow_trainer.run.attempt import Attempt
-from arlow_trainer.run.attempt_logs import next_attempt
+from arlow_trainer.run.attempt_logs import reserve_attempt
 from arlow_trainer.run.checkpoint_times import CheckpointTimes
 from arlow_trainer.run.lease import RELEASE_TIMEOUT_S, Lease
 from arlow_trainer.run.options import TrainOptions
@@ -62,10 +62,9 @@ from arlow_trainer.run.startup import (
     stop_if_asked,
 )
 from arlow_trainer.storage.events import EventLog
-from arlow_trainer.storage.options import store_options
+from arlow_trainer.storage.options import store_of
 from arlow_trainer.storage.outbox import CLOSE_TIMEOUT_S
 from arlow_trainer.storage.stacks import start_worker
-from arlow_trainer.storage.store import Store
 from arlow_trainer.telemetry import Telemetry
 
 
@@ -91,7 +90,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
         torch.set_num_threads(cores.threads)
         reached = attempt.progress() if ranks.first else None
         ranks.agree(lambda: check_batch_covers_ranks(ranks.size, batch_size))
-        store = Store(run.run_url, store_options(run.spec.checkpoint))
+        store = store_of(run)
         lease = ranks.agree(
             lambda: acquire_run(store, run, options.adopt, stop) if ranks.first else None
         )
@@ -107,7 +106,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
         stack.enter_context(report_end(telemetry))
         stack.enter_context(explain_out_of_memory("the run"))
 
-        number = ranks.from_first(lambda: next_attempt(store))
+        number = ranks.from_first(lambda: reserve_attempt(store, os.environ))
         if ranks.first_here:
             attempt.keep_logs_as(number)
 

@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from arlow_trainer.storage.failures import Failure, classify
-from arlow_trainer.storage.local_files import create_exclusively, write_atomically
+from arlow_trainer.storage.local_files import create_exclusively, open_regular, write_atomically
 from arlow_trainer.storage.timeouts import BoundedFileSystem, StoreTimeout
 
 SETTLE_S = 1.0
+# What is written on condition is a few hundred bytes.
+MAX_BYTES = 2**20
 LOCK_TIMEOUT_S = 10.0
 _LOCK_POLL_S = 0.01
 _NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -220,7 +222,12 @@ class _Azure:
 
 class _Local:
     def read(self, fs: BoundedFileSystem, path: str) -> Versioned:
-        data = Path(path).read_bytes()
+        with open_regular(Path(path)) as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise OSError(
+                errno.EINVAL, f"it is damaged: it has more than {MAX_BYTES:,} bytes", path
+            )
         return Versioned(data, _digest(data))
 
     def write(self, fs: BoundedFileSystem, path: str, data: bytes, version: str | None) -> str:

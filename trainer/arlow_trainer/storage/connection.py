@@ -11,32 +11,36 @@ from typing import Any
 import fsspec
 
 from arlow_trainer.config import STORE_SCHEMES
-from arlow_trainer.config.errors import StoreError
+from arlow_trainer.config.errors import ConfigError
 from arlow_trainer.config.shown_text import has_credentials
 from arlow_trainer.storage.literal_paths import take_paths_literally
+from arlow_trainer.storage.local_files import RegularFiles
 
 _INHERITED: list[Any] = []
 
 
 def split_url(url: str) -> tuple[str, str]:
-    """Scheme and path of a store's URL; a local path is of the scheme `file`. Raises StoreError."""
+    """Scheme and path of a store's URL; a local path is of the scheme `file`.
+
+    Raises ConfigError.
+    """
     scheme, separator, path = url.partition("://")
     if not separator:
         scheme, path = "file", url
     if has_credentials(url):
-        raise StoreError(
+        raise ConfigError(
             f"The store URL {url!r} holds credentials. Give them in the environment, and the URL "
             "without them: it is repeated in checkpoints, model cards and logs."
         )
     if scheme not in STORE_SCHEMES:
-        raise StoreError(
+        raise ConfigError(
             f"The store URL {url!r} has the unknown scheme {scheme!r}. "
             f"Use a local path, or {', '.join(f'{known}://' for known in STORE_SCHEMES)}."
         )
     if not path.strip("/") and scheme not in ("file", "memory"):
-        raise StoreError(f"The store URL {url!r} names no bucket. Write {scheme}://bucket/folder.")
+        raise ConfigError(f"The store URL {url!r} names no bucket. Write {scheme}://bucket/folder.")
     if not path:
-        raise StoreError(f"The store URL {url!r} names no folder. Give a path or a URL.")
+        raise ConfigError(f"The store URL {url!r} names no folder. Give a path or a URL.")
     return scheme, path
 
 
@@ -117,7 +121,7 @@ def connect(url: str, **options: Any) -> tuple[Any, str]:
     if scheme == "s3" and "config_kwargs" not in options:
         # Few inner attempts: the outer ones are ours, and a dead server must be reported soon.
         options["config_kwargs"] = {"retries": {"mode": "standard", "total_max_attempts": 2}}
-    fs_class = fsspec.get_filesystem_class(scheme)
+    fs_class = RegularFiles if scheme == "file" else fsspec.get_filesystem_class(scheme)
     # Azure's account may be in the URL. That "?versionId=" or "#1" means a version is not taken.
     implied = fs_class._get_kwargs_from_urls(url)
     implied.pop("version_aware", None)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from arlow_trainer.config.json_limits import MAX_DEPTH, MAX_NUMBER, is_readable
 from arlow_trainer.config.shown_text import redact_tree
 
-MAX_DEPTH = 64
-MAX_NUMBER = 1e100
 MAX_INTEGER_DIGITS = 19
 """Digits of the largest signed 64-bit integer."""
 
@@ -50,14 +49,14 @@ _TOO_DEEP = f"it is JSON nested deeper than {MAX_DEPTH} levels"
 
 
 def _integer(text: str) -> int:
-    if len(text.lstrip("-")) > MAX_INTEGER_DIGITS or not -(2**63) <= int(text) < 2**63:
+    if len(text.lstrip("-")) > MAX_INTEGER_DIGITS or not is_readable(int(text)):
         raise ValueError("it holds an integer of more than 64 bits")
     return int(text)
 
 
 def _number(text: str) -> float:
     value = float(text)
-    if not -MAX_NUMBER <= value <= MAX_NUMBER:
+    if not is_readable(value):
         raise ValueError(f"it holds a number beyond {MAX_NUMBER:g}")
     return value
 

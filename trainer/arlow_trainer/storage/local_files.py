@@ -1,13 +1,48 @@
-"""Files on this machine, written atomically and durably."""
+"""Files on this machine: written atomically and durably, and read only where they are files."""
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
+
+from fsspec.implementations.local import LocalFileSystem
+
+
+class RegularFiles(LocalFileSystem):  # type: ignore[misc]
+    """fsspec's local files, of which only regular ones are read, as `open_regular` does."""
+
+    def _open(self, path: Any, mode: str = "rb", *args: Any, **options: Any) -> Any:
+        if "r" in mode:
+            open_regular(Path(self._strip_protocol(path))).close()
+        return super()._open(path, mode, *args, **options)
+
+
+def open_regular(path: Path) -> io.FileIO:
+    """Opens a file for reading, unbuffered. Raises OSError, also where it is no regular file.
+
+    Others than this run may have put it there: a FIFO would never open, a device never end.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        kind = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(kind):
+            raise OSError(
+                errno.EINVAL, "it is no regular file, and nothing else is read", str(path)
+            )
+        return io.FileIO(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def is_temporary(name: str) -> bool:
@@ -69,6 +104,13 @@ def put_local(source: Path, target: Path, *, move: bool) -> None:
         return
     with source.open("rb") as opened:
         write_atomically(target, lambda file: shutil.copyfileobj(opened, file, 2**20))
+
+
+def remove_empty_folders(path: Path) -> None:
+    """Removes the folder and those below it that hold no file; leaves all others as they are."""
+    for folder, _, _ in os.walk(path, topdown=False):
+        with suppress(OSError):  # It holds something, by now perhaps.
+            os.rmdir(folder)
 
 
 def _sync_folder(folder: Path) -> None:

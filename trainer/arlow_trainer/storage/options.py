@@ -1,4 +1,4 @@
-"""What fsspec's file systems call the options of a checkpoint section."""
+"""The store of a run, and what fsspec's file systems call the options of its section."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import json
 import os
 from typing import Any
 
-from arlow_trainer.config.models import CheckpointSection
+from arlow_trainer.config.models import ArlowPretrain, CheckpointSection
+from arlow_trainer.storage.store import Store
 
 # Hands a run's options to `arlow probe`, which the run starts.
 STORE_OPTIONS_VARIABLE = "ARLOW_STORE_OPTIONS"
+
+
+def store_of(run: ArlowPretrain) -> Store:
+    """Returns the store at a run's URL, reached as its options say."""
+    return Store(run.run_url, store_options(run.spec.checkpoint))
 
 
 def store_options(section: CheckpointSection) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from arlow_trainer.storage.listing import (
 from arlow_trainer.storage.local_files import (
     is_temporary,
     put_local,
+    remove_empty_folders,
     temporary_beside,
     write_atomically,
 )
@@ -69,6 +70,8 @@ class Store:
 
     An operation that gets no answer for `timeout_s` seconds, repetitions included, ends; one that
     moves large files may take longer as long as their parts arrive. Local folders have no limit.
+
+    Raises ConfigError for a URL that can be no store's.
 
     Credentials that are refused are read again, from their files and the environment. Every
     operation raises `CredentialsError` when they are still refused or missing, and
@@ -136,15 +139,21 @@ class Store:
         """A small object's content. Raises OversizedObject for more than `MAX_READ_BYTES`."""
 
         def read(fs: Any, path: str) -> bytes:
-            # Anybody may have written it: not into memory before its size is known.
+            # Anybody may have written it: its size is looked at first, and not trusted.
             fs.invalidate_cache()
-            size = int(fs.info(path).get("size") or 0)
+            size, content = int(fs.info(path).get("size") or 0), b""
+            if size <= MAX_READ_BYTES:
+                # Of an empty object, servers refuse every range.
+                whole = size == 0 and self._scheme not in ("file", "memory")
+                limit = {} if whole else {"start": 0, "end": MAX_READ_BYTES + 1}
+                content = bytes(fs.cat_file(path, **limit))
+            size = max(size, len(content))
             if size > MAX_READ_BYTES:
                 raise OversizedObject(
                     f"{self.url_of(key)} is damaged: it has {size:,} bytes, and no such file has "
                     f"more than {MAX_READ_BYTES:,}. Move it away."
                 )
-            return bytes(fs.cat_file(path))
+            return content
 
         return self._run("read", _checked(key), read)
 
@@ -297,6 +306,14 @@ class Store:
         with ThreadPoolExecutor(DELETERS) as pool:
             for _ in pool.map(delete, found):
                 pass
+
+    def delete_empty_folders(self, prefix: str) -> None:
+        """Deletes the folder `prefix` and those below it, where no file is in them.
+
+        Local folders outlive their last file; other stores have none.
+        """
+        if self._scheme == "file":
+            self._run("delete", _checked(prefix), lambda _, path: remove_empty_folders(Path(path)))
 
     def delete_all(self, listed: Iterable[str]) -> None:
         """Deletes objects as `list` names them, several at once; a missing one is no error."""
