@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,20 @@ def test_the_last_lines_are_kept(tmp_path: Path, lines: int) -> None:
     kept = read_log(tmp_path / "rank-0.log", max_bytes=1000).decode().splitlines()
     assert [int(line) for line in kept] == list(range(lines - len(kept), lines))
     assert min(lines, 50) <= len(kept) <= 100
+
+
+def test_what_holds_the_descriptor_writes_to_the_log_that_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "rank-0.log"
+    log = ProcessLog(path, max_bytes=1000)
+    held = log.fileno()
+    for number in range(60):
+        log.write(f"{number:09d}\n")
+        if number in (49, 50, 51):
+            os.write(held, b"by another\n")
+    kept = read_log(path, max_bytes=1000).decode().splitlines()
+    numbers = [int(line) for line in kept if line != "by another"]
+    assert (log.fileno(), kept.count("by another")) == (held, 3)
+    assert numbers == list(range(60 - len(numbers), 60))
 
 
 def test_no_log_is_empty(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ fill it, only log lines do.
 from __future__ import annotations
 
 import contextlib
-import shutil
+import os
 import sys
 from pathlib import Path
 from threading import Lock
@@ -34,8 +34,9 @@ class ProcessLog:
         with contextlib.suppress(OSError, ValueError), self._lock:
             self._file.write(text.encode(errors="replace"))
             if self._file.tell() > self._half:
-                shutil.copyfile(self._path, self._path.with_name(self._path.name + _EARLIER))
-                self._file.truncate(0)
+                os.replace(self._path, self._path.with_name(self._path.name + _EARLIER))
+                with self._path.open("ab", buffering=0) as begun:
+                    os.dup2(begun.fileno(), self._file.fileno(), inheritable=False)
 
     def fileno(self) -> int:
         """The descriptor of the file, open for appending."""

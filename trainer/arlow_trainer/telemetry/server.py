@@ -61,12 +61,12 @@ class TelemetryServer:
     @contextmanager
     def _answering(self, path: str) -> Iterator[None]:
         """Records a request before it is answered: a reader that has its answer is known."""
-        now = time.monotonic()
         with self._changed:
-            self._requested[path] = max(now, self._requested.get(path, now))
+            self._requested[path] = requested = time.monotonic()
         yield
         with self._changed:
-            self._answered[path] = max(now, self._answered.get(path, now))
+            # A slow answer must not hide that a later request was answered before it.
+            self._answered[path] = max(requested, self._answered.get(path, requested))
             self._changed.notify_all()
 
     def wait_for_readers(self, since: float, timeout_s: float) -> None:
