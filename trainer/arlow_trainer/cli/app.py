@@ -31,6 +31,7 @@ from arlow_trainer.cli.train import train
 from arlow_trainer.cli.watch import watch
 from arlow_trainer.config.errors import ArlowError, ExitCode, Interrupted
 from arlow_trainer.run.termination import exit_code_of, message_of, write_ending
+from arlow_trainer.storage.streams import lasting
 
 
 class Commands(TyperGroup):
@@ -87,18 +88,28 @@ def arlow(
     """Declares the options that precede a command."""
 
 
+def _command() -> str | None:
+    """Returns the name of the command that the process's arguments call."""
+    return next((word for word in sys.argv[1:] if not word.startswith("-")), None)
+
+
 def main() -> None:
     """Runs `arlow` with the process's arguments; errors end it with a message and an exit code."""
+    training = _command() == "train"
     for stream in (sys.stdout, sys.stderr):
         # A name that is not UTF-8 must not end a command that prints it.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    sys.stderr = lasting(sys.stderr)
+    if training:
+        # Any other command ends when the reader of its output does.
+        sys.stdout = lasting(sys.stdout)
     # What is logged where nothing else takes log lines, as in all commands except train.
     logging.lastResort = ConsoleHandler(logging.WARNING)
     try:
         app()
     except SystemExit as end:
-        if end.code == ExitCode.USAGE and sys.argv[1:2] == ["train"]:
+        if end.code == ExitCode.USAGE and training:
             write_ending(ExitCode.USAGE, f"the command line is wrong: {shlex.join(sys.argv)}")
         raise
     except Interrupted as error:

@@ -31,6 +31,7 @@ from arlow_trainer.storage.options import store_of
 from arlow_trainer.storage.outbox import CLOSE_TIMEOUT_S
 from arlow_trainer.storage.process_log import keep_output, log_name
 from arlow_trainer.storage.stacks import write_stacks_at, write_stacks_to_log
+from arlow_trainer.storage.streams import write_stderr
 
 log = logging.getLogger(__name__)
 
@@ -101,11 +102,20 @@ def _reached(progress: AttemptProgress) -> Reached:
 
 def _end_at_once(attempt: Attempt, reached: Reached, number: int | None) -> NoReturn:
     """Ends this process and all under it; nothing more is saved, and nothing is waited for."""
+    by_keyboard = number == signal.SIGINT
+    code = ExitCode.KEYBOARD_INTERRUPT if by_keyboard else ExitCode.INTERRUPTED
+    try:
+        _report_end_at_once(attempt, reached, number, code)
+    finally:
+        os._exit(code)
+
+
+def _report_end_at_once(
+    attempt: Attempt, reached: Reached, number: int | None, code: ExitCode
+) -> None:
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             process.kill()
-    by_keyboard = number == signal.SIGINT
-    code = ExitCode.KEYBOARD_INTERRUPT if by_keyboard else ExitCode.INTERRUPTED
     why = "the grace period was over before all was saved"
     if number is not None:
         why = f"ended at once by a second signal ({signal.Signals(number).name})"
@@ -114,17 +124,17 @@ def _end_at_once(attempt: Attempt, reached: Reached, number: int | None) -> NoRe
         again = f"resumes from the checkpoint of step {reached.saved:,}"
     message = f"stopped at step {reached.step or 0:,}: {why}; the same command {again}"
     write_ending(code, message, reached)
-    if sys.__stderr__ is not None:
-        # Not `print`: this may interrupt one. A live display has hidden the cursor.
-        cursor = "\x1b[?25h" if sys.__stderr__.isatty() else ""
-        os.write(sys.__stderr__.fileno(), f"{cursor}note: {message}\n".encode())
+    # Not `print`: this may interrupt one. A live display has hidden the cursor.
+    cursor = "\x1b[?25h" if os.isatty(2) else ""
+    write_stderr(f"{cursor}note: {message}\n")
     shutil.rmtree(attempt.folder, ignore_errors=True)
-    os._exit(code)
 
 
 def _stop_ranks(attempt: Attempt, stop: StopSignal) -> None:
     """Sends SIGTERM to the ranks; those that have not started yet find a file that says so."""
-    attempt.stop(stop.grace.begun)
+    # In a signal's handler, which must not raise: the disk may be full.
+    with suppress(OSError):
+        attempt.stop(stop.grace.begun)
     _signal_ranks(signal.SIGTERM)
 
 

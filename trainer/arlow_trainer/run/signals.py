@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,10 +13,11 @@ from typing import Any
 from arlow_trainer.config.errors import Interrupted
 from arlow_trainer.run.options import TrainOptions
 from arlow_trainer.storage.grace import Grace
+from arlow_trainer.storage.streams import write_stderr
 
 _NOTICE = (
-    b"arlow: stopping after a checkpoint is saved; press Ctrl-C (again) or send the signal again "
-    b"to end at once\n"
+    "arlow: stopping after a checkpoint is saved; press Ctrl-C (again) or send the signal again "
+    "to end at once\n"
 )
 MIN_SECOND_S = 0.2
 """A signal that follows another this soon is the same request: `timeout` and SLURM signal a process
@@ -122,8 +121,8 @@ class StopSignal:
                 self._end_at_once(number)
             return
         self.request()
-        if self._end_at_once is not None and sys.__stderr__ is not None:
-            os.write(sys.__stderr__.fileno(), _NOTICE)
+        if self._end_at_once is not None:
+            write_stderr(_NOTICE)
         if self._forward is not None:
             self._forward()
         if self._interruptible:
