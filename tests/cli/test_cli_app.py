@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -86,6 +87,34 @@ def test_ctrl_c_ends_with_130_and_no_traceback() -> None:
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert stderr.strip() == "error: interrupted"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([b"\xff.yaml"], ExitCode.CONFIG, r"\udcff.yaml: no such file"),
+        ([b"tiny", b"--set", b"data.images.path=/x\xff"], ExitCode.CONFIG, r"path=/x\udcff: not"),
+        ([b"tiny", b"--set", b"\xff=1"], ExitCode.CONFIG, r"\udcff"),
+        ([b"tiny", b"--bogus=\xff"], ExitCode.USAGE, r"\udcff"),
+    ],
+)
+def test_arguments_that_are_not_utf_8(
+    tmp_path: Path, arguments: list[bytes], code: ExitCode, words: str
+) -> None:
+    message = tmp_path / "message.json"
+    done = subprocess.run(
+        [os.fsencode(Path(sys.executable).with_name("arlow")), b"train", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        env=os.environ | {"ARLOW_TERMINATION_LOG": str(message)},
+    )
+    assert (done.returncode, done.stdout) == (code, "")
+    assert "Traceback" not in done.stderr
+    found = json.loads(message.read_bytes())
+    assert found["exitCode"] == code
+    assert words in found["message"]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")

@@ -36,6 +36,8 @@ def manifest(tmp_path: Path) -> Path:
         ("spec: *nowhere\n", 5, "undefined alias"),
         ("spec: !!python/object:os.system {}\n", 5, "unknown tag"),
         ("spec: \x00\n", 5, "special characters"),
+        ('spec: {}\n"\\ud800": 1\n', 6, "surrogate"),
+        ('spec:\n  image: "\\ude00"\n', 6, "surrogate"),
     ],
 )
 def test_bad_yaml_is_reported_with_its_line(

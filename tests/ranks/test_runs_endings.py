@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -90,6 +92,21 @@ def test_a_stopped_run(watched: Watched) -> None:
     found = watched.ending()
     assert found["cause"] == "interrupted"
     assert found["saved"] == found["step"] == watched.run.checkpoints()[-1]
+
+
+def test_a_broken_image_whose_name_is_not_utf_8(
+    watched: Watched, media: Media, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(media.images, images)
+    Path(os.fsdecode(os.fsencode(images) + b"/b\xfe.png")).write_bytes(b"no image")
+    process = watched.start(1, "data.maxSkipped=0", f"data.images.path={images}")
+    end = ended(process)
+    assert end.code == 65, end.log
+    assert r"b\udcfe.png" in watched.ending()["message"]
+    status = (watched.run.url / "status.json").read_text()
+    assert r"b\udcfe.png" in json.loads(status)["message"]
+    assert "cannot be written" not in end.log
 
 
 def test_a_wrong_manifest(watched: Watched) -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from arlow_trainer.config.errors import ExitCode
+from arlow_trainer.config.shown_text import printable, shown
 
 CONTRACT = 1
 """Raised when a field changes its meaning; new fields do not raise it."""
@@ -66,10 +67,10 @@ class Ending(BaseModel):
         return cls(
             exit_code=int(code),
             cause=code.cause,
-            message=message,
+            message=shown(message),
             remedy=code.remedy,
             rank=rank,
-            node=os.environ.get(NODE_VARIABLE) or socket.gethostname(),
+            node=printable(os.environ.get(NODE_VARIABLE) or socket.gethostname()),
             step=step,
             saved=saved,
             finished=code is ExitCode.FINISHED,

@@ -34,6 +34,7 @@ _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9]+")
 _WHOLE = re.compile(r"[-+]?([0-9]+|0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_WHOLE = 2**64
 # From here on Go writes a whole number with an exponent.
 _EXPONENT_FROM = 1e21
@@ -182,6 +183,8 @@ class _Loader(yaml.SafeLoader):
 
 def _scalar(node: ScalarNode) -> Any:
     text, tag = str(node.value), node.tag.removeprefix(_TAG)
+    if _SURROGATE.search(text):
+        _refuse(node, "not valid YAML: an escape stands for half of a surrogate pair")
     if tag in ("str", "timestamp"):
         return text
     try:

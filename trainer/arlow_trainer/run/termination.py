@@ -47,12 +47,15 @@ def message_of(error: BaseException) -> str:
 def write_ending(
     code: ExitCode, message: str, reached: Reached = Reached(), rank: int | None = None
 ) -> None:
-    """Writes how the attempt ended, where something reads it; never raises for a file."""
-    path = termination_log()
-    if path is not None:
-        ending = Ending.of(code, message, rank=rank, step=reached.step, saved=reached.saved)
-        with suppress(OSError):
-            path.write_text(ending.line())
+    """Writes how the attempt ended, where something reads it.
+
+    Never raises: the attempt has ended that way, whether or not it can be written.
+    """
+    with suppress(Exception):
+        path = termination_log()
+        if path is not None:
+            ending = Ending.of(code, message, rank=rank, step=reached.step, saved=reached.saved)
+            path.write_bytes(ending.line().encode())
 
 
 @contextmanager
