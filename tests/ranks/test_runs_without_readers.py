@@ -95,3 +95,17 @@ def test_a_second_signal_ends_a_run_when_nothing_can_be_written(
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 75
     assert "ended at once by a second signal (SIGTERM)" in ending(message)["message"]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_run_without_streams_trains(media: Media, tmp_path: Path, ranks: int) -> None:
+    run, message = TrainingRun(tmp_path, media), tmp_path / "message.json"
+    command = run.command(ranks, "maxStepsPerEpoch=4", "data.workers=1")
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command],
+        env=os.environ | {"ARLOW_TERMINATION_LOG": str(message)},
+        timeout=TIMEOUT_S,
+    )
+    assert ending(message)["cause"] == "finished", ending(message)["message"]
+    assert done.returncode == 0
+    assert run.checkpoints() == [4]

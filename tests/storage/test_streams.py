@@ -88,3 +88,28 @@ print("went on")
     os.close(writer)
     assert done.stdout == "went on\n"
     assert time.monotonic() - began < 30
+
+
+CLOSED = """
+import os, subprocess, sys
+from arlow_trainer.storage.streams import open_closed_streams
+
+open_closed_streams()
+open_closed_streams()
+assert (sys.stdin.fileno(), sys.stdout.fileno(), sys.stderr.fileno()) == (0, 1, 2)
+assert sys.stdin.read() == ""
+print("lost")
+print("lost", file=sys.stderr)
+with open(sys.argv[1], "w") as file:
+    assert file.fileno() > 2
+    os.write(2, b"of a library")
+    subprocess.run(["sh", "-c", "echo lost && echo lost >&2"], check=True)
+"""
+
+
+def test_streams_that_are_closed_take_no_file_of_the_process(tmp_path: Path) -> None:
+    file = tmp_path / "weights"
+    command = [sys.executable, "-c", CLOSED, str(file)]
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command]
+    assert subprocess.run(closed, timeout=60).returncode == 0
+    assert file.read_bytes() == b""

@@ -31,7 +31,7 @@ from arlow_trainer.cli.train import train
 from arlow_trainer.cli.watch import watch
 from arlow_trainer.config.errors import ArlowError, ExitCode, Interrupted
 from arlow_trainer.run.termination import exit_code_of, message_of, write_ending
-from arlow_trainer.storage.streams import lasting
+from arlow_trainer.storage.streams import lasting, open_closed_streams
 
 
 class Commands(TyperGroup):
@@ -96,6 +96,7 @@ def _command() -> str | None:
 def main() -> None:
     """Runs `arlow` with the process's arguments; errors end it with a message and an exit code."""
     training = _command() == "train"
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # A name that is not UTF-8 must not end a command that prints it.
         if isinstance(stream, io.TextIOWrapper):

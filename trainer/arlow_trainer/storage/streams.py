@@ -12,6 +12,21 @@ from typing import Any, TextIO
 _WAIT_S = 1.0
 
 
+def open_closed_streams() -> None:
+    """Opens the standard streams that the process was started without (`>&-`) on the null device.
+
+    A file that is opened later would get their numbers, and what libraries write to stderr.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # The lowest number that is free; processes started by this one have it too.
+            number = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(number, True)
+            stream = open(number, mode, encoding="utf-8", closefd=False)
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+
+
 def lasting(stream: TextIO) -> TextIO:
     """Returns a stream over the same descriptor as `sys.stdout` or `sys.stderr` that never fails.
 

@@ -53,7 +53,7 @@ def configure_logging(run: str, rank: int, log_format: LogFormat = "auto") -> No
                 colors=sys.stdout.isatty(),
                 pad_event_to=0,
                 sort_keys=False,
-                exception_formatter=lambda to, error: to.write(f"\n{_traceback(error)}"),
+                exception_formatter=_write_traceback,
             ),
         ]
     formatter = structlog.stdlib.ProcessorFormatter(
@@ -121,9 +121,13 @@ def _safe_to_show(logger: WrappedLogger, method: str, event: EventDict) -> Event
     return {key: shown(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
-def _traceback(error: ExcInfo) -> str:
+def _traceback(exc_info: ExcInfo) -> str:
     """Returns a traceback without the values of variables: credentials are among them."""
-    return shown("".join(traceback.format_exception(*error)).rstrip("\n"))
+    return shown("".join(traceback.format_exception(*exc_info)).rstrip("\n"))
+
+
+def _write_traceback(to: TextIO, exc_info: ExcInfo) -> None:
+    to.write(f"\n{_traceback(exc_info)}")
 
 
 _JSON_FIRST = ("timestamp", "level", "run", "rank", "event")
