@@ -25,7 +25,7 @@ PROGRAM = """
 import signal, sys, time
 # A shell that started this in the background has switched Ctrl-C off.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from arlow_trainer.cli import app, main
+from arlow_trainer.cli.app import app, main
 from arlow_trainer.config import errors
 
 @app.command()

@@ -9,7 +9,7 @@ import pytest
 
 from arlow_trainer.config.ending import PATH_VARIABLE
 from arlow_trainer.config.errors import DataError, ExitCode
-from arlow_trainer.run.termination import failures_written, write_ending
+from arlow_trainer.run.termination import clear_ending, failures_written, write_ending
 
 
 @pytest.fixture
@@ -34,3 +34,19 @@ def test_a_message_that_cannot_be_written_changes_nothing(
     (tmp_path / "message.json").touch()
     monkeypatch.setenv(PATH_VARIABLE, str(tmp_path / where))
     write_ending(ExitCode.DATA, "no images")
+
+
+def test_an_attempt_begins_without_the_message_of_the_one_before(message: Path) -> None:
+    clear_ending()
+    assert not message.exists()
+    write_ending(ExitCode.DATA, "no images")
+    inode = message.stat().st_ino
+    clear_ending()
+    assert message.read_bytes() == b""
+    assert message.stat().st_ino == inode, "in a pod it is a mount"
+
+
+def test_only_a_regular_file_is_emptied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PATH_VARIABLE, "/dev/null")
+    clear_ending()
+    assert Path("/dev/null").exists()

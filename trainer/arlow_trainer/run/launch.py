@@ -85,6 +85,7 @@ def launch(run: ArlowPretrain, ranks: int | None, options: TrainOptions) -> None
             StopSignal(options, end_at_once) as stop,
             ExitStack() as stack,
         ):
+            stop.check()
             logs = LogUploader(store_of(run), attempt.logs, attempt.number, log.warning)
             stack.callback(lambda: logs.close(stop.grace.within(CLOSE_TIMEOUT_S)))
             ranks = ranks or default_ranks()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -56,6 +57,15 @@ def write_ending(
         if path is not None:
             ending = Ending.of(code, message, rank=rank, step=reached.step, saved=reached.saved)
             path.write_bytes(ending.line().encode())
+
+
+def clear_ending() -> None:
+    """Removes the message of an earlier attempt, which must not be taken for that of this one."""
+    with suppress(OSError):
+        path = termination_log()
+        # Emptied: in a pod the file is mounted and cannot be deleted.
+        if path is not None and path.is_file():
+            os.truncate(path, 0)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ def open_closed_streams() -> None:
             # The lowest number that is free; processes started by this one have it too.
             number = os.open(os.devnull, os.O_RDWR)
             os.set_inheritable(number, True)
-            stream = open(number, mode, encoding="utf-8", closefd=False)
+            stream = os.fdopen(number, mode, encoding="utf-8", closefd=False)
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
 
