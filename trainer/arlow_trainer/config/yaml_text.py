@@ -58,8 +58,10 @@ def read_documents(text: str | bytes) -> list[Any]:
         raise YamlProblem(f"a manifest has at most {MAX_BYTES // 1024} KiB")
     if isinstance(text, bytes):
         text = text.decode("utf-8-sig")
+    loader = None
     try:
-        documents = list(_Loader(text).documents())
+        loader = _Loader(text)
+        documents = list(loader.documents())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = f"not valid YAML: {error.problem or error}"
@@ -68,6 +70,10 @@ def read_documents(text: str | bytes) -> list[Any]:
         line = text.count("\n", 0, error.position) + 1
         problem = f"not valid YAML: {error.reason} (#x{error.character:04x})"
         raise YamlProblem(problem, line) from None
+    except (ValueError, OverflowError):
+        # PyYAML turns digits into characters and numbers without a look at their size.
+        problem = "not valid YAML: an escape or a number of a directive is out of range"
+        raise YamlProblem(problem, loader.line + 1 if loader else None) from None
     return [document for document in documents if document is not None]
 
 
