@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -87,6 +88,53 @@ def test_ctrl_c_ends_with_130_and_no_traceback() -> None:
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert stderr.strip() == "error: interrupted"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "words"),
+    [
+        (["train", "tiny", "--no-such-option"], {}, ["--no-such-option"]),
+        (["-x", "train", "tiny"], {}, ["-x"]),
+        (["train", "tiny", "--ranks", "0"], {}, ["--ranks", "1"]),
+        (["train", "tiny", "--log", "loud"], {}, ["--log", "loud", "json"]),
+        (["train"], {}, ["Missing argument"]),
+        (["train", "tiny"], {"ARLOW_GRACE_SECONDS": "abc"}, ["ARLOW_GRACE_SECONDS=abc", "number"]),
+        (["train", "tiny"], {"ARLOW_GRACE_SECONDS": "0"}, ["ARLOW_GRACE_SECONDS=0", "1"]),
+    ],
+)
+def test_a_wrong_command_line_is_told_to_who_reads_the_message(
+    tmp_path: Path, arguments: list[str], environment: dict[str, str], words: list[str]
+) -> None:
+    message = tmp_path / "message.json"
+    arlow = str(Path(sys.executable).with_name("arlow"))
+    done = subprocess.run(
+        [arlow, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"ARLOW_TERMINATION_LOG": str(message)} | environment,
+    )
+    assert done.returncode == 2
+    found = json.loads(message.read_text())
+    assert found["cause"] == "usage"
+    problem, _, command = found["message"].partition("\n")
+    for word in words:
+        assert word in problem
+    assert command == f"the command was: {shlex.join([arlow, *arguments])}"
+
+
+@pytest.mark.parametrize("arguments", [["watch"], ["-x", "config"], ["config", "train", "-x"]])
+def test_other_commands_write_no_termination_message(tmp_path: Path, arguments: list[str]) -> None:
+    message = tmp_path / "message.json"
+    message.write_text("of the run in this pod")
+    done = subprocess.run(
+        [Path(sys.executable).with_name("arlow"), *arguments],
+        capture_output=True,
+        timeout=60,
+        env=os.environ | {"ARLOW_TERMINATION_LOG": str(message)},
+    )
+    assert done.returncode == 2
+    assert message.read_text() == "of the run in this pod"
 
 
 @pytest.mark.parametrize(

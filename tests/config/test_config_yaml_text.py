@@ -258,7 +258,7 @@ def test_what_show_writes_is_the_same_run(
 
 
 @given(st.text(alphabet="\"\\'UuxN0189dDfF%YAML !&*{}[]:-\n#|>", max_size=40))
-def test_any_text_is_read_or_refused(text: str) -> None:
+def test_any_escapes_are_read_or_refused(text: str) -> None:
     try:
         documents = read_documents(text)
     except YamlProblem:

@@ -118,13 +118,6 @@ def test_a_wrong_manifest(watched: Watched) -> None:
     assert (found["step"], found["saved"]) == (None, None)
 
 
-def test_a_wrong_option(watched: Watched, tmp_path: Path) -> None:
-    command = [*watched.run.command(1), "--no-such-option"]
-    process = Process(command, tmp_path / "o.txt", {"ARLOW_TERMINATION_LOG": str(watched.message)})
-    assert ended(process).code == 2
-    assert watched.ending()["cause"] == "usage"
-
-
 def test_a_run_that_another_holds(watched: Watched) -> None:
     first = watched.start(1, "maxStepsPerEpoch=4000")
     try:

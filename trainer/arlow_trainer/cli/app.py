@@ -120,6 +120,16 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
+def _usage_problem(error: BaseException | None) -> str:
+    """Returns what typer says of a wrong command line, with the variable that is at fault."""
+    words = getattr(error, "format_message", None)
+    problem = words() if words is not None else "the command line is wrong"
+    variable = getattr(getattr(error, "param", None), "envvar", None)
+    if isinstance(variable, str) and variable in os.environ:
+        problem += f" ({variable}={os.environ[variable]})"
+    return str(problem)
+
+
 def _exit_code(training: bool) -> int:
     """Runs the command, reports the error that ends it, and returns its exit code."""
     try:
@@ -127,7 +137,9 @@ def _exit_code(training: bool) -> int:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if training and code == ExitCode.USAGE:
-            write_ending(ExitCode.USAGE, f"the command line is wrong: {shlex.join(sys.argv)}")
+            # typer has printed the error that it ends the process for.
+            problem = _usage_problem(end.__context__)
+            write_ending(ExitCode.USAGE, f"{problem}\nthe command was: {shlex.join(sys.argv)}")
         return code
     except Interrupted as error:
         print_note(str(error))
