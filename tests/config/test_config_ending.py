@@ -46,7 +46,11 @@ def test_what_is_not_known_is_null() -> None:
 
 @pytest.mark.parametrize("code", list(ExitCode))
 @pytest.mark.parametrize("letter", ["x", '"', "\n", "\0", "ü", "🦉", "\udcff"])
-def test_it_is_shorter_than_3_kib_whatever_the_message(code: ExitCode, letter: str) -> None:
+def test_it_is_shorter_than_3_kib_whatever_the_texts(
+    monkeypatch: pytest.MonkeyPatch, code: ExitCode, letter: str
+) -> None:
+    if letter != "\0":
+        monkeypatch.setenv(NODE_VARIABLE, letter * 5_000)
     line = Ending.of(code, letter * 10_000, rank=10_000, step=10**12, saved=10**12).line()
     assert len(line.encode()) <= 3 * 1024
     read = Ending.model_validate_json(line)

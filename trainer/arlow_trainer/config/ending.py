@@ -16,6 +16,8 @@ CONTRACT = 1
 """Raised when a field changes its meaning; new fields do not raise it."""
 MAX_BYTES = 3 * 1024 - 1
 """A pod's termination message may have 4 KiB, those of all its containers together 12 KiB."""
+MAX_NODE = 253
+"""Characters of a node's name, by Kubernetes' rules."""
 DEFAULT_PATH = "/dev/termination-log"
 PATH_VARIABLE = "ARLOW_TERMINATION_LOG"
 NODE_VARIABLE = "ARLOW_NODE_NAME"
@@ -70,7 +72,7 @@ class Ending(BaseModel):
             message=shown(message),
             remedy=code.remedy,
             rank=rank,
-            node=printable(os.environ.get(NODE_VARIABLE) or socket.gethostname()),
+            node=printable(os.environ.get(NODE_VARIABLE) or socket.gethostname())[:MAX_NODE],
             step=step,
             saved=saved,
             finished=code is ExitCode.FINISHED,
