@@ -57,7 +57,7 @@ def test_options_handed_over_wrongly_name_the_variable(
     monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     monkeypatch.setenv(STORE_OPTIONS_VARIABLE, text)
-    with pytest.raises(ConfigError, match="^ARLOW_STORE_OPTIONS: it (is|holds)"):
+    with pytest.raises(ConfigError, match=r"^ARLOW_STORE_OPTIONS: it (is|holds)"):
         inherited_options()
 
 

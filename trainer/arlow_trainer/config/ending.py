@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -87,6 +88,14 @@ class Ending(BaseModel):
             cut = self.model_copy(update={"message": f"{shortened}…"})
             line = cut.model_dump_json(by_alias=True)
         return line + "\n"
+
+
+def signal_name(number: int) -> str:
+    """Returns the name of a signal; real-time signals but the first and the last have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def termination_log() -> Path | None:

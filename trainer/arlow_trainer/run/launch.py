@@ -21,6 +21,7 @@ from typing import NoReturn
 import psutil
 
 from arlow_trainer.config import ArlowPretrain
+from arlow_trainer.config.ending import signal_name
 from arlow_trainer.config.errors import ArlowError, ExitCode, Interrupted
 from arlow_trainer.run.attempt import Attempt, AttemptProgress, Reason
 from arlow_trainer.run.attempt_logs import LogUploader
@@ -119,7 +120,7 @@ def _report_end_at_once(
             process.kill()
     why = "the grace period was over before all was saved"
     if number is not None:
-        why = f"ended at once by a second signal ({signal.Signals(number).name})"
+        why = f"ended at once by a second signal ({signal_name(number)})"
     again = "starts the run again"
     if reached.saved is not None:
         again = f"resumes from the checkpoint of step {reached.saved:,}"
@@ -211,7 +212,7 @@ def judge_failure(reasons: Sequence[Reason], ends: Mapping[int, int], stopping: 
         return RunFailed(first.message, ExitCode(first.exit_code), first.rank)
     if killed:
         rank, number = next(iter(killed.items()))
-        return _killed(rank, signal.Signals(number))
+        return _killed(rank, number)
     if stopping and not reasons:
         return Interrupted(
             "stopped as asked, before the first step; the same command starts or resumes the run"
@@ -225,17 +226,17 @@ def judge_failure(reasons: Sequence[Reason], ends: Mapping[int, int], stopping: 
     return RunFailed(f"ranks ended without a reason: {ranks}; see the log above", ExitCode.INTERNAL)
 
 
-def _killed(rank: int, number: signal.Signals) -> RunFailed:
+def _killed(rank: int, number: int) -> RunFailed:
     resumes = "The same command resumes from the newest checkpoint."
     if number in _OUT_OF_MEMORY:
         return RunFailed(
-            f"rank {rank} was killed by {number.name}; the kernel does so when memory runs out: "
-            f"give the machine or pod more, or lower data.workers. {resumes}",
+            f"rank {rank} was killed by {signal_name(number)}; the kernel does so when memory runs "
+            f"out: give the machine or pod more, or lower data.workers. {resumes}",
             ExitCode.KILLED,
             rank,
         )
     return RunFailed(
-        f"rank {rank} crashed with {number.name}; see the log above. {resumes}",
+        f"rank {rank} crashed with {signal_name(number)}; see the log above. {resumes}",
         ExitCode.INTERNAL,
         rank,
     )
