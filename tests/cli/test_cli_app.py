@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -24,7 +26,7 @@ PROGRAM = """
 import signal, sys, time
 # A shell that started this in the background has switched Ctrl-C off.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from arlow_trainer.cli import app, main
+from arlow_trainer.cli.app import app, main
 from arlow_trainer.config import errors
 
 @app.command()
@@ -86,6 +88,81 @@ def test_ctrl_c_ends_with_130_and_no_traceback() -> None:
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert stderr.strip() == "error: interrupted"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "words"),
+    [
+        (["train", "tiny", "--no-such-option"], {}, ["--no-such-option"]),
+        (["-x", "train", "tiny"], {}, ["-x"]),
+        (["train", "tiny", "--ranks", "0"], {}, ["--ranks", "1"]),
+        (["train", "tiny", "--log", "loud"], {}, ["--log", "loud", "json"]),
+        (["train"], {}, ["Missing argument"]),
+        (["train", "tiny"], {"ARLOW_GRACE_SECONDS": "abc"}, ["ARLOW_GRACE_SECONDS=abc", "number"]),
+        (["train", "tiny"], {"ARLOW_GRACE_SECONDS": "0"}, ["ARLOW_GRACE_SECONDS=0", "1"]),
+    ],
+)
+def test_a_wrong_command_line_is_told_to_who_reads_the_message(
+    tmp_path: Path, arguments: list[str], environment: dict[str, str], words: list[str]
+) -> None:
+    message = tmp_path / "message.json"
+    arlow = str(Path(sys.executable).with_name("arlow"))
+    done = subprocess.run(
+        [arlow, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"ARLOW_TERMINATION_LOG": str(message)} | environment,
+    )
+    assert done.returncode == 2
+    found = json.loads(message.read_text())
+    assert found["cause"] == "usage"
+    problem, _, command = found["message"].partition("\n")
+    for word in words:
+        assert word in problem
+    assert command == f"the command was: {shlex.join([arlow, *arguments])}"
+
+
+@pytest.mark.parametrize("arguments", [["watch"], ["-x", "config"], ["config", "train", "-x"]])
+def test_other_commands_write_no_termination_message(tmp_path: Path, arguments: list[str]) -> None:
+    message = tmp_path / "message.json"
+    message.write_text("of the run in this pod")
+    done = subprocess.run(
+        [Path(sys.executable).with_name("arlow"), *arguments],
+        capture_output=True,
+        timeout=60,
+        env=os.environ | {"ARLOW_TERMINATION_LOG": str(message)},
+    )
+    assert done.returncode == 2
+    assert message.read_text() == "of the run in this pod"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([b"\xff.yaml"], ExitCode.CONFIG, r"\udcff.yaml: no such file"),
+        ([b"tiny", b"--set", b"data.images.path=/x\xff"], ExitCode.CONFIG, r"path=/x\udcff: not"),
+        ([b"tiny", b"--set", b"\xff=1"], ExitCode.CONFIG, r"\udcff"),
+        ([b"tiny", b"--bogus=\xff"], ExitCode.USAGE, r"\udcff"),
+    ],
+)
+def test_arguments_that_are_not_utf_8(
+    tmp_path: Path, arguments: list[bytes], code: ExitCode, words: str
+) -> None:
+    message = tmp_path / "message.json"
+    done = subprocess.run(
+        [os.fsencode(Path(sys.executable).with_name("arlow")), b"train", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        env=os.environ | {"ARLOW_TERMINATION_LOG": str(message)},
+    )
+    assert (done.returncode, done.stdout) == (code, "")
+    assert "Traceback" not in done.stderr
+    found = json.loads(message.read_bytes())
+    assert found["exitCode"] == code
+    assert words in found["message"]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")

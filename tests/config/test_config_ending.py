@@ -16,6 +16,7 @@ from arlow_trainer.config.ending import (
 )
 from arlow_trainer.config.errors import ExitCode
 from arlow_trainer.config.reference import reference_page
+from arlow_trainer.config.shown_text import printable_lines
 
 
 def test_the_line_is_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,12 +45,16 @@ def test_what_is_not_known_is_null() -> None:
 
 
 @pytest.mark.parametrize("code", list(ExitCode))
-@pytest.mark.parametrize("letter", ["x", '"', "\n", "\0", "ü", "🦉"])
-def test_it_is_shorter_than_3_kib_whatever_the_message(code: ExitCode, letter: str) -> None:
+@pytest.mark.parametrize("letter", ["x", '"', "\n", "\0", "ü", "🦉", "\udcff"])
+def test_it_is_shorter_than_3_kib_whatever_the_texts(
+    monkeypatch: pytest.MonkeyPatch, code: ExitCode, letter: str
+) -> None:
+    if letter != "\0":
+        monkeypatch.setenv(NODE_VARIABLE, letter * 5_000)
     line = Ending.of(code, letter * 10_000, rank=10_000, step=10**12, saved=10**12).line()
     assert len(line.encode()) <= 3 * 1024
     read = Ending.model_validate_json(line)
-    assert read.message.rstrip("…") in letter * 10_000
+    assert read.message.rstrip("…") in printable_lines(letter * 10_000)
     assert len(read.message) > 100
     assert (read.cause, read.saved) == (code.cause, 10**12)
 
@@ -74,3 +79,11 @@ def test_the_page_explains_every_key_and_code() -> None:
         assert f"`{field.alias}`" in page
     for code in ExitCode:
         assert f"| {int(code)} | `{code.cause}` |" in page
+
+
+def test_text_of_others_is_made_fit_to_be_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NODE_VARIABLE, "node\udcff\x1b[2J")
+    ending = Ending.of(ExitCode.INTERNAL, "b\udcfe.png: \x1b[2J http://user:SECRET@host refused")
+    read = Ending.model_validate_json(ending.line())
+    assert read.message == r"b\udcfe.png: \x1b[2J http://***@host refused"
+    assert read.node == r"node\udcff\x1b[2J"

@@ -36,6 +36,11 @@ def manifest(tmp_path: Path) -> Path:
         ("spec: *nowhere\n", 5, "undefined alias"),
         ("spec: !!python/object:os.system {}\n", 5, "unknown tag"),
         ("spec: \x00\n", 5, "special characters"),
+        ('spec:\n  image: "\\U00110000"\n', 6, "out of range"),
+        ('spec:\n  image: "\\UFFFFFFFF"\n', 6, "out of range"),
+        (f"...\n%YAML {'9' * 5000}.1\n---\n", 6, "out of range"),
+        ('spec: {}\n"\\ud800": 1\n', 6, "surrogate"),
+        ('spec:\n  image: "\\ude00"\n', 6, "surrogate"),
     ],
 )
 def test_bad_yaml_is_reported_with_its_line(
@@ -250,3 +255,12 @@ def test_what_show_writes_is_the_same_run(
     again = load_run(str(path))
     assert again == run
     assert to_yaml(again) == to_yaml(run)
+
+
+@given(st.text(alphabet="\"\\'UuxN0189dDfF%YAML !&*{}[]:-\n#|>", max_size=40))
+def test_any_escapes_are_read_or_refused(text: str) -> None:
+    try:
+        documents = read_documents(text)
+    except YamlProblem:
+        return
+    json.dumps(documents, ensure_ascii=False, allow_nan=False).encode()

@@ -384,12 +384,15 @@ def test_a_dead_worker_is_explained(sources: Mapping[Modality, Source]) -> None:
         list(islice(steps, 50))
 
 
-def test_a_crashed_worker_is_a_data_error(sources: Mapping[Modality, Source]) -> None:
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGSEGV, "SIGSEGV"), (35, "signal 35")])
+def test_a_crashed_worker_is_a_data_error(
+    sources: Mapping[Modality, Source], number: int, name: str
+) -> None:
     steps = iter(loader(sources, workers=1))
     next(steps)
     (worker,) = workers_of(os.getpid())
-    worker.send_signal(signal.SIGSEGV)
-    with pytest.raises(DataError, match="a decoding process crashed with SIGSEGV"):
+    worker.send_signal(number)
+    with pytest.raises(DataError, match=f"a decoding process crashed with {name}"):
         list(islice(steps, 50))
 
 

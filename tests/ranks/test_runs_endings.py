@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -92,6 +94,21 @@ def test_a_stopped_run(watched: Watched) -> None:
     assert found["saved"] == found["step"] == watched.run.checkpoints()[-1]
 
 
+def test_a_broken_image_whose_name_is_not_utf_8(
+    watched: Watched, media: Media, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(media.images, images)
+    Path(os.fsdecode(os.fsencode(images) + b"/b\xfe.png")).write_bytes(b"no image")
+    process = watched.start(1, "data.maxSkipped=0", f"data.images.path={images}")
+    end = ended(process)
+    assert end.code == 65, end.log
+    assert r"b\udcfe.png" in watched.ending()["message"]
+    status = (watched.run.url / "status.json").read_text()
+    assert r"b\udcfe.png" in json.loads(status)["message"]
+    assert "cannot be written" not in end.log
+
+
 def test_a_wrong_manifest(watched: Watched) -> None:
     end = ended(watched.start(1, "batch.nonsense=1"))
     assert end.code == 78, end.log
@@ -99,13 +116,6 @@ def test_a_wrong_manifest(watched: Watched) -> None:
     assert (found["exitCode"], found["cause"]) == (78, "config")
     assert "nonsense" in found["message"]
     assert (found["step"], found["saved"]) == (None, None)
-
-
-def test_a_wrong_option(watched: Watched, tmp_path: Path) -> None:
-    command = [*watched.run.command(1), "--no-such-option"]
-    process = Process(command, tmp_path / "o.txt", {"ARLOW_TERMINATION_LOG": str(watched.message)})
-    assert ended(process).code == 2
-    assert watched.ending()["cause"] == "usage"
 
 
 def test_a_run_that_another_holds(watched: Watched) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -77,3 +78,35 @@ def test_stacks_of_all_processes(media: Media, tmp_path: Path, ranks: int) -> No
         found = arlow_logs(run, "--rank", str(rank)).log
         assert f"rank-{rank}-worker-0.log" in found
         assert stacks_in(found) == 4, found
+
+
+DEFECT = """
+from arlow_trainer.run import checkpoint_times
+
+def fail(self, *_):
+    raise RuntimeError("a defect of the test")
+
+checkpoint_times.CheckpointTimes.__init__ = fail
+"""
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_defect_is_logged_without_the_values_of_variables(
+    media: Media, tmp_path: Path, ranks: int
+) -> None:
+    """The manifest is a local variable of many frames."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "sitecustomize.py").write_text(DEFECT)
+    path = os.pathsep.join([str(tmp_path / "code"), *sys.path[1:]])
+    run = TrainingRun(tmp_path / "run", media)
+    command = run.command(ranks, "env=[{name: TOKEN, value: SECRET-VALUE}]")
+    process = Process([*command, "--log", "text"], tmp_path / "log.txt", {"PYTHONPATH": path})
+    try:
+        end = process.ended()
+    finally:
+        process.kill()
+    assert end.code == 70, end.log
+    assert "RuntimeError: a defect of the test" in end.log
+    stored = [file.read_text() for file in (run.url / "logs").rglob("rank-*.log")]
+    assert any("Traceback" in text for text in stored)
+    assert all("SECRET-VALUE" not in text for text in [end.log, *stored])

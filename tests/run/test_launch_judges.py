@@ -22,6 +22,8 @@ SECOND_HAND = Reason(0, 74, "another rank's save failed", 1.0, second_hand=True)
         ([LOST], {0: 1, 1: -9}, False, ExitCode.KILLED, 1, "memory"),
         ([], {2: -7}, False, ExitCode.KILLED, 2, "SIGBUS"),
         ([LOST], {1: -11}, False, ExitCode.INTERNAL, 1, "rank 1 crashed with SIGSEGV"),
+        ([LOST], {1: -35}, False, ExitCode.INTERNAL, 1, "rank 1 crashed with signal 35"),
+        ([LOST], {1: -34}, False, ExitCode.INTERNAL, 1, "rank 1 crashed with SIGRTMIN"),
         ([SECOND_HAND], {1: -9}, False, ExitCode.KILLED, 1, "SIGKILL"),
         ([SECOND_HAND, DATA], {0: 1}, False, ExitCode.DATA, 1, "no images"),
         ([SECOND_HAND], {0: 1}, False, ExitCode.STORE, 0, "another rank's save"),

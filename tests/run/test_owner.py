@@ -100,3 +100,13 @@ def test_a_refused_run_gives_the_lease_back(store: Store, monkeypatch: pytest.Mo
         acquire_run(store, run_in("b"), adopt=False, stop=STOP)
     assert not store.exists(LEASE_FILE)
     acquire_run(store, run_in("b"), adopt=True, stop=STOP).release()
+
+
+@pytest.mark.parametrize("namespace", ["a_b", "-a", "a" * 64, "\udcff", "a\n"])
+def test_a_namespace_that_cannot_be_is_refused(
+    monkeypatch: pytest.MonkeyPatch, namespace: str
+) -> None:
+    monkeypatch.setenv("ARLOW_NAMESPACE", namespace)
+    with pytest.raises(ConfigError, match=r"ARLOW_NAMESPACE: .* is not allowed") as refused:
+        owner_of(load_run("tiny", []))
+    str(refused.value).encode()

@@ -6,9 +6,14 @@ from typing import Any
 
 import pytest
 
-from arlow_trainer.config import load_run
+from arlow_trainer.config import ConfigError, load_run
 from arlow_trainer.config.models import CheckpointSection
-from arlow_trainer.storage.options import store_of, store_options
+from arlow_trainer.storage.options import (
+    STORE_OPTIONS_VARIABLE,
+    inherited_options,
+    store_of,
+    store_options,
+)
 from support.s3_server import S3
 
 
@@ -45,3 +50,22 @@ def test_a_server_is_reached_by_its_endpoint(s3: S3, monkeypatch: pytest.MonkeyP
     store = store_of(run)
     store.write_bytes("a", b"b")
     assert store.read_bytes("a") == b"b"
+
+
+@pytest.mark.parametrize("text", ["nojson", "[1]", "1", "null", "[" * 10_000, "\udcff", "{"])
+def test_options_handed_over_wrongly_name_the_variable(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv(STORE_OPTIONS_VARIABLE, text)
+    with pytest.raises(ConfigError, match=r"^ARLOW_STORE_OPTIONS: it (is|holds)"):
+        inherited_options()
+
+
+@pytest.mark.parametrize(
+    ("text", "options"), [("", {}), ("{}", {}), ('{"anon": true}', {"anon": True})]
+)
+def test_options_handed_over(
+    monkeypatch: pytest.MonkeyPatch, text: str, options: dict[str, Any]
+) -> None:
+    monkeypatch.setenv(STORE_OPTIONS_VARIABLE, text)
+    assert inherited_options() == options

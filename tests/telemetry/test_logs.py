@@ -169,3 +169,33 @@ def test_credentials_and_escape_sequences_reach_no_log(log_format: str) -> None:
     assert done.stdout.count("***") == 2
     assert "\x1b[2J" not in done.stdout
     assert r"a\x1b[2Jb\udcff.jpg" in done.stdout.replace(r"\\", "\\")
+
+
+TRACEBACKS = """
+import logging, sys
+from arlow_trainer.telemetry.logs import configure_logging, logger
+
+def fail(password):
+    raise ValueError("http://user:SECRET-1@host refused, " + "\\x1b[2J\\udcff")
+
+configure_logging("run", 0, sys.argv[1])
+# Written by parts, as a traceback shows the lines of the source.
+environment = {"TOKEN": "SECRET" + "-2"}
+try:
+    fail("SECRET" + "-3")
+except ValueError:
+    logging.getLogger("arlow").exception("internal error")
+    logging.getLogger("library").warning("went wrong", exc_info=True)
+    logger().error("our own", exc_info=True)
+"""
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_tracebacks_show_neither_variables_nor_credentials(log_format: str) -> None:
+    command = [sys.executable, "-c", TRACEBACKS, log_format]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("Traceback (most recent call last)") == 3
+    assert done.stdout.count("http://***@host refused") == 3
+    assert "SECRET" not in done.stdout.replace('"SECRET" + ', "")
+    assert "\x1b[2J" not in done.stdout

@@ -8,7 +8,7 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
-from arlow_trainer.config.shown_text import printable_lines, redact_urls
+from arlow_trainer.config.shown_text import shown
 
 
 def print_error(message: str) -> None:
@@ -34,10 +34,11 @@ class ConsoleHandler(logging.Handler):
         write = print_error if record.levelno >= logging.ERROR else print_warning
         write(record.getMessage())
         if record.exc_info:
-            sys.stderr.write(logging.Formatter().formatException(record.exc_info) + "\n")
+            text = logging.Formatter().formatException(record.exc_info)
+            sys.stderr.write(shown(text) + "\n")
 
 
 def _print(level: str, style: str, message: str) -> None:
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    for line in printable_lines(redact_urls(message)).split("\n"):
+    for line in shown(message).split("\n"):
         console.print(Text.assemble((f"{level}: ", style), line))

@@ -11,7 +11,8 @@ from arlow_trainer.cli.options import Overrides, RunSource
 from arlow_trainer.config import load_run
 from arlow_trainer.config.cluster import ignored_here
 from arlow_trainer.run.options import StopSignalName, TrainOptions
-from arlow_trainer.run.termination import failures_written
+from arlow_trainer.run.signals import interruptible
+from arlow_trainer.run.termination import clear_ending, failures_written
 from arlow_trainer.storage.grace import DEFAULT_S
 
 
@@ -62,13 +63,14 @@ def train(
     at the latest; the same command resumes from it. A second one ends the run at once. All exit
     codes are listed in docs/configuration.md.
     """
-    with failures_written():
+    clear_ending()
+    options = TrainOptions(
+        port=port, live=live, log_format=log, adopt=adopt, grace_s=grace, stop_signal=stop_signal
+    )
+    with failures_written(), interruptible(options):
         manifest = load_run(run, overrides or ())
     for ignored in ignored_here(manifest):
         print_warning(ignored)
     from arlow_trainer.run.launch import launch
 
-    options = TrainOptions(
-        port=port, live=live, log_format=log, adopt=adopt, grace_s=grace, stop_signal=stop_signal
-    )
     launch(manifest, ranks, options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -10,11 +11,14 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from arlow_trainer.config.errors import ExitCode
+from arlow_trainer.config.shown_text import printable, shown
 
 CONTRACT = 1
 """Raised when a field changes its meaning; new fields do not raise it."""
 MAX_BYTES = 3 * 1024 - 1
 """A pod's termination message may have 4 KiB, those of all its containers together 12 KiB."""
+MAX_NODE = 253
+"""Characters of a node's name, by Kubernetes' rules."""
 DEFAULT_PATH = "/dev/termination-log"
 PATH_VARIABLE = "ARLOW_TERMINATION_LOG"
 NODE_VARIABLE = "ARLOW_NODE_NAME"
@@ -66,10 +70,10 @@ class Ending(BaseModel):
         return cls(
             exit_code=int(code),
             cause=code.cause,
-            message=message,
+            message=shown(message),
             remedy=code.remedy,
             rank=rank,
-            node=os.environ.get(NODE_VARIABLE) or socket.gethostname(),
+            node=printable(os.environ.get(NODE_VARIABLE) or socket.gethostname())[:MAX_NODE],
             step=step,
             saved=saved,
             finished=code is ExitCode.FINISHED,
@@ -84,6 +88,14 @@ class Ending(BaseModel):
             cut = self.model_copy(update={"message": f"{shortened}…"})
             line = cut.model_dump_json(by_alias=True)
         return line + "\n"
+
+
+def signal_name(number: int) -> str:
+    """Returns the name of a signal; real-time signals but the first and the last have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def termination_log() -> Path | None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from arlow_trainer.config.shown_text import redact_urls
+from arlow_trainer.config.shown_text import shown
 
 
 class ExitCode(IntEnum):
@@ -133,13 +133,14 @@ class ArlowError(Exception):
     """An error that is reported to the user without a traceback.
 
     The message is one or more lines: what was wrong, where (file, field, key), what to do. It goes
-    to logs, events and the status, so the credentials of URLs in it are removed.
+    to logs, events and the status, so the credentials of URLs in it are removed, and what is not
+    printable, such as bytes of a name that are not UTF-8, is escaped.
     """
 
     exit_code: ExitCode = ExitCode.INTERNAL
 
     def __init__(self, message: str) -> None:
-        super().__init__(redact_urls(message))
+        super().__init__(shown(message))
 
 
 class ConfigError(ArlowError):

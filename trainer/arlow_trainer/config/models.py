@@ -166,14 +166,16 @@ class RunSpec(Section):
         return batch.global_size or declared
 
 
+Namespace = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+"""A name that Kubernetes takes for a namespace."""
+
+
 class Metadata(Section):
     """The object's metadata, with the fields that Kubernetes knows."""
 
     name: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=52)]
     """Name of the run, and of its folder below spec.checkpoint.url."""
-    namespace: (
-        Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)] | None
-    ) = None
+    namespace: Namespace | None = None
     """Namespace of the run in a cluster."""
     labels: dict[str, str] | None = None
     """Labels; Kueue reads its queue from `kueue.x-k8s.io/queue-name`."""

@@ -117,6 +117,7 @@ TERMINATION_MESSAGE = f"""\
 
 `arlow train` also writes how it ended as one JSON line of less than 3 KiB to the file that
 `{PATH_VARIABLE}` names, or to `{DEFAULT_PATH}` where that exists, as in a pod.
+It is emptied when an attempt begins, and stays so where the process is killed.
 Readers ignore keys that they do not know.
 
 * `contract`: {CONTRACT}: the number of this format; it changes when a key changes its meaning

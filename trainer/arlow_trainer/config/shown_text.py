@@ -101,3 +101,11 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Returns a text with its line breaks kept and every line `printable`."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def shown(text: str) -> str:
+    """Returns a message as it is shown and stored: printable lines without credentials.
+
+    UTF-8 can hold any of it, also where names of files are not UTF-8.
+    """
+    return printable_lines(redact_urls(text))

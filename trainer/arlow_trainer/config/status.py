@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+
+from arlow_trainer.config.shown_text import shown
 
 Phase = Literal["starting", "loading", "training", "saving", "finished", "stopped", "failed"]
 """`stopped` is a run that ended as asked before its last step; the same command resumes it."""
@@ -54,7 +56,7 @@ class RunStatus(BaseModel):
     last_step_time: AwareDatetime | None = None
     median_step_seconds: float | None = None
     last_checkpoint: LastCheckpoint | None = None
-    message: str = ""
+    message: Annotated[str, AfterValidator(shown)] = ""
 
     def scalar(self, name: str) -> float | None:
         """Returns a scalar by its name (`grad_norm`); None where the status has no such number."""

@@ -34,6 +34,7 @@ _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9]+")
 _WHOLE = re.compile(r"[-+]?([0-9]+|0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_WHOLE = 2**64
 # From here on Go writes a whole number with an exponent.
 _EXPONENT_FROM = 1e21
@@ -57,8 +58,10 @@ def read_documents(text: str | bytes) -> list[Any]:
         raise YamlProblem(f"a manifest has at most {MAX_BYTES // 1024} KiB")
     if isinstance(text, bytes):
         text = text.decode("utf-8-sig")
+    loader = None
     try:
-        documents = list(_Loader(text).documents())
+        loader = _Loader(text)
+        documents = list(loader.documents())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = f"not valid YAML: {error.problem or error}"
@@ -67,6 +70,10 @@ def read_documents(text: str | bytes) -> list[Any]:
         line = text.count("\n", 0, error.position) + 1
         problem = f"not valid YAML: {error.reason} (#x{error.character:04x})"
         raise YamlProblem(problem, line) from None
+    except (ValueError, OverflowError):
+        # PyYAML turns digits into characters and numbers without a look at their size.
+        problem = "not valid YAML: an escape or a number of a directive is out of range"
+        raise YamlProblem(problem, loader.line + 1 if loader else None) from None
     return [document for document in documents if document is not None]
 
 
@@ -182,6 +189,8 @@ class _Loader(yaml.SafeLoader):
 
 def _scalar(node: ScalarNode) -> Any:
     text, tag = str(node.value), node.tag.removeprefix(_TAG)
+    if _SURROGATE.search(text):
+        _refuse(node, "not valid YAML: an escape stands for half of a surrogate pair")
     if tag in ("str", "timestamp"):
         return text
     try:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from typing import Any
 
+from arlow_trainer.config.ending import signal_name
 from arlow_trainer.config.errors import ArlowError, DataError, ProcessKilled
 
 # Terminals, supervisors and SLURM signal whole groups; what to do is the rank's to decide.
@@ -58,11 +59,11 @@ def worker_died(decoded: Any) -> ArlowError:
     killed = [number for number in ends.values() if number in (signal.SIGKILL, signal.SIGBUS)]
     if killed:
         return ProcessKilled(
-            f"a decoding process was killed by {signal.Signals(killed[0]).name}; the kernel does "
+            f"a decoding process was killed by {signal_name(killed[0])}; the kernel does "
             "so when the machine's or pod's memory, or /dev/shm, runs out: lower data.workers, or "
             "give the machine or pod more of it"
         )
-    crashed = [signal.Signals(number).name for number in ends.values() if number]
+    crashed = [signal_name(number) for number in ends.values() if number]
     how = f"crashed with {crashed[0]}" if crashed else "ended"
     return DataError(
         f"a decoding process {how}, most often over a damaged file; the log may say which. Find it "

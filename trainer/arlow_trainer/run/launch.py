@@ -21,6 +21,7 @@ from typing import NoReturn
 import psutil
 
 from arlow_trainer.config import ArlowPretrain
+from arlow_trainer.config.ending import signal_name
 from arlow_trainer.config.errors import ArlowError, ExitCode, Interrupted
 from arlow_trainer.run.attempt import Attempt, AttemptProgress, Reason
 from arlow_trainer.run.attempt_logs import LogUploader
@@ -31,6 +32,7 @@ from arlow_trainer.storage.options import store_of
 from arlow_trainer.storage.outbox import CLOSE_TIMEOUT_S
 from arlow_trainer.storage.process_log import keep_output, log_name
 from arlow_trainer.storage.stacks import write_stacks_at, write_stacks_to_log
+from arlow_trainer.storage.streams import write_stderr
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +86,7 @@ def launch(run: ArlowPretrain, ranks: int | None, options: TrainOptions) -> None
             StopSignal(options, end_at_once) as stop,
             ExitStack() as stack,
         ):
+            stop.check()
             logs = LogUploader(store_of(run), attempt.logs, attempt.number, log.warning)
             stack.callback(lambda: logs.close(stop.grace.within(CLOSE_TIMEOUT_S)))
             ranks = ranks or default_ranks()
@@ -101,30 +104,39 @@ def _reached(progress: AttemptProgress) -> Reached:
 
 def _end_at_once(attempt: Attempt, reached: Reached, number: int | None) -> NoReturn:
     """Ends this process and all under it; nothing more is saved, and nothing is waited for."""
+    by_keyboard = number == signal.SIGINT
+    code = ExitCode.KEYBOARD_INTERRUPT if by_keyboard else ExitCode.INTERRUPTED
+    try:
+        _report_end_at_once(attempt, reached, number, code)
+    finally:
+        os._exit(code)
+
+
+def _report_end_at_once(
+    attempt: Attempt, reached: Reached, number: int | None, code: ExitCode
+) -> None:
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             process.kill()
-    by_keyboard = number == signal.SIGINT
-    code = ExitCode.KEYBOARD_INTERRUPT if by_keyboard else ExitCode.INTERRUPTED
     why = "the grace period was over before all was saved"
     if number is not None:
-        why = f"ended at once by a second signal ({signal.Signals(number).name})"
+        why = f"ended at once by a second signal ({signal_name(number)})"
     again = "starts the run again"
     if reached.saved is not None:
         again = f"resumes from the checkpoint of step {reached.saved:,}"
     message = f"stopped at step {reached.step or 0:,}: {why}; the same command {again}"
     write_ending(code, message, reached)
-    if sys.__stderr__ is not None:
-        # Not `print`: this may interrupt one. A live display has hidden the cursor.
-        cursor = "\x1b[?25h" if sys.__stderr__.isatty() else ""
-        os.write(sys.__stderr__.fileno(), f"{cursor}note: {message}\n".encode())
+    # Not `print`: this may interrupt one. A live display has hidden the cursor.
+    cursor = "\x1b[?25h" if os.isatty(2) else ""
+    write_stderr(f"{cursor}note: {message}\n")
     shutil.rmtree(attempt.folder, ignore_errors=True)
-    os._exit(code)
 
 
 def _stop_ranks(attempt: Attempt, stop: StopSignal) -> None:
     """Sends SIGTERM to the ranks; those that have not started yet find a file that says so."""
-    attempt.stop(stop.grace.begun)
+    # In a signal's handler, which must not raise: the disk may be full.
+    with suppress(OSError):
+        attempt.stop(stop.grace.begun)
     _signal_ranks(signal.SIGTERM)
 
 
@@ -200,7 +212,7 @@ def judge_failure(reasons: Sequence[Reason], ends: Mapping[int, int], stopping: 
         return RunFailed(first.message, ExitCode(first.exit_code), first.rank)
     if killed:
         rank, number = next(iter(killed.items()))
-        return _killed(rank, signal.Signals(number))
+        return _killed(rank, number)
     if stopping and not reasons:
         return Interrupted(
             "stopped as asked, before the first step; the same command starts or resumes the run"
@@ -214,17 +226,17 @@ def judge_failure(reasons: Sequence[Reason], ends: Mapping[int, int], stopping: 
     return RunFailed(f"ranks ended without a reason: {ranks}; see the log above", ExitCode.INTERNAL)
 
 
-def _killed(rank: int, number: signal.Signals) -> RunFailed:
+def _killed(rank: int, number: int) -> RunFailed:
     resumes = "The same command resumes from the newest checkpoint."
     if number in _OUT_OF_MEMORY:
         return RunFailed(
-            f"rank {rank} was killed by {number.name}; the kernel does so when memory runs out: "
-            f"give the machine or pod more, or lower data.workers. {resumes}",
+            f"rank {rank} was killed by {signal_name(number)}; the kernel does so when memory runs "
+            f"out: give the machine or pod more, or lower data.workers. {resumes}",
             ExitCode.KILLED,
             rank,
         )
     return RunFailed(
-        f"rank {rank} crashed with {number.name}; see the log above. {resumes}",
+        f"rank {rank} crashed with {signal_name(number)}; see the log above. {resumes}",
         ExitCode.INTERNAL,
         rank,
     )

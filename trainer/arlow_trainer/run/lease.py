@@ -24,6 +24,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from arlow_trainer.config.errors import ArlowError, LeaseError, LeaseLost
+from arlow_trainer.config.shown_text import printable
 from arlow_trainer.run.attempt_logs import ATTEMPT_VARIABLE
 from arlow_trainer.storage.store import Store
 
@@ -96,7 +97,8 @@ def holder_name(run: str, environ: Mapping[str, str]) -> str:
     in_pod = "KUBERNETES_SERVICE_HOST" in environ
     attempt = environ.get(ATTEMPT_VARIABLE, "")
     pod = environ.get("ARLOW_POD") or (environ.get("HOSTNAME", "") if in_pod else "")
-    return run + (f", attempt {attempt}" if attempt else "") + (f", pod {pod}" if pod else "")
+    name = run + (f", attempt {attempt}" if attempt else "") + (f", pod {pod}" if pod else "")
+    return printable(name)
 
 
 class Lease(AbstractContextManager["Lease"]):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.errors import ConfigError, StoreError
+from arlow_trainer.config.models import Namespace
 from arlow_trainer.storage.errors import MissingObject
 from arlow_trainer.storage.store import Store
 
@@ -33,10 +34,20 @@ class Owner(BaseModel):
 
 
 def owner_of(run: ArlowPretrain) -> Owner:
-    """Returns the owner that a run is: by ARLOW_NAMESPACE, else by metadata.namespace."""
-    declared = getattr(run.metadata, "namespace", None)
-    namespace = os.environ.get(NAMESPACE_VARIABLE) or declared
-    return Owner(name=run.metadata.name, namespace=namespace or None)
+    """Returns the owner that a run is: by ARLOW_NAMESPACE, else by metadata.namespace.
+
+    Raises ConfigError where the variable's value cannot be a namespace.
+    """
+    given = os.environ.get(NAMESPACE_VARIABLE)
+    if given:
+        try:
+            TypeAdapter(Namespace).validate_python(given)
+        except ValidationError:
+            raise ConfigError(
+                f"{NAMESPACE_VARIABLE}: {given!r} is not allowed; allowed: the name of a "
+                "namespace, at most 63 of a-z, 0-9 and -"
+            ) from None
+    return Owner(name=run.metadata.name, namespace=given or run.metadata.namespace)
 
 
 def claim(store: Store, owner: Owner, adopt: bool) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,12 +11,14 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from arlow_trainer.config.errors import Interrupted
+from arlow_trainer.run.held_signals import StopNow, held_raised, held_since
 from arlow_trainer.run.options import TrainOptions
 from arlow_trainer.storage.grace import Grace
+from arlow_trainer.storage.streams import write_stderr
 
 _NOTICE = (
-    b"arlow: stopping after a checkpoint is saved; press Ctrl-C (again) or send the signal again "
-    b"to end at once\n"
+    "arlow: stopping after a checkpoint is saved; press Ctrl-C (again) or send the signal again "
+    "to end at once\n"
 )
 MIN_SECOND_S = 0.2
 """A signal that follows another this soon is the same request: `timeout` and SLURM signal a process
@@ -35,8 +35,17 @@ def stop_signals(options: TrainOptions) -> set[signal.Signals]:
     return {n for n in numbers if n == signal.SIGINT or signal.getsignal(n) != signal.SIG_IGN}
 
 
-class _StopNow(BaseException):
-    """A request to stop. A BaseException, so that no library's `except Exception` swallows it."""
+_WHILE_LOADING = "stopped as asked while loading; the same command starts or resumes the run"
+
+
+@contextmanager
+def interruptible(options: TrainOptions) -> Iterator[None]:
+    """For what precedes a StopSignal: a signal raises Interrupted, also one that came before."""
+    try:
+        with held_raised(stop_signals(options)):
+            yield
+    except StopNow:
+        raise Interrupted(_WHILE_LOADING) from None
 
 
 class StopSignal:
@@ -71,6 +80,8 @@ class StopSignal:
     def __enter__(self) -> StopSignal:
         numbers = stop_signals(self._options)
         self._before = {number: signal.signal(number, self._note) for number in numbers}
+        if (at := held_since(numbers)) is not None:
+            self._begin(at)
         if self._end_at_once is not None:
             threading.Thread(target=self._watch, name="grace", daemon=True).start()
         return self
@@ -103,7 +114,7 @@ class StopSignal:
         try:
             self.check()
             yield
-        except _StopNow:
+        except StopNow:
             self.check()
         finally:
             self._interruptible = False
@@ -111,9 +122,7 @@ class StopSignal:
     def check(self) -> None:
         """Raises Interrupted when this process was asked to stop, and nothing is to be saved."""
         if self.raised:
-            raise Interrupted(
-                "stopped as asked while loading; the same command starts or resumes the run"
-            )
+            raise Interrupted(_WHILE_LOADING)
 
     def _note(self, number: int, _: FrameType | None) -> None:
         begun = self.grace.begun
@@ -121,13 +130,16 @@ class StopSignal:
             if self._end_at_once is not None and time.monotonic() - begun > MIN_SECOND_S:
                 self._end_at_once(number)
             return
-        self.request()
-        if self._end_at_once is not None and sys.__stderr__ is not None:
-            os.write(sys.__stderr__.fileno(), _NOTICE)
+        self._begin(time.monotonic())
+        if self._interruptible:
+            raise StopNow
+
+    def _begin(self, at: float) -> None:
+        self.request(at)
+        if self._end_at_once is not None:
+            write_stderr(_NOTICE)
         if self._forward is not None:
             self._forward()
-        if self._interruptible:
-            raise _StopNow
 
     def _watch(self) -> None:
         """Ends the process when its grace period is over, wherever the main thread stands."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -47,12 +48,24 @@ def message_of(error: BaseException) -> str:
 def write_ending(
     code: ExitCode, message: str, reached: Reached = Reached(), rank: int | None = None
 ) -> None:
-    """Writes how the attempt ended, where something reads it; never raises for a file."""
-    path = termination_log()
-    if path is not None:
-        ending = Ending.of(code, message, rank=rank, step=reached.step, saved=reached.saved)
-        with suppress(OSError):
-            path.write_text(ending.line())
+    """Writes how the attempt ended, where something reads it.
+
+    Never raises: the attempt has ended that way, whether or not it can be written.
+    """
+    with suppress(Exception):
+        path = termination_log()
+        if path is not None:
+            ending = Ending.of(code, message, rank=rank, step=reached.step, saved=reached.saved)
+            path.write_bytes(ending.line().encode())
+
+
+def clear_ending() -> None:
+    """Removes the message of an earlier attempt, which must not be taken for that of this one."""
+    with suppress(OSError):
+        path = termination_log()
+        # Emptied: in a pod the file is mounted and cannot be deleted.
+        if path is not None and path.is_file():
+            os.truncate(path, 0)
 
 
 @contextmanager

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
+from arlow_trainer.config.errors import ConfigError
 from arlow_trainer.config.models import ArlowPretrain, CheckpointSection
+from arlow_trainer.storage.json_text import parse_json
 from arlow_trainer.storage.store import Store
 
 # Hands a run's options to `arlow probe`, which the run starts.
 STORE_OPTIONS_VARIABLE = "ARLOW_STORE_OPTIONS"
+
+_ALLOWED = "`arlow train` sets it for the probes that it starts: leave it unset"
 
 
 def store_of(run: ArlowPretrain) -> Store:
@@ -36,5 +39,14 @@ def store_options(section: CheckpointSection) -> dict[str, Any]:
 
 
 def inherited_options() -> dict[str, Any]:
-    """Returns the options that the run which started this process has handed over."""
-    return dict(json.loads(os.environ.get(STORE_OPTIONS_VARIABLE, "{}")))
+    """Returns the options that the run which started this process has handed over.
+
+    Raises ConfigError where the variable does not hold a JSON object.
+    """
+    try:
+        options = parse_json(os.environ.get(STORE_OPTIONS_VARIABLE) or "{}")
+    except ValueError as error:
+        raise ConfigError(f"{STORE_OPTIONS_VARIABLE}: {error}; {_ALLOWED}") from None
+    if not isinstance(options, dict):
+        raise ConfigError(f"{STORE_OPTIONS_VARIABLE}: it is not a JSON object; {_ALLOWED}")
+    return options

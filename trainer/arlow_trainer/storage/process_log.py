@@ -13,6 +13,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, TextIO
 
+from arlow_trainer.storage.streams import lasting
+
 MAX_BYTES = 2**20
 _EARLIER = ".earlier"
 
@@ -83,11 +85,15 @@ def current() -> ProcessLog | None:
 
 
 def keep_output(path: Path) -> ProcessLog:
-    """Keeps what this process writes from now on; returns its log."""
+    """Keeps what this process writes from now on; returns its log.
+
+    From then on writing to stdout and stderr never fails (`lasting`).
+    """
     global _current
     _current = log = ProcessLog(path)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is not None and not stream.isatty():
-            setattr(sys, name, Tee(stream, log))
+        if stream is not None:
+            stream = lasting(stream)
+            setattr(sys, name, stream if stream.isatty() else Tee(stream, log))
     return log

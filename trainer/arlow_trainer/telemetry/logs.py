@@ -6,12 +6,13 @@ import logging
 import math
 import os
 import sys
+import traceback
 from typing import Any, TextIO
 
 import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
-from arlow_trainer.config.shown_text import printable_lines, redact_urls
+from arlow_trainer.config.shown_text import shown
 from arlow_trainer.storage.process_log import current
 from arlow_trainer.telemetry.reports import LogFormat
 from arlow_trainer.telemetry.scalars import SCALARS, texts
@@ -41,7 +42,7 @@ def configure_logging(run: str, rank: int, log_format: LogFormat = "auto") -> No
     render: list[Processor]
     if as_json:
         render = [
-            structlog.processors.format_exc_info,
+            structlog.processors.ExceptionRenderer(_traceback),
             _for_json,
             structlog.processors.JSONRenderer(default=str, ensure_ascii=False),
         ]
@@ -49,7 +50,10 @@ def configure_logging(run: str, rank: int, log_format: LogFormat = "auto") -> No
         render = [
             _for_people,
             structlog.dev.ConsoleRenderer(
-                colors=sys.stdout.isatty(), pad_event_to=0, sort_keys=False
+                colors=sys.stdout.isatty(),
+                pad_event_to=0,
+                sort_keys=False,
+                exception_formatter=_write_traceback,
             ),
         ]
     formatter = structlog.stdlib.ProcessorFormatter(
@@ -114,10 +118,16 @@ class _AddRunAndRank:
 
 def _safe_to_show(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """Removes credentials of URLs, and what a terminal would obey: others wrote names and texts."""
-    return {
-        key: printable_lines(redact_urls(value)) if isinstance(value, str) else value
-        for key, value in event.items()
-    }
+    return {key: shown(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _traceback(exc_info: ExcInfo) -> str:
+    """Returns a traceback without the values of variables: credentials are among them."""
+    return shown("".join(traceback.format_exception(*exc_info)).rstrip("\n"))
+
+
+def _write_traceback(to: TextIO, exc_info: ExcInfo) -> None:
+    to.write(f"\n{_traceback(exc_info)}")
 
 
 _JSON_FIRST = ("timestamp", "level", "run", "rank", "event")
