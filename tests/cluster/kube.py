@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -63,28 +64,33 @@ class Cluster:
 
     def install(self, manifests: Path) -> None:
         """Installs the operator as users do, with the images of the test, and waits for it."""
-        self.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(manifests))
-        self.kubectl(
-            *("wait", "--for=condition=Established", "crd/arlowpretrains.arlow.dev"),
-            "--timeout=60s",
-        )
-        deployment = next(
+        objects = [
             each
-            for each in yaml.safe_load_all((manifests / "operator.yaml").read_text())
-            if each["kind"] == "Deployment"
-        )
-        container = deployment["spec"]["template"]["spec"]["containers"][0]
+            for path in sorted(manifests.glob("*.yaml"))
+            for each in yaml.safe_load_all(path.read_text("utf-8"))
+        ]
+        deployment = next(each for each in objects if each["kind"] == "Deployment")
+        template = deployment["spec"]["template"]
+        # So that each test session has a new operator, of the newest image.
+        template["metadata"]["annotations"] = {"arlow.dev/test-session": uuid.uuid4().hex}
+        container = template["spec"]["containers"][0]
         container["image"] = OPERATOR_IMAGE
         container["env"] = [
             {"name": "ARLOW_TRAINER_IMAGE", "value": TRAINER_IMAGE},
             {"name": "ARLOW_PROGRESS_SECONDS", "value": "1"},
         ]
-        self.kubectl(
-            *("apply", "--server-side", "--force-conflicts", "-f", "-"),
-            stdin=json.dumps(deployment),
-        )
-        self.kubectl(*ROLLOUT, "restart", DEPLOYMENT)
-        self.kubectl(*ROLLOUT, "status", DEPLOYMENT, "--timeout=90s")
+        objects.sort(key=lambda each: each["kind"] != "Namespace")
+        items = {"kind": "List", "apiVersion": "v1", "items": objects}
+        arguments = ("apply", "--server-side", "--force-conflicts", "-f", "-")
+        self.kubectl(*arguments, stdin=json.dumps(items))
+        crd = "crd/arlowpretrains.arlow.dev"
+        self.kubectl("wait", "--for=condition=Established", crd, "--timeout=60s")
+        self.kubectl("rollout", "status", *OPERATOR, "--timeout=120s")
+
+    def restart_operator(self) -> None:
+        """Ends the operator and starts another."""
+        self.kubectl("rollout", "restart", *OPERATOR)
+        self.kubectl("rollout", "status", *OPERATOR, "--timeout=120s")
 
     def node_address(self) -> str:
         """Returns the address of a node."""
@@ -95,6 +101,15 @@ class Cluster:
     def status(self, name: str, namespace: str) -> dict[str, Any]:
         """Returns the status of a run; empty before there is one."""
         return dict(self.get("arlowpretrain", name, namespace).get("status") or {})
+
+    def patch_spec(self, name: str, namespace: str, **spec: Any) -> None:
+        """Changes fields of a run's spec. Raises Refused."""
+        arguments = ("patch", "apt", name, "-n", namespace, "--type=merge")
+        self.kubectl(*arguments, "-p", json.dumps({"spec": spec}))
+
+    def pods(self, name: str, namespace: str) -> list[dict[str, Any]]:
+        """Returns the pods of a run."""
+        return self.items("pods", namespace, f"arlow.dev/run={name}")
 
     def wait_for_status(
         self,
@@ -114,8 +129,7 @@ class Cluster:
             time.sleep(0.3)
 
 
-ROLLOUT = ("rollout", "-n", "arlow-system")
-DEPLOYMENT = "deployment/arlow-operator"
+OPERATOR = ("-n", "arlow-system", "deployment/arlow-operator")
 
 
 def in_phase(*phases: str) -> Callable[[dict[str, Any]], bool]:
