@@ -113,17 +113,21 @@ class Api:
 
     async def delete_job(self, namespace: str, name: str, uid: str) -> None:
         """Deletes a Job of this uid with its pods; one that is gone already is well."""
-        body = {
-            "kind": "DeleteOptions",
-            "apiVersion": "v1",
-            # The client's default would leave the pods running.
-            "propagationPolicy": "Background",
-            "preconditions": {"uid": uid},
-        }
+        path = f"{_path('apis/batch/v1', namespace, 'jobs')}/{name}"
+        # The client's default would leave the pods running.
+        await self._delete(path, uid, propagationPolicy="Background")
+
+    async def delete_pod(self, namespace: str, name: str, uid: str, grace_seconds: int) -> None:
+        """Deletes a pod of this uid; one that is gone already is well."""
+        path = f"{_path('api/v1', namespace, 'pods')}/{name}"
+        await self._delete(path, uid, gracePeriodSeconds=grace_seconds)
+
+    async def _delete(self, path: str, uid: str, **options: Any) -> None:
+        body = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uid}}
         try:
-            await self._found("DELETE", f"{_path('apis/batch/v1', namespace, 'jobs')}/{name}", body)
+            await self._found("DELETE", path, body | options)
         except ApiError as error:
-            if error.code != 409:  # another Job of this name
+            if error.code != 409:  # another object of this name
                 raise
 
     async def _items(self, path: str, **query: str) -> list[Json]:

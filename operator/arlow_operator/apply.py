@@ -7,12 +7,21 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from aiohttp import ClientSession
+
 from arlow_operator.api import Api, ApiError
-from arlow_operator.policies.situation import CreateAttempt, Decision, DeleteJob
+from arlow_operator.policies.situation import (
+    CreateAttempt,
+    Decision,
+    DeleteJob,
+    StopPods,
+    WriteStacks,
+)
 from arlow_operator.render import render_config_map, render_job, render_service
 from arlow_operator.resource import API_VERSION, KIND, MANAGER, RUN_UID_LABEL, Run
 from arlow_operator.settings import Settings
 from arlow_operator.status import Status
+from arlow_operator.status_endpoint import ask_stacks
 
 # What changes at every look; the rest is a transition.
 PROGRESS = {"progress", "lastCheckpoint"}
@@ -53,13 +62,20 @@ class Refused(Exception):
     """An attempt's objects cannot be made; the message says why."""
 
 
-async def act(api: Api, run: Run, decision: Decision, settings: Settings) -> None:
+async def act(
+    api: Api, http: ClientSession, run: Run, decision: Decision, settings: Settings
+) -> None:
     """Does what a decision says, once its status is written. Raises Refused and ApiError."""
     match decision.action:
         case CreateAttempt(number, image):
             await _create(api, run, number, image, settings)
         case DeleteJob(name, uid):
             await api.delete_job(run.namespace, name, uid)
+        case StopPods(pods, grace_seconds):
+            for name, uid in pods:
+                await api.delete_pod(run.namespace, name, uid, grace_seconds)
+        case WriteStacks(address):
+            await ask_stacks(http, address)
 
 
 async def _create(api: Api, run: Run, number: int, image: str, settings: Settings) -> None:

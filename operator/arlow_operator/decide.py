@@ -14,6 +14,7 @@ from arlow_operator.policies.finish import stay_finished, succeed
 from arlow_operator.policies.progress import follow, remember
 from arlow_operator.policies.restart import restart_ended
 from arlow_operator.policies.situation import Decision, Situation
+from arlow_operator.policies.stall import judge_stall
 from arlow_operator.policies.start import choose_number, make_attempt
 from arlow_operator.policies.suspend import suspend
 from arlow_operator.resource import Run
@@ -30,6 +31,7 @@ POLICIES: tuple[Callable[[Situation], Decision | None], ...] = (
     deadline,
     choose_number,
     make_attempt,
+    judge_stall,
     follow,
 )
 

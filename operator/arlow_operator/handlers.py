@@ -7,6 +7,7 @@ from typing import Any
 
 import kopf
 
+from arlow_operator.health import Health
 from arlow_operator.reconcile import Key, Reconciler
 from arlow_operator.resource import GROUP, PLURAL, RUN_LABEL, VERSION
 
@@ -15,6 +16,7 @@ def register(
     registry: kopf.OperatorRegistry,
     reconciler: Reconciler,
     nudge: Callable[[Key], None],
+    health: Health,
     stop: Callable[[], None],
 ) -> None:
     """Registers the watches of runs, and of their Jobs and pods; `stop` is called at the end."""
@@ -39,3 +41,7 @@ def register(
     async def on_cleanup(**_: Any) -> None:
         # kopf would wait for tasks that go on, for five seconds.
         stop()
+
+    @kopf.on.probe(id="secondsSinceFullPass", registry=registry)
+    async def on_probe(**_: Any) -> float:
+        return health.check()

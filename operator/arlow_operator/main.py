@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sys
 
@@ -12,6 +11,7 @@ from aiohttp import ClientSession
 
 from arlow_operator.api import Api, ApiError
 from arlow_operator.handlers import register
+from arlow_operator.health import Health
 from arlow_operator.reconcile import Key, Reconciler
 from arlow_operator.resource import RUN_LABEL
 from arlow_operator.settings import Settings, settings_from
@@ -21,6 +21,7 @@ from arlow_trainer.config import ConfigError
 log = logging.getLogger("arlow_operator")
 
 WORKERS = 4
+HEALTH_PORT = 8080
 PASS_TIMEOUT_S = 30.0
 FAILED_AGAIN_S = 5.0
 RELIST_S = 60.0
@@ -46,9 +47,10 @@ async def run_operator(settings: Settings) -> None:
     queue: WorkQueue[Key] = WorkQueue()
     try:
         async with ClientSession(trust_env=False) as http, asyncio.TaskGroup() as tasks:
+            health = Health()
             reconciler = Reconciler(api, http, settings)
             background = [tasks.create_task(_work(queue, reconciler)) for _ in range(WORKERS)]
-            background.append(tasks.create_task(_relist(api, queue, settings)))
+            background.append(tasks.create_task(_relist(api, queue, health, settings)))
 
             def stop() -> None:
                 for task in background:
@@ -56,11 +58,12 @@ async def run_operator(settings: Settings) -> None:
 
             # The default registry has the handlers that log in.
             registry = kopf.get_default_registry()
-            register(registry, reconciler, queue.add, stop)
+            register(registry, reconciler, queue.add, health, stop)
             await kopf.operator(
                 registry=registry,
                 settings=_kopf_settings(),
                 standalone=True,
+                liveness_endpoint=f"http://0.0.0.0:{HEALTH_PORT}/healthz",
                 clusterwide=not settings.namespaces,
                 namespaces=settings.namespaces,
             )
@@ -102,11 +105,15 @@ async def _work(queue: WorkQueue[Key], reconciler: Reconciler) -> None:
             queue.add_after(key, again)
 
 
-async def _relist(api: Api, queue: WorkQueue[Key], settings: Settings) -> None:
+async def _relist(api: Api, queue: WorkQueue[Key], health: Health, settings: Settings) -> None:
     """Finds each minute what no event told of."""
     while True:
-        for namespace in settings.namespaces or (None,):
-            with contextlib.suppress(ApiError):
+        try:
+            for namespace in settings.namespaces or (None,):
                 for body in await api.list_runs(namespace):
                     queue.add(Key(body["metadata"]["namespace"], body["metadata"]["name"]))
+            await queue.drained()
+            health.full_pass()
+        except ApiError as error:
+            log.warning("the runs cannot be listed: %s", error)
         await asyncio.sleep(RELIST_S)

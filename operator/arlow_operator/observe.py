@@ -15,7 +15,7 @@ from arlow_operator.observation import (
 )
 from arlow_operator.resource import RUN_LABEL, Run
 from arlow_operator.status import Status
-from arlow_operator.status_endpoint import ask_status, status_url
+from arlow_operator.status_endpoint import ask_status
 
 
 async def observe(
@@ -52,7 +52,7 @@ async def observe(
 async def _ask(http: ClientSession, pods: list[PodSeen]) -> Reported | None:
     for pod in pods:
         if pod.running and pod.address and pod.end is None:
-            return await ask_status(http, status_url(pod.address))
+            return await ask_status(http, pod.address)
     return None
 
 

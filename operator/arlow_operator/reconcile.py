@@ -73,7 +73,7 @@ class Reconciler:
         try:
             await write_status(self._api, body, status, decision, now, every)
             await tell(self._api, run, status, decision.status)
-            await act(self._api, run, decision, self._settings)
+            await act(self._api, self._http, run, decision, self._settings)
         except Refused as error:
             self._refused[key] = str(error)
             log.warning("%s: %s", "/".join(key), error)

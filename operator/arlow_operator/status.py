@@ -129,6 +129,8 @@ class ProgressStatus(StatusSection):
     """Seconds that remain."""
     eta: str | None = None
     """Time that remains, such as 3h12m."""
+    step_time: AwareDatetime | None = None
+    """When this step was first seen, or the trainer was last seen to load or save."""
     last_update_time: AwareDatetime | None = None
     """When the trainer was last heard."""
 

@@ -29,6 +29,17 @@ def trains(attempt: int, above: int = 0) -> Any:
     return holds
 
 
+def signal_rank(cluster: Cluster, pod: dict[str, Any], name: str) -> None:
+    """Sends a signal to rank 1, which is no first process: from inside those take none."""
+    code = (
+        f"import os, psutil, signal; os.kill(next(p.pid for p in psutil.process_iter()"
+        f" if p.environ().get('RANK') == '1'), signal.{name})"
+    )
+    metadata = pod["metadata"]
+    target = (metadata["name"], "-n", metadata["namespace"])
+    cluster.kubectl("exec", *target, "--", "python3", "-c", code)
+
+
 def test_a_run_lives_through_disruptions(
     cluster: Cluster, cluster_s3: S3, namespace: str, tmp_path: Path
 ) -> None:
@@ -51,7 +62,8 @@ def test_a_run_lives_through_disruptions(
     suspended = cluster.wait_for_status(
         "tiny", namespace, lambda s: condition(s, "Suspended")["status"] == "True"
     )
-    assert cluster.pods("tiny", namespace) == []
+    # The last sign of a pod that has ended stays for a second.
+    assert all(pod["status"]["phase"] == "Failed" for pod in cluster.pods("tiny", namespace))
     assert cluster.items("jobs", namespace) == []
     assert suspended["lastCheckpoint"]["step"] >= step
     step = suspended["lastCheckpoint"]["step"]
@@ -92,12 +104,36 @@ def test_a_killed_rank_is_restarted_from_the_checkpoint(
     cluster.apply(run)
     first = cluster.wait_for_status("ranks", namespace, trains(1))
     [pod] = cluster.pods("ranks", namespace)
-    kill = (
-        "import os, psutil; os.kill(next(p.pid for p in psutil.process_iter()"
-        " if p.environ().get('RANK') == '1'), 9)"
-    )
-    cluster.kubectl("exec", pod["metadata"]["name"], "-n", namespace, "--", "python3", "-c", kill)
+    signal_rank(cluster, pod, "SIGKILL")
     second = cluster.wait_for_status("ranks", namespace, trains(2, first["lastCheckpoint"]["step"]))
     assert second["restarts"]["byCause"] == {"outOfMemory": 1}
     assert second["restarts"]["last"][0]["rank"] == 1
     assert second["restarts"]["last"][0]["exitCode"] == 5
+
+
+def test_a_run_that_hangs_is_seen_and_restarted(
+    cluster: Cluster, cluster_s3: S3, namespace: str, tmp_path: Path
+) -> None:
+    create_secret(cluster, cluster_s3, namespace)
+    run = tiny_run("hangs", namespace, cluster_s3, put_images(cluster_s3, tmp_path / "images"))
+    run["spec"]["nodes"] = {"gpus": 0, "ranks": 2, "memory": "3Gi"}
+    run["spec"]["failurePolicy"] = {"stall": {"minSeconds": 10, "factor": 10}}
+    # Far above what a stalled pod is given.
+    run["spec"]["terminationGracePeriodSeconds"] = 600
+    cluster.apply(run)
+    cluster.wait_for_status("hangs", namespace, trains(1))
+    [pod] = cluster.pods("hangs", namespace)
+    signal_rank(cluster, pod, "SIGSTOP")
+    stalled = cluster.wait_for_status(
+        "hangs", namespace, lambda s: condition(s, "TrainingStalled")["status"] == "True"
+    )
+    assert "no step after" in stalled["message"]
+    judged = cluster.wait_for_status(
+        "hangs", namespace, lambda s: s["restarts"]["byCause"] == {"stalled": 1}
+    )
+    since = time.monotonic()
+    assert judged["attempt"]["number"] == 2
+    cluster.wait_for_status("hangs", namespace, lambda s: s["attempt"].get("jobUid") is not None)
+    # Its devices are released although its ranks hang.
+    assert time.monotonic() - since < 40
+    cluster.wait_for_status("hangs", namespace, trains(2))

@@ -15,7 +15,7 @@ TRAINING = ("training", "saving", "finished")
 def remember(status: Status, seen: Observation, run_uid: str, run_url: str | None) -> Status:
     """Returns the status with the newest progress and checkpoint that the trainer told of."""
     if seen.reported and (told := seen.reported.status):
-        progress = _progress(told, seen.reported.asked)
+        progress = _progress(told, seen.reported.asked, status.progress)
         status = status.model_copy(update={"progress": progress})
         if told.last_checkpoint and told.last_checkpoint.step > (status.checkpoint_step or -1):
             newest = CheckpointStatus(
@@ -78,7 +78,9 @@ def follow(situation: Situation) -> Decision:
     return Decision(starting, "CannotStart" if obstacle else "Starting", again_after=2)
 
 
-def _progress(told: RunStatus, asked: datetime) -> ProgressStatus:
+def _progress(told: RunStatus, asked: datetime, before: ProgressStatus | None) -> ProgressStatus:
+    same_step = before is not None and before.step == told.step and told.phase == "training"
+    step_time = before.step_time if before and same_step else None
     percent = None
     if told.total_steps:
         percent = round(100 * told.step / told.total_steps, 1)
@@ -91,6 +93,7 @@ def _progress(told: RunStatus, asked: datetime) -> ProgressStatus:
         mfu=_rounded(told.scalar("mfu")),
         eta_seconds=round(told.eta_seconds) if told.eta_seconds is not None else None,
         eta=_duration(told.eta_seconds) if told.eta_seconds is not None else None,
+        step_time=step_time or whole_second(asked),
         last_update_time=whole_second(asked),
     )
 
