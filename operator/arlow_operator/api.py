@@ -107,6 +107,16 @@ class Api:
         path = _path(group, body["metadata"]["namespace"], plural)
         return await self._request("POST", path, dict(body), fieldValidation="Strict")
 
+    async def read_lease(self, namespace: str, name: str) -> Json | None:
+        """Returns a Lease; None where there is none."""
+        return await self._found("GET", f"{_leases(namespace)}/{name}")
+
+    async def update_lease(self, lease: Mapping[str, Any]) -> Json:
+        """Replaces a Lease as it was read. Raises ApiError with code 409 where it has changed."""
+        metadata = lease["metadata"]
+        path = f"{_leases(metadata['namespace'])}/{metadata['name']}"
+        return await self._request("PUT", path, dict(lease))
+
     async def read_job(self, namespace: str, name: str) -> Json | None:
         """Returns a Job; None where there is none."""
         return await self._found("GET", f"{_path('apis/batch/v1', namespace, 'jobs')}/{name}")
@@ -180,6 +190,10 @@ class Api:
 
 def _runs(namespace: str | None) -> str:
     return _path(f"apis/{GROUP}/{VERSION}", namespace, PLURAL)
+
+
+def _leases(namespace: str) -> str:
+    return _path("apis/coordination.k8s.io/v1", namespace, "leases")
 
 
 def _path(group: str, namespace: str | None, plural: str) -> str:

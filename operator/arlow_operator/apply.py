@@ -24,7 +24,7 @@ from arlow_operator.status import Status
 from arlow_operator.status_endpoint import ask_stacks
 
 # What changes at every look; the rest is a transition.
-PROGRESS = {"progress", "lastCheckpoint"}
+PROGRESS = {"progress", "lastCheckpoint", "goodput"}
 # HTTP codes of requests that are refused until something changes.
 REFUSALS = (400, 403, 409, 413, 422)
 
@@ -35,9 +35,9 @@ def is_due(before: Status, after: Status, now: datetime, every_s: float) -> bool
     if old == new:
         return False
     changed = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
-    if not changed <= PROGRESS or before.progress is None:
+    if not changed <= PROGRESS:
         return True
-    last = before.progress.last_update_time
+    last = before.goodput.as_of if before.goodput else None
     # A little less, so that a look that comes early by milliseconds is not one too few.
     return last is None or now - last >= timedelta(seconds=every_s - 1)
 

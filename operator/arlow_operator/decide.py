@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from arlow_operator.conditions import conditions_of
+from arlow_operator.goodput import account
 from arlow_operator.observation import Observation
 from arlow_operator.policies.admission import refuse_invalid
 from arlow_operator.policies.deadline import deadline
@@ -41,6 +42,7 @@ def decide(
 ) -> Decision:
     """Returns what is to be done for a run. Pure."""
     run_url = run.parsed.run_url if run.parsed else status.run_url
+    before = status
     if not status.finished:
         status = remember(status, seen, run.uid, run_url)
     situation = Situation(run, status, seen, now, settings)
@@ -50,6 +52,7 @@ def decide(
             "observed_generation": run.generation,
             "run_url": run_url,
             "conditions": conditions_of(run, decision, now),
+            "goodput": before.goodput if before.finished else account(before, decision.status, now),
         }
     )
     return replace(decision, status=decided)

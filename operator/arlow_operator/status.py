@@ -188,7 +188,9 @@ class GoodputStatus(StatusSection):
     queued_seconds: int = 0
     """Waiting for a queue."""
     starting_seconds: int = 0
-    """From a pod's start to its first step."""
+    """From an attempt's beginning to its first step."""
+    as_of: AwareDatetime | None = None
+    """When these were counted last."""
 
 
 class Status(StatusSection):

@@ -75,10 +75,9 @@ class Cluster:
         template["metadata"]["annotations"] = {"arlow.dev/test-session": uuid.uuid4().hex}
         container = template["spec"]["containers"][0]
         container["image"] = OPERATOR_IMAGE
-        container["env"] = [
-            {"name": "ARLOW_TRAINER_IMAGE", "value": TRAINER_IMAGE},
-            {"name": "ARLOW_PROGRESS_SECONDS", "value": "1"},
-        ]
+        changed = {"ARLOW_TRAINER_IMAGE": TRAINER_IMAGE, "ARLOW_PROGRESS_SECONDS": "1"}
+        kept = [each for each in container["env"] if each["name"] not in changed]
+        container["env"] = [*kept, *({"name": k, "value": v} for k, v in changed.items())]
         objects.sort(key=lambda each: each["kind"] != "Namespace")
         items = {"kind": "List", "apiVersion": "v1", "items": objects}
         arguments = ("apply", "--server-side", "--force-conflicts", "-f", "-")
@@ -91,6 +90,13 @@ class Cluster:
         """Ends the operator and starts another."""
         self.kubectl("rollout", "restart", *OPERATOR)
         self.kubectl("rollout", "status", *OPERATOR, "--timeout=120s")
+
+    def wait_for_log(self, pod: str, words: str, timeout_s: float = 60.0) -> None:
+        """Waits until an operator's log has some words."""
+        deadline = time.monotonic() + timeout_s
+        while words not in (log := self.kubectl("logs", pod, "-n", "arlow-system")):
+            assert time.monotonic() < deadline, log
+            time.sleep(0.5)
 
     def node_address(self) -> str:
         """Returns the address of a node."""

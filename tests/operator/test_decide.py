@@ -383,3 +383,26 @@ def test_the_clock_of_a_stall_stands_while_the_trainer_loads_or_saves(phase: Pha
     world.wait(599)
     world.passes()
     assert conditions(world)["TrainingStalled"].status == "False"
+
+
+def test_goodput_counts_training_that_is_kept_and_that_is_lost() -> None:
+    world = World()
+    world.trainer_phase = "loading"
+    world.passes()
+    world.wait(20)
+    world.passes()
+    world.trainer_phase = "training"
+    world.train(10)
+    world.passes()
+    world.wait(100)
+    world.train(10)
+    world.passes()
+    world.wait(30)
+    world.train(5, save=False)
+    world.passes()
+    world.end(world.pod, 137, message=False)
+    world.passes()
+    goodput = world.status.goodput
+    assert goodput is not None
+    assert goodput.starting_seconds == 20
+    assert (goodput.productive_seconds, goodput.lost_seconds) == (100, 30)

@@ -78,6 +78,7 @@ class World:
     now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
     step: int = 0
     saved: int | None = None
+    saved_at: datetime | None = None
     reachable: bool = True
     seen_ends: dict[str, PodSeen] = field(default_factory=dict)
     created: int = 0
@@ -145,7 +146,7 @@ class World:
                 last = None
                 if self.saved is not None:
                     url = f"s3://bucket/runs/run/checkpoint-{self.saved}"
-                    last = LastCheckpoint(url=url, step=self.saved, time=self.now)
+                    last = LastCheckpoint(url=url, step=self.saved, time=self.saved_at)
                 told = RunStatus(
                     run="run",
                     phase=self.trainer_phase,
@@ -254,7 +255,7 @@ class World:
     def train(self, steps: int, save: bool = True) -> None:
         self.step = min(TOTAL_STEPS, self.step + steps)
         if save:
-            self.saved = self.step
+            self.saved, self.saved_at = self.step, self.now
 
     def wait(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
