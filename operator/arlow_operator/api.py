@@ -21,12 +21,14 @@ class ApiError(Exception):
     Attributes:
         code: the HTTP status; 0 where there was no answer.
         reason: the API's word for it, such as AlreadyExists.
+        where: method and path of the request.
     """
 
-    def __init__(self, code: int, reason: str, message: str) -> None:
+    def __init__(self, code: int, reason: str, message: str, where: str) -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
+        self.where = where
 
 
 class Api:
@@ -160,6 +162,7 @@ class Api:
         content_type: str = "application/json",
         **query: str,
     ) -> Json:
+        where = f"{method} {path}"
         method, url, headers, sent, post = await self._client.param_serialize(
             method,
             path,
@@ -174,7 +177,7 @@ class Api:
             )
             text = await response.read()
         except (ClientError, TimeoutError, OSError) as error:
-            raise ApiError(0, "NoAnswer", f"{method} {path}: {error or 'no answer'}") from error
+            raise ApiError(0, "NoAnswer", str(error) or "no answer", where) from error
         try:
             answer: Json = json.loads(text)
         except ValueError:
@@ -182,9 +185,7 @@ class Api:
             answer = {"reason": response.reason, "message": shown}
         if not 200 <= response.status < 300:
             message = answer.get("message") or response.reason
-            raise ApiError(
-                response.status, answer.get("reason") or "", f"{method} {path}: {message}"
-            )
+            raise ApiError(response.status, answer.get("reason") or "", str(message), where)
         return answer
 
 

@@ -126,7 +126,7 @@ async def _work(queue: WorkQueue[Key], reconciler: Reconciler) -> None:
             async with asyncio.timeout(PASS_TIMEOUT_S):
                 again = await reconciler.reconcile(key)
         except ApiError as error:
-            log.warning("%s: %s", "/".join(key), error)
+            log.warning("%s: %s: %s", "/".join(key), error.where, error)
         except TimeoutError:
             log.warning("%s: the pass took more than %g s", "/".join(key), PASS_TIMEOUT_S)
         except Exception:

@@ -56,6 +56,13 @@ class Cluster:
         answer = self.kubectl("get", kind, "-n", namespace, "-l", selector, "-o", "json")
         return list(json.loads(answer)["items"])
 
+    def wait_until_gone(self, kind: str, namespace: str, timeout_s: float = 60.0) -> None:
+        """Waits until a namespace has no object of a kind."""
+        deadline = time.monotonic() + timeout_s
+        while found := self.items(kind, namespace):
+            assert time.monotonic() < deadline, [each["metadata"]["name"] for each in found]
+            time.sleep(0.3)
+
     def create_namespace(self, name: str) -> None:
         """Creates a namespace that takes only what Pod Security `restricted` allows."""
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
