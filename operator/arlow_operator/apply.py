@@ -49,13 +49,11 @@ async def write_status(
     decision: Decision,
     now: datetime,
     every: float,
-) -> Mapping[str, Any]:
-    """Writes a decision's status where it is due, and returns the object as it is then."""
-    if decision.action is None and not is_due(before, decision.status, now, every):
-        return body
-    if before.document() == decision.status.document():
-        return body
-    return await api.write_status(body, decision.status.document())
+) -> None:
+    """Writes a decision's status where it is due, and always before an action."""
+    announced = decision.action is not None and before != decision.status
+    if announced or is_due(before, decision.status, now, every):
+        await api.write_status(body, decision.status.document())
 
 
 class Refused(Exception):

@@ -21,6 +21,9 @@ def account(before: Status, after: Status, now: datetime) -> GoodputStatus:
     newest checkpoint, as far as the trainer was heard, from productive into lost seconds.
     """
     known = before.goodput or GoodputStatus()
+    if before.phase not in KINDS and after.phase == before.phase and known.as_of:
+        # Time that counts for nothing is no reason to write.
+        return known
     now = whole_second(now)
     passed = (now - known.as_of).total_seconds() if known.as_of else 0.0
     seconds = known.model_dump(exclude={"as_of"})
