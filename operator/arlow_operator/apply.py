@@ -34,12 +34,17 @@ def is_due(before: Status, after: Status, now: datetime, every_s: float) -> bool
     old, new = before.document(), after.document()
     if old == new:
         return False
-    changed = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
-    if not changed <= PROGRESS:
+    if not is_progress(before, after):
         return True
     last = before.goodput.as_of if before.goodput else None
     # A little less, so that a look that comes early by milliseconds is not one too few.
     return last is None or now - last >= timedelta(seconds=every_s - 1)
+
+
+def is_progress(before: Status, after: Status) -> bool:
+    """Whether a status differs from an earlier one in nothing but how far the training is."""
+    old, new = before.document(), after.document()
+    return {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)} <= PROGRESS
 
 
 async def write_status(
@@ -49,11 +54,15 @@ async def write_status(
     decision: Decision,
     now: datetime,
     every: float,
-) -> None:
-    """Writes a decision's status where it is due, and always before an action."""
+) -> Mapping[str, Any]:
+    """Writes a decision's status where it is due, and always before an action.
+
+    Returns the run as it is then.
+    """
     announced = decision.action is not None and before != decision.status
     if announced or is_due(before, decision.status, now, every):
-        await api.write_status(body, decision.status.document())
+        return await api.write_status(body, decision.status.document())
+    return body
 
 
 class Refused(Exception):

@@ -23,14 +23,16 @@ def register(
     owned = {RUN_LABEL: kopf.PRESENT}
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
-    async def on_run(namespace: str | None, name: str | None, **_: Any) -> None:
-        if namespace and name:
-            nudge(Key(namespace, name))
+    async def on_run(body: kopf.Body, **_: Any) -> None:
+        if key := reconciler.saw_run(body):
+            nudge(key)
 
     @kopf.on.event("batch", "v1", "jobs", labels=owned, registry=registry)
     async def on_job(namespace: str | None, labels: kopf.Labels, **_: Any) -> None:
         if namespace:
-            nudge(Key(namespace, labels[RUN_LABEL]))
+            key = Key(namespace, labels[RUN_LABEL])
+            reconciler.saw_child(key)
+            nudge(key)
 
     @kopf.on.event("", "v1", "pods", labels=owned, registry=registry)
     async def on_pod(body: kopf.Body, **_: Any) -> None:

@@ -98,6 +98,11 @@ class Cluster:
         self.kubectl("rollout", "restart", *OPERATOR)
         self.kubectl("rollout", "status", *OPERATOR, "--timeout=120s")
 
+    def lease_holder(self) -> str:
+        """Returns the pod of the operator that works; empty where none does."""
+        lease = self.get("lease", "arlow-operator", "arlow-system")
+        return str(lease["spec"].get("holderIdentity", ""))
+
     def wait_for_log(self, pod: str, words: str, timeout_s: float = 60.0) -> None:
         """Waits until an operator's log has some words."""
         deadline = time.monotonic() + timeout_s
