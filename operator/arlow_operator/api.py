@@ -21,12 +21,14 @@ class ApiError(Exception):
     Attributes:
         code: the HTTP status; 0 where there was no answer.
         reason: the API's word for it, such as AlreadyExists.
+        where: method and path of the request.
     """
 
-    def __init__(self, code: int, reason: str, message: str) -> None:
+    def __init__(self, code: int, reason: str, message: str, where: str) -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
+        self.where = where
 
 
 class Api:
@@ -107,23 +109,37 @@ class Api:
         path = _path(group, body["metadata"]["namespace"], plural)
         return await self._request("POST", path, dict(body), fieldValidation="Strict")
 
+    async def read_lease(self, namespace: str, name: str) -> Json | None:
+        """Returns a Lease; None where there is none."""
+        return await self._found("GET", f"{_leases(namespace)}/{name}")
+
+    async def update_lease(self, lease: Mapping[str, Any]) -> Json:
+        """Replaces a Lease as it was read. Raises ApiError with code 409 where it has changed."""
+        metadata = lease["metadata"]
+        path = f"{_leases(metadata['namespace'])}/{metadata['name']}"
+        return await self._request("PUT", path, dict(lease))
+
     async def read_job(self, namespace: str, name: str) -> Json | None:
         """Returns a Job; None where there is none."""
         return await self._found("GET", f"{_path('apis/batch/v1', namespace, 'jobs')}/{name}")
 
     async def delete_job(self, namespace: str, name: str, uid: str) -> None:
         """Deletes a Job of this uid with its pods; one that is gone already is well."""
-        body = {
-            "kind": "DeleteOptions",
-            "apiVersion": "v1",
-            # The client's default would leave the pods running.
-            "propagationPolicy": "Background",
-            "preconditions": {"uid": uid},
-        }
+        path = f"{_path('apis/batch/v1', namespace, 'jobs')}/{name}"
+        # The client's default would leave the pods running.
+        await self._delete(path, uid, propagationPolicy="Background")
+
+    async def delete_pod(self, namespace: str, name: str, uid: str, grace_seconds: int) -> None:
+        """Deletes a pod of this uid; one that is gone already is well."""
+        path = f"{_path('api/v1', namespace, 'pods')}/{name}"
+        await self._delete(path, uid, gracePeriodSeconds=grace_seconds)
+
+    async def _delete(self, path: str, uid: str, **options: Any) -> None:
+        body = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uid}}
         try:
-            await self._found("DELETE", f"{_path('apis/batch/v1', namespace, 'jobs')}/{name}", body)
+            await self._found("DELETE", path, body | options)
         except ApiError as error:
-            if error.code != 409:  # another Job of this name
+            if error.code != 409:  # another object of this name
                 raise
 
     async def _items(self, path: str, **query: str) -> list[Json]:
@@ -146,6 +162,7 @@ class Api:
         content_type: str = "application/json",
         **query: str,
     ) -> Json:
+        where = f"{method} {path}"
         method, url, headers, sent, post = await self._client.param_serialize(
             method,
             path,
@@ -160,7 +177,7 @@ class Api:
             )
             text = await response.read()
         except (ClientError, TimeoutError, OSError) as error:
-            raise ApiError(0, "NoAnswer", f"{method} {path}: {error or 'no answer'}") from error
+            raise ApiError(0, "NoAnswer", str(error) or "no answer", where) from error
         try:
             answer: Json = json.loads(text)
         except ValueError:
@@ -168,14 +185,16 @@ class Api:
             answer = {"reason": response.reason, "message": shown}
         if not 200 <= response.status < 300:
             message = answer.get("message") or response.reason
-            raise ApiError(
-                response.status, answer.get("reason") or "", f"{method} {path}: {message}"
-            )
+            raise ApiError(response.status, answer.get("reason") or "", str(message), where)
         return answer
 
 
 def _runs(namespace: str | None) -> str:
     return _path(f"apis/{GROUP}/{VERSION}", namespace, PLURAL)
+
+
+def _leases(namespace: str) -> str:
+    return _path("apis/coordination.k8s.io/v1", namespace, "leases")
 
 
 def _path(group: str, namespace: str | None, plural: str) -> str:

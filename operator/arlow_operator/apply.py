@@ -7,15 +7,24 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from aiohttp import ClientSession
+
 from arlow_operator.api import Api, ApiError
-from arlow_operator.policies.situation import CreateAttempt, Decision, DeleteJob
+from arlow_operator.policies.situation import (
+    CreateAttempt,
+    Decision,
+    DeleteJob,
+    StopPods,
+    WriteStacks,
+)
 from arlow_operator.render import render_config_map, render_job, render_service
 from arlow_operator.resource import API_VERSION, KIND, MANAGER, RUN_UID_LABEL, Run
 from arlow_operator.settings import Settings
 from arlow_operator.status import Status
+from arlow_operator.status_endpoint import ask_stacks
 
 # What changes at every look; the rest is a transition.
-PROGRESS = {"progress", "lastCheckpoint"}
+PROGRESS = {"progress", "lastCheckpoint", "goodput"}
 # HTTP codes of requests that are refused until something changes.
 REFUSALS = (400, 403, 409, 413, 422)
 
@@ -25,12 +34,17 @@ def is_due(before: Status, after: Status, now: datetime, every_s: float) -> bool
     old, new = before.document(), after.document()
     if old == new:
         return False
-    changed = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
-    if not changed <= PROGRESS or before.progress is None:
+    if not is_progress(before, after):
         return True
-    last = before.progress.last_update_time
+    last = before.goodput.as_of if before.goodput else None
     # A little less, so that a look that comes early by milliseconds is not one too few.
     return last is None or now - last >= timedelta(seconds=every_s - 1)
+
+
+def is_progress(before: Status, after: Status) -> bool:
+    """Whether a status differs from an earlier one in nothing but how far the training is."""
+    old, new = before.document(), after.document()
+    return {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)} <= PROGRESS
 
 
 async def write_status(
@@ -41,25 +55,34 @@ async def write_status(
     now: datetime,
     every: float,
 ) -> Mapping[str, Any]:
-    """Writes a decision's status where it is due, and returns the object as it is then."""
-    if decision.action is None and not is_due(before, decision.status, now, every):
-        return body
-    if before.document() == decision.status.document():
-        return body
-    return await api.write_status(body, decision.status.document())
+    """Writes a decision's status where it is due, and always before an action.
+
+    Returns the run as it is then.
+    """
+    announced = decision.action is not None and before != decision.status
+    if announced or is_due(before, decision.status, now, every):
+        return await api.write_status(body, decision.status.document())
+    return body
 
 
 class Refused(Exception):
     """An attempt's objects cannot be made; the message says why."""
 
 
-async def act(api: Api, run: Run, decision: Decision, settings: Settings) -> None:
+async def act(
+    api: Api, http: ClientSession, run: Run, decision: Decision, settings: Settings
+) -> None:
     """Does what a decision says, once its status is written. Raises Refused and ApiError."""
     match decision.action:
         case CreateAttempt(number, image):
             await _create(api, run, number, image, settings)
         case DeleteJob(name, uid):
             await api.delete_job(run.namespace, name, uid)
+        case StopPods(pods, grace_seconds):
+            for name, uid in pods:
+                await api.delete_pod(run.namespace, name, uid, grace_seconds)
+        case WriteStacks(address):
+            await ask_stacks(http, address)
 
 
 async def _create(api: Api, run: Run, number: int, image: str, settings: Settings) -> None:

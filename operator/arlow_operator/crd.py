@@ -133,7 +133,7 @@ def definition() -> dict[str, Any]:
 
 def _root() -> dict[str, Any]:
     schema = run_schema()
-    spec = structural(schema["properties"]["spec"], schema["$defs"], described=True)
+    spec = structural(schema["properties"]["spec"], schema["$defs"], by_users=True)
     # So that rules may read both without asking whether they are there.
     spec["default"] = {}
     training = spec["properties"]["training"]
@@ -141,7 +141,7 @@ def _root() -> dict[str, Any]:
     for always_there in (spec, training):
         always_there.pop("nullable", None)
     reported = Status.model_json_schema(by_alias=True, mode="serialization")
-    status = structural(_optional(reported), _optional(reported["$defs"]), described=False)
+    status = structural(_optional(reported), _optional(reported["$defs"]), by_users=False)
     status["nullable"] = True
     status["properties"]["conditions"] |= {
         "x-kubernetes-list-type": "map",

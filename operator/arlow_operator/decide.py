@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from arlow_operator.conditions import conditions_of
+from arlow_operator.goodput import account
 from arlow_operator.observation import Observation
 from arlow_operator.policies.admission import refuse_invalid
 from arlow_operator.policies.deadline import deadline
@@ -14,6 +15,7 @@ from arlow_operator.policies.finish import stay_finished, succeed
 from arlow_operator.policies.progress import follow, remember
 from arlow_operator.policies.restart import restart_ended
 from arlow_operator.policies.situation import Decision, Situation
+from arlow_operator.policies.stall import judge_stall
 from arlow_operator.policies.start import choose_number, make_attempt
 from arlow_operator.policies.suspend import suspend
 from arlow_operator.resource import Run
@@ -30,6 +32,7 @@ POLICIES: tuple[Callable[[Situation], Decision | None], ...] = (
     deadline,
     choose_number,
     make_attempt,
+    judge_stall,
     follow,
 )
 
@@ -39,6 +42,7 @@ def decide(
 ) -> Decision:
     """Returns what is to be done for a run. Pure."""
     run_url = run.parsed.run_url if run.parsed else status.run_url
+    before = status
     if not status.finished:
         status = remember(status, seen, run.uid, run_url)
     situation = Situation(run, status, seen, now, settings)
@@ -48,6 +52,7 @@ def decide(
             "observed_generation": run.generation,
             "run_url": run_url,
             "conditions": conditions_of(run, decision, now),
+            "goodput": before.goodput if before.finished else account(before, decision.status, now),
         }
     )
     return replace(decision, status=decided)

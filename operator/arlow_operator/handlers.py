@@ -7,6 +7,7 @@ from typing import Any
 
 import kopf
 
+from arlow_operator.health import Health
 from arlow_operator.reconcile import Key, Reconciler
 from arlow_operator.resource import GROUP, PLURAL, RUN_LABEL, VERSION
 
@@ -15,20 +16,23 @@ def register(
     registry: kopf.OperatorRegistry,
     reconciler: Reconciler,
     nudge: Callable[[Key], None],
+    health: Health,
     stop: Callable[[], None],
 ) -> None:
     """Registers the watches of runs, and of their Jobs and pods; `stop` is called at the end."""
     owned = {RUN_LABEL: kopf.PRESENT}
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
-    async def on_run(namespace: str | None, name: str | None, **_: Any) -> None:
-        if namespace and name:
-            nudge(Key(namespace, name))
+    async def on_run(body: kopf.Body, **_: Any) -> None:
+        if key := reconciler.saw_run(body):
+            nudge(key)
 
     @kopf.on.event("batch", "v1", "jobs", labels=owned, registry=registry)
     async def on_job(namespace: str | None, labels: kopf.Labels, **_: Any) -> None:
         if namespace:
-            nudge(Key(namespace, labels[RUN_LABEL]))
+            key = Key(namespace, labels[RUN_LABEL])
+            reconciler.saw_child(key)
+            nudge(key)
 
     @kopf.on.event("", "v1", "pods", labels=owned, registry=registry)
     async def on_pod(body: kopf.Body, **_: Any) -> None:
@@ -39,3 +43,7 @@ def register(
     async def on_cleanup(**_: Any) -> None:
         # kopf would wait for tasks that go on, for five seconds.
         stop()
+
+    @kopf.on.probe(id="secondsSinceFullPass", registry=registry)
+    async def on_probe(**_: Any) -> float:
+        return health.check()

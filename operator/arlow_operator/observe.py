@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from aiohttp import ClientSession
 
 from arlow_operator.api import Api
 from arlow_operator.observation import (
     Observation,
     PodSeen,
-    Reported,
     job_seen,
     pod_seen,
     with_ends,
 )
 from arlow_operator.resource import RUN_LABEL, Run
 from arlow_operator.status import Status
-from arlow_operator.status_endpoint import ask_status, status_url
+from arlow_operator.status_endpoint import ask_status
 
 
 async def observe(
@@ -41,19 +42,21 @@ async def observe(
     pods = with_ends([pod_seen(p) for p in await api.list_pods(run.namespace, selector)], earlier)
     jobs = [job_seen(job) for job in await api.list_jobs(run.namespace, selector)]
     job_uid = status.attempt.job_uid if status.attempt else None
-    own = [pod for pod in pods if job_uid and pod.job_uid == job_uid]
     obstacle = refused
     if job_uid and not status.finished:
+        own = [pod for pod in pods if pod.job_uid == job_uid]
         obstacle = await _obstacle(api, run.namespace, job_uid, own)
-    reported = None if status.finished else await _ask(http, own)
-    return Observation(jobs, pods, obstacle, reported)
+    return await with_report(http, status, Observation(jobs, pods, obstacle))
 
 
-async def _ask(http: ClientSession, pods: list[PodSeen]) -> Reported | None:
-    for pod in pods:
-        if pod.running and pod.address and pod.end is None:
-            return await ask_status(http, status_url(pod.address))
-    return None
+async def with_report(http: ClientSession, status: Status, seen: Observation) -> Observation:
+    """Returns an observation with what the attempt's trainer says now."""
+    job_uid = status.attempt.job_uid if status.attempt else None
+    if job_uid and not status.finished:
+        for pod in seen.pods:
+            if pod.job_uid == job_uid and pod.running and pod.address and pod.end is None:
+                return replace(seen, reported=await ask_status(http, pod.address))
+    return replace(seen, reported=None)
 
 
 async def _obstacle(api: Api, namespace: str, job_uid: str, pods: list[PodSeen]) -> str:

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from aiohttp import ClientSession
 
 from arlow_operator.api import Api, ApiError
-from arlow_operator.apply import Refused, act, tell, write_status
+from arlow_operator.apply import Refused, act, is_progress, tell, write_status
 from arlow_operator.decide import decide
-from arlow_operator.observation import PodSeen, pod_seen
-from arlow_operator.observe import observe
+from arlow_operator.observation import Observation, PodSeen, pod_seen
+from arlow_operator.observe import observe, with_report
 from arlow_operator.resource import MANAGER, RUN_LABEL, read_run
 from arlow_operator.settings import Settings
 
 log = logging.getLogger(__name__)
 
 CONFLICT_AGAIN_S = 0.2
+# A run that trains is read anew that often, although no event told of a change.
+FULL_PASS_S = 600.0
+# Writes of progress in all, whatever the number of runs.
+PROGRESS_WRITES_PER_MINUTE = 240
+# A run that trains is read anew that often, although no event told of a change.
+FULL_PASS_S = 600.0
+# Writes of progress in all, whatever the number of runs.
+PROGRESS_WRITES_PER_MINUTE = 240
 
 
 class Key(NamedTuple):
@@ -29,8 +39,20 @@ class Key(NamedTuple):
     name: str
 
 
+@dataclass
+class Training:
+    """A run that trains: as it was written last, and what its last full pass saw."""
+
+    body: Mapping[str, Any]
+    seen: Observation
+    since: float
+
+
 class Reconciler:
-    """Passes over runs. Remembers of pods how they ended, which the API soon forgets."""
+    """Passes over runs. Remembers of pods how they ended, which the API soon forgets.
+
+    While a run trains and no event tells of a change, a pass asks its trainer alone, and writes.
+    """
 
     def __init__(self, api: Api, http: ClientSession, settings: Settings) -> None:
         self._api = api
@@ -38,6 +60,26 @@ class Reconciler:
         self._settings = settings
         self._ended: dict[Key, dict[str, PodSeen]] = {}
         self._refused: dict[Key, str] = {}
+        self._training: dict[Key, Training] = {}
+        # Runs of which something has changed since their last full pass began to read.
+        self._changed: set[Key] = set()
+
+    def saw_run(self, body: Mapping[str, Any]) -> Key | None:
+        """Returns the run of a watch event; None where only the status of one in training is new.
+
+        Whoever else wrote that is found by the next write, which is refused.
+        """
+        key = Key(body["metadata"]["namespace"], body["metadata"]["name"])
+        training = self._training.get(key)
+        if training and _wanted(training.body) == _wanted(body):
+            return None
+        self.saw_child(key)
+        return key
+
+    def saw_child(self, key: Key) -> None:
+        """Takes note that something of a run has changed."""
+        self._training.pop(key, None)
+        self._changed.add(key)
 
     def saw_pod(self, body: Mapping[str, Any]) -> Key | None:
         """Takes note of a pod from a watch event; returns the run that it belongs to."""
@@ -46,6 +88,7 @@ class Reconciler:
         if not name:
             return None
         key = Key(metadata["namespace"], name)
+        self.saw_child(key)
         pod = pod_seen(body)
         if pod.end or pod.disruption or pod.evicted:
             self._ended.setdefault(key, {})[pod.uid] = pod
@@ -56,7 +99,13 @@ class Reconciler:
 
         Raises ApiError where the API fails.
         """
-        body = await self._api.read_run(key.namespace, key.name)
+        training = self._training.get(key)
+        if training:
+            again = await self._follow(key, training)
+            if again is not None:
+                return again
+        self._changed.discard(key)
+        body: Mapping[str, Any] | None = await self._api.read_run(key.namespace, key.name)
         if body is None:
             self._ended.pop(key, None)
             self._refused.pop(key, None)
@@ -71,9 +120,9 @@ class Reconciler:
         decision = decide(run, status, seen, now, self._settings)
         every = self._settings.progress_seconds
         try:
-            await write_status(self._api, body, status, decision, now, every)
+            body = await write_status(self._api, body, status, decision, now, every)
             await tell(self._api, run, status, decision.status)
-            await act(self._api, run, decision, self._settings)
+            await act(self._api, self._http, run, decision, self._settings)
         except Refused as error:
             self._refused[key] = str(error)
             log.warning("%s: %s", "/".join(key), error)
@@ -90,4 +139,41 @@ class Reconciler:
         current = decision.status.attempt
         if current and current.job_uid:
             self._ended[key] = {u: p for u, p in ended.items() if p.job_uid == current.job_uid}
+        settled = decision.reason == "Training" and decision.action is None
+        if settled and key not in self._changed:
+            self._training[key] = Training(body, seen, time.monotonic())
         return decision.again_after
+
+    async def _follow(self, key: Key, training: Training) -> float | None:
+        """Makes a pass that reads nothing; returns None where that is not enough."""
+        if time.monotonic() - training.since > FULL_PASS_S:
+            self._training.pop(key, None)
+            return None
+        run, status = read_run(training.body)
+        seen = await with_report(self._http, status, training.seen)
+        now = datetime.now(UTC)
+        decision = decide(run, status, seen, now, self._settings)
+        told_of_a_change = self._training.get(key) is not training
+        if told_of_a_change or decision.action or not is_progress(status, decision.status):
+            self._training.pop(key, None)
+            return None
+        every = max(
+            self._settings.progress_seconds,
+            60 * len(self._training) / PROGRESS_WRITES_PER_MINUTE,
+        )
+        try:
+            body = await write_status(self._api, training.body, status, decision, now, every)
+        except ApiError as error:
+            self._training.pop(key, None)
+            if error.code == 409:
+                return None
+            raise
+        training.body = body
+        return every
+
+
+def _wanted(body: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Returns what of a run's object is not the operator's own."""
+    metadata = body["metadata"]
+    names = ("uid", "generation", "labels", "annotations", "deletionTimestamp")
+    return tuple(metadata.get(name) for name in names)

@@ -22,7 +22,7 @@ COPIED = (
 )
 
 
-def structural(schema: Schema, definitions: Schema, *, described: bool) -> dict[str, Any]:
+def structural(schema: Schema, definitions: Schema, *, by_users: bool) -> dict[str, Any]:
     """Returns a JSON schema of pydantic's as a structural one.
 
     References are inlined; optional fields and sections are nullable, since a null means an absent
@@ -31,56 +31,76 @@ def structural(schema: Schema, definitions: Schema, *, described: bool) -> dict[
     Args:
         schema: the JSON schema of a field or section.
         definitions: its `$defs`.
-        described: whether defaults and bounds are added to the descriptions.
+        by_users: whether users write it: then the descriptions tell defaults and bounds, and what
+            may be left out may be null, enums included.
 
     Raises ValueError for what no structural schema can say.
     """
     found: dict[str, Any] = {}
-    nullable = False
     node = dict(schema)
     if "anyOf" in node:
         arms = [arm for arm in node.pop("anyOf") if arm.get("type") != "null"]
         if len(arms) != 1:
             raise ValueError(f"a union of {len(arms)} types has no structural schema: {schema}")
-        nullable = True
         node = {**arms[0], **node}
     if "$ref" in node:
         name = node.pop("$ref").rpartition("/")[2]
         node = {**definitions[name], **node}
-    if description := _description(schema, node, described):
+    if description := _description(schema, node, by_users):
         found["description"] = description
     if "const" in node:
         node = {"enum": [node["const"]], "type": _type_of(node["const"]), **node}
-    if nullable:
-        found["nullable"] = True
     found["type"] = node["type"]
     found |= {key: node[key] for key in COPIED if key in node}
     found |= _bounds(node)
     if node["type"] == "array":
-        found["items"] = structural(node["items"], definitions, described=described)
+        found["items"] = structural(node["items"], definitions, by_users=by_users)
     if node["type"] == "object":
-        found |= _fields(node, definitions, described)
+        found |= _fields(node, definitions, by_users)
     return found
 
 
-def _fields(node: Schema, definitions: Schema, described: bool) -> dict[str, Any]:
+def _fields(node: Schema, definitions: Schema, by_users: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if "properties" in node:
-        required = node.get("required", [])
-        found["properties"] = {
-            name: structural(field, definitions, described=described)
-            | ({} if name in required else {"nullable": True})
+        # A section that has a default is laid over it, so that none of it has to be written.
+        given = node.get("default") or {}
+        required = [name for name in node.get("required", ()) if name not in given]
+        fields = {
+            name: structural(field, definitions, by_users=by_users)
             for name, field in node["properties"].items()
+        }
+        found["properties"] = {
+            name: field if name in required else _nullable(field, by_users)
+            for name, field in fields.items()
         }
         if required:
             found["required"] = required
     elif isinstance(values := node.get("additionalProperties"), dict) and values:
-        found["additionalProperties"] = structural(values, definitions, described=described)
+        found["additionalProperties"] = structural(values, definitions, by_users=by_users)
         if "maxProperties" in node:
             found["maxProperties"] = node["maxProperties"]
     else:
         found["x-kubernetes-preserve-unknown-fields"] = True
     return found
+
+
+def _nullable(field: Schema, by_users: bool) -> dict[str, Any]:
+    """Returns the schema of a field that may be null.
+
+    An enum refuses a null, whatever else is said: what it allows becomes a rule, which nulls skip.
+    """
+    found = dict(field) | {"nullable": True}
+    if not by_users:
+        return found
+    values = found.pop("enum", None)
+    if values is None:
+        return found
+    if found["type"] == "integer":
+        return found | {"minimum": min(values), "maximum": max(values)}
+    shown = ", ".join(map(str, values))
+    rule = {"rule": f"self in {list(values)}", "message": f"must be one of {shown}"}
+    return found | {"maxLength": 63, "x-kubernetes-validations": [rule]}
 
 
 def _bounds(node: Schema) -> dict[str, Any]:
@@ -93,10 +113,10 @@ def _bounds(node: Schema) -> dict[str, Any]:
     return found
 
 
-def _description(schema: Schema, node: Schema, described: bool) -> str:
+def _description(schema: Schema, node: Schema, by_users: bool) -> str:
     """Returns what `kubectl explain` shows: it shows neither defaults nor bounds by itself."""
     parts = [" ".join(str(schema.get("description") or node.get("description") or "").split())]
-    if described and "properties" not in resolve(schema):
+    if by_users and "properties" not in resolve(schema):
         allowed = describe_allowed(schema)
         if allowed not in ("text", "true or false", "a section of fields"):
             parts.append(f"Allowed: {allowed}.")

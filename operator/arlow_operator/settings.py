@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -30,6 +31,8 @@ class Settings:
 
     Attributes:
         image: of the trainer, for runs that name none.
+        lease_namespace: where the Lease is that only one operator holds; None for no Lease.
+        identity: of this operator among others.
         namespaces: whose runs are looked after; empty for all of the cluster.
         gpu_resource: name of the GPUs among a node's resources.
         gpu_label: label of a node that holds its GPUs' product.
@@ -38,6 +41,8 @@ class Settings:
     """
 
     image: str
+    lease_namespace: str | None = None
+    identity: str = ""
     namespaces: tuple[str, ...] = ()
     gpu_resource: str = "nvidia.com/gpu"
     gpu_label: str = "nvidia.com/gpu.product"
@@ -59,6 +64,8 @@ def settings_from(environ: Mapping[str, str] = os.environ) -> Settings:
         raise ConfigError(f"ARLOW_PROGRESS_SECONDS is {seconds!r}; allowed: 0.5 to 600 seconds")
     return Settings(
         image=image,
+        lease_namespace=environ.get("ARLOW_OPERATOR_NAMESPACE") or None,
+        identity=environ.get("HOSTNAME") or socket.gethostname(),
         namespaces=tuple(filter(None, environ.get("ARLOW_NAMESPACES", "").split(","))),
         gpu_resource=environ.get("ARLOW_GPU_RESOURCE", "nvidia.com/gpu"),
         gpu_label=environ.get("ARLOW_GPU_LABEL", "nvidia.com/gpu.product"),

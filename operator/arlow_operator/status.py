@@ -129,6 +129,8 @@ class ProgressStatus(StatusSection):
     """Seconds that remain."""
     eta: str | None = None
     """Time that remains, such as 3h12m."""
+    step_time: AwareDatetime | None = None
+    """When this step was first seen, or the trainer was last seen to load or save."""
     last_update_time: AwareDatetime | None = None
     """When the trainer was last heard."""
 
@@ -186,7 +188,9 @@ class GoodputStatus(StatusSection):
     queued_seconds: int = 0
     """Waiting for a queue."""
     starting_seconds: int = 0
-    """From a pod's start to its first step."""
+    """From an attempt's beginning to its first step."""
+    as_of: AwareDatetime | None = None
+    """When these were counted last."""
 
 
 class Status(StatusSection):

@@ -1,7 +1,8 @@
-"""Asks a trainer for its /status, by its pod's address. What answers there is not trusted."""
+"""Asks a trainer at its pod's address; what answers there is not trusted."""
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from datetime import UTC, datetime
 
@@ -16,17 +17,27 @@ TIMEOUT_S = 2.0
 MAX_BYTES = 64 * 1024
 
 
-def status_url(address: str, port: int = STATUS_PORT) -> str:
-    """Returns the URL of /status at a pod's address, IPv4 or IPv6."""
+def url_at(address: str, path: str, port: int = STATUS_PORT) -> str:
+    """Returns the URL of a path at a pod's address, IPv4 or IPv6."""
     host = f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
-    return f"http://{host}:{port}/status"
+    return f"http://{host}:{port}{path}"
 
 
-async def ask_status(session: ClientSession, url: str) -> Reported:
+async def ask_stacks(session: ClientSession, address: str, port: int = STATUS_PORT) -> None:
+    """Has a trainer write its stacks to its log; never raises for what it does."""
+    with contextlib.suppress(ClientError, TimeoutError, OSError):
+        timeout = ClientTimeout(total=TIMEOUT_S)
+        url = url_at(address, "/stacks", port)
+        async with session.get(url, allow_redirects=False, timeout=timeout):
+            pass
+
+
+async def ask_status(session: ClientSession, address: str, port: int = STATUS_PORT) -> Reported:
     """Returns what a trainer says, or why it says nothing; never raises for what it does."""
     asked = datetime.now(UTC)
     try:
         timeout = ClientTimeout(total=TIMEOUT_S)
+        url = url_at(address, "/status", port)
         async with session.get(url, allow_redirects=False, timeout=timeout) as response:
             if response.status != 200:
                 return Reported(asked, problem=f"it answers {response.status}")

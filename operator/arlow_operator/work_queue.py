@@ -48,6 +48,12 @@ class WorkQueue(Generic[Key]):
         self._running.add(key)
         return key
 
+    async def drained(self) -> None:
+        """Waits until every key that waits now has been taken."""
+        waiting = set(self._ready)
+        while waiting := waiting & self._ready.keys():
+            await asyncio.sleep(0.1)
+
     def done(self, key: Key) -> None:
         """Tells that a key's run is over."""
         self._running.discard(key)

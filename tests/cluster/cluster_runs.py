@@ -36,8 +36,10 @@ def create_secret(cluster: Cluster, s3: S3, namespace: str) -> None:
     )
 
 
-def tiny_run(name: str, namespace: str, s3: S3, images: str, steps: int = 200) -> dict[str, Any]:
-    """Returns a run of a tower that trains on a CPU within seconds."""
+def tiny_run(
+    name: str, namespace: str, s3: S3, images: str, steps: int = 1_000_000
+) -> dict[str, Any]:
+    """Returns a run of a tower that makes a few steps a second on a CPU."""
     return {
         "apiVersion": "arlow.dev/v1alpha1",
         "kind": "ArlowPretrain",
@@ -59,7 +61,7 @@ def tiny_run(name: str, namespace: str, s3: S3, images: str, steps: int = 200) -
             },
             "checkpoint": {
                 "url": s3.url(f"runs-{namespace}"),
-                "everySteps": 50,
+                "everySteps": 20,
                 "secretRef": {"name": SECRET},
             },
             "nodes": {"gpus": 0, "memory": "2Gi"},

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,13 @@ class Cluster:
         answer = self.kubectl("get", kind, "-n", namespace, "-l", selector, "-o", "json")
         return list(json.loads(answer)["items"])
 
+    def wait_until_gone(self, kind: str, namespace: str, timeout_s: float = 60.0) -> None:
+        """Waits until a namespace has no object of a kind."""
+        deadline = time.monotonic() + timeout_s
+        while found := self.items(kind, namespace):
+            assert time.monotonic() < deadline, [each["metadata"]["name"] for each in found]
+            time.sleep(0.3)
+
     def create_namespace(self, name: str) -> None:
         """Creates a namespace that takes only what Pod Security `restricted` allows."""
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -63,28 +71,44 @@ class Cluster:
 
     def install(self, manifests: Path) -> None:
         """Installs the operator as users do, with the images of the test, and waits for it."""
-        self.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(manifests))
-        self.kubectl(
-            *("wait", "--for=condition=Established", "crd/arlowpretrains.arlow.dev"),
-            "--timeout=60s",
-        )
-        deployment = next(
+        objects = [
             each
-            for each in yaml.safe_load_all((manifests / "operator.yaml").read_text())
-            if each["kind"] == "Deployment"
-        )
-        container = deployment["spec"]["template"]["spec"]["containers"][0]
-        container["image"] = OPERATOR_IMAGE
-        container["env"] = [
-            {"name": "ARLOW_TRAINER_IMAGE", "value": TRAINER_IMAGE},
-            {"name": "ARLOW_PROGRESS_SECONDS", "value": "1"},
+            for path in sorted(manifests.glob("*.yaml"))
+            for each in yaml.safe_load_all(path.read_text("utf-8"))
         ]
-        self.kubectl(
-            *("apply", "--server-side", "--force-conflicts", "-f", "-"),
-            stdin=json.dumps(deployment),
-        )
-        self.kubectl(*ROLLOUT, "restart", DEPLOYMENT)
-        self.kubectl(*ROLLOUT, "status", DEPLOYMENT, "--timeout=90s")
+        deployment = next(each for each in objects if each["kind"] == "Deployment")
+        template = deployment["spec"]["template"]
+        # So that each test session has a new operator, of the newest image.
+        template["metadata"]["annotations"] = {"arlow.dev/test-session": uuid.uuid4().hex}
+        container = template["spec"]["containers"][0]
+        container["image"] = OPERATOR_IMAGE
+        changed = {"ARLOW_TRAINER_IMAGE": TRAINER_IMAGE, "ARLOW_PROGRESS_SECONDS": "1"}
+        kept = [each for each in container["env"] if each["name"] not in changed]
+        container["env"] = [*kept, *({"name": k, "value": v} for k, v in changed.items())]
+        objects.sort(key=lambda each: each["kind"] != "Namespace")
+        items = {"kind": "List", "apiVersion": "v1", "items": objects}
+        arguments = ("apply", "--server-side", "--force-conflicts", "-f", "-")
+        self.kubectl(*arguments, stdin=json.dumps(items))
+        crd = "crd/arlowpretrains.arlow.dev"
+        self.kubectl("wait", "--for=condition=Established", crd, "--timeout=60s")
+        self.kubectl("rollout", "status", *OPERATOR, "--timeout=120s")
+
+    def restart_operator(self) -> None:
+        """Ends the operator and starts another."""
+        self.kubectl("rollout", "restart", *OPERATOR)
+        self.kubectl("rollout", "status", *OPERATOR, "--timeout=120s")
+
+    def lease_holder(self) -> str:
+        """Returns the pod of the operator that works; empty where none does."""
+        lease = self.get("lease", "arlow-operator", "arlow-system")
+        return str(lease["spec"].get("holderIdentity", ""))
+
+    def wait_for_log(self, pod: str, words: str, timeout_s: float = 60.0) -> None:
+        """Waits until an operator's log has some words."""
+        deadline = time.monotonic() + timeout_s
+        while words not in (log := self.kubectl("logs", pod, "-n", "arlow-system")):
+            assert time.monotonic() < deadline, log
+            time.sleep(0.5)
 
     def node_address(self) -> str:
         """Returns the address of a node."""
@@ -95,6 +119,15 @@ class Cluster:
     def status(self, name: str, namespace: str) -> dict[str, Any]:
         """Returns the status of a run; empty before there is one."""
         return dict(self.get("arlowpretrain", name, namespace).get("status") or {})
+
+    def patch_spec(self, name: str, namespace: str, **spec: Any) -> None:
+        """Changes fields of a run's spec. Raises Refused."""
+        arguments = ("patch", "apt", name, "-n", namespace, "--type=merge")
+        self.kubectl(*arguments, "-p", json.dumps({"spec": spec}))
+
+    def pods(self, name: str, namespace: str) -> list[dict[str, Any]]:
+        """Returns the pods of a run."""
+        return self.items("pods", namespace, f"arlow.dev/run={name}")
 
     def wait_for_status(
         self,
@@ -114,8 +147,7 @@ class Cluster:
             time.sleep(0.3)
 
 
-ROLLOUT = ("rollout", "-n", "arlow-system")
-DEPLOYMENT = "deployment/arlow-operator"
+OPERATOR = ("-n", "arlow-system", "deployment/arlow-operator")
 
 
 def in_phase(*phases: str) -> Callable[[dict[str, Any]], bool]:

@@ -11,23 +11,25 @@ from kube import Cluster, condition, in_phase
 
 from support.s3_server import S3
 
+STEPS = 60
+
 
 def test_a_run_is_trained_and_its_tower_loads(
     cluster: Cluster, cluster_s3: S3, namespace: str, tmp_path: Path
 ) -> None:
     create_secret(cluster, cluster_s3, namespace)
     images = put_images(cluster_s3, tmp_path / "images")
-    cluster.apply(tiny_run("tiny", namespace, cluster_s3, images))
+    cluster.apply(tiny_run("tiny", namespace, cluster_s3, images, STEPS))
 
     cluster.wait_for_status("tiny", namespace, shows_progress)
     done = cluster.wait_for_status("tiny", namespace, in_phase("Succeeded", "Failed"))
     assert done["phase"] == "Succeeded", done
-    assert done["progress"]["step"] == 200
-    assert done["lastCheckpoint"]["step"] == 200
+    assert done["progress"]["step"] == STEPS
+    assert done["lastCheckpoint"]["step"] == STEPS
     assert done["attempt"]["number"] == 1
     assert condition(done, "Finished")["status"] == "True"
     row = cluster.kubectl("get", "apt", "tiny", "-n", namespace).splitlines()[1].split()
-    assert row[:4] == ["tiny", "Succeeded", "200", "100"]
+    assert row[:4] == ["tiny", "Succeeded", str(STEPS), "100"]
 
     _assert_tower_loads(cluster_s3, done["lastCheckpoint"]["url"], tmp_path / "tower")
 
@@ -35,7 +37,7 @@ def test_a_run_is_trained_and_its_tower_loads(
 def shows_progress(status: dict[str, Any]) -> bool:
     """Whether a run is seen while it trains."""
     assert status.get("phase") not in ("Failed", "Succeeded"), status
-    return status.get("progress", {}).get("totalSteps") == 200 and status["progress"]["step"] > 0
+    return status.get("progress", {}).get("totalSteps") == STEPS and status["progress"]["step"] > 0
 
 
 def _assert_tower_loads(s3: S3, checkpoint: str, folder: Path) -> None:

@@ -60,6 +60,15 @@ def test_a_null_is_an_absent_field() -> None:
     assert spec["checkpoint"]["nullable"]
     assert spec["training"]["properties"]["seed"]["nullable"]
     assert "nullable" not in spec["training"]["properties"]["probe"]["properties"]["data"]
+    # An enum would refuse it.
+    for path, node in nodes(root()["properties"]["spec"]):
+        assert not ("nullable" in node and "enum" in node), path
+
+
+def test_a_default_set_can_be_changed_in_part() -> None:
+    training = root()["properties"]["spec"]["properties"]["training"]["properties"]
+    assert "required" not in training["data"]["properties"]["videos"]
+    assert training["probe"]["properties"]["data"]["required"] == ["path"]
 
 
 def test_descriptions_tell_defaults_and_bounds() -> None:
@@ -76,4 +85,4 @@ def test_no_maximum_is_near_2_to_the_63_where_kubernetes_overflows() -> None:
 def test_a_union_is_refused() -> None:
     union = {"anyOf": [{"type": "integer"}, {"type": "string"}]}
     with pytest.raises(ValueError, match="union of 2 types"):
-        structural(union, {}, described=False)
+        structural(union, {}, by_users=False)

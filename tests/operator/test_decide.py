@@ -6,6 +6,7 @@ import pytest
 from world import TOTAL_STEPS, World, manifest
 
 from arlow_operator.status import Condition
+from arlow_trainer.config.status import Phase
 
 
 def started(**spec: object) -> World:
@@ -324,3 +325,84 @@ def test_a_suspended_job_is_queued() -> None:
     world.passes()
     assert world.status.phase == "Queued"
     assert world.status.restarts.total == 0
+
+
+def stalled(**spec: object) -> World:
+    world = started(**spec)
+    world.train(10)
+    world.passes()
+    world.wait(601)
+    world.passes()
+    return world
+
+
+def test_a_stall_is_told_its_stacks_are_kept_and_the_run_is_restarted() -> None:
+    world = stalled()
+    assert conditions(world)["TrainingStalled"].status == "True"
+    assert world.stacks == 1
+    assert world.status.phase == "Running"
+    assert "no step after 10 for 601 s, and 600 s are allowed" in world.status.message
+    world.wait(5)
+    world.passes()
+    assert world.status.restarts.by_cause == {"stalled": 1}
+    assert conditions(world)["TrainingStalled"].status == "False"
+    assert not world.jobs
+    assert "deletionTimestamp" in world.pod["metadata"]
+
+
+def test_a_stall_that_goes_by_leaves_nothing() -> None:
+    world = stalled()
+    world.train(1)
+    world.passes()
+    assert conditions(world)["TrainingStalled"].status == "False"
+    assert world.status.restarts.total == 0
+
+
+def test_a_stall_is_only_reported_where_that_is_asked_for() -> None:
+    world = stalled(failurePolicy={"stall": {"action": "Report"}})
+    world.wait(1000)
+    world.passes()
+    assert conditions(world)["TrainingStalled"].status == "True"
+    assert world.status.restarts.total == 0
+    assert "TrainingStalled" not in {
+        kind
+        for kind, each in conditions(stalled(failurePolicy={"stall": {"action": "None"}})).items()
+        if each.status == "True"
+    }
+
+
+@pytest.mark.parametrize("phase", ["loading", "saving"])
+def test_the_clock_of_a_stall_stands_while_the_trainer_loads_or_saves(phase: Phase) -> None:
+    world = started()
+    world.train(10)
+    world.trainer_phase = phase
+    world.passes()
+    world.wait(10_000)
+    world.passes()
+    world.trainer_phase = "training"
+    world.wait(599)
+    world.passes()
+    assert conditions(world)["TrainingStalled"].status == "False"
+
+
+def test_goodput_counts_training_that_is_kept_and_that_is_lost() -> None:
+    world = World()
+    world.trainer_phase = "loading"
+    world.passes()
+    world.wait(20)
+    world.passes()
+    world.trainer_phase = "training"
+    world.train(10)
+    world.passes()
+    world.wait(100)
+    world.train(10)
+    world.passes()
+    world.wait(30)
+    world.train(5, save=False)
+    world.passes()
+    world.end(world.pod, 137, message=False)
+    world.passes()
+    goodput = world.status.goodput
+    assert goodput is not None
+    assert goodput.starting_seconds == 20
+    assert (goodput.productive_seconds, goodput.lost_seconds) == (100, 30)

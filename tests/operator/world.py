@@ -21,14 +21,20 @@ from arlow_operator.observation import (
     pod_seen,
     with_ends,
 )
-from arlow_operator.policies.situation import CreateAttempt, Decision, DeleteJob
+from arlow_operator.policies.situation import (
+    CreateAttempt,
+    Decision,
+    DeleteJob,
+    StopPods,
+    WriteStacks,
+)
 from arlow_operator.render import render_job
 from arlow_operator.resource import RUN_LABEL, read_run
 from arlow_operator.settings import Settings
 from arlow_operator.status import Status
 from arlow_trainer.config import ExitCode
 from arlow_trainer.config.ending import Ending
-from arlow_trainer.config.status import LastCheckpoint, RunStatus
+from arlow_trainer.config.status import LastCheckpoint, Phase, RunStatus
 
 SETTINGS = Settings(image="trainer:1")
 TOTAL_STEPS = 100
@@ -72,9 +78,12 @@ class World:
     now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
     step: int = 0
     saved: int | None = None
+    saved_at: datetime | None = None
     reachable: bool = True
     seen_ends: dict[str, PodSeen] = field(default_factory=dict)
     created: int = 0
+    stacks: int = 0
+    trainer_phase: Phase = "training"
 
     # --- the operator
 
@@ -105,6 +114,13 @@ class World:
                     self.create_job(job)
             case DeleteJob(_, uid):
                 self.delete_job(uid)
+            case StopPods(pods):
+                names = {name for name, _ in pods}
+                for pod in self.pods:
+                    if pod["metadata"]["name"] in names:
+                        self.ask_to_end(pod)
+            case WriteStacks():
+                self.stacks += 1
 
     def passes(self, most: int = 12) -> Decision:
         """Makes passes until nothing changes any more; returns the last decision."""
@@ -130,10 +146,10 @@ class World:
                 last = None
                 if self.saved is not None:
                     url = f"s3://bucket/runs/run/checkpoint-{self.saved}"
-                    last = LastCheckpoint(url=url, step=self.saved, time=self.now)
+                    last = LastCheckpoint(url=url, step=self.saved, time=self.saved_at)
                 told = RunStatus(
                     run="run",
-                    phase="training",
+                    phase=self.trainer_phase,
                     step=self.step,
                     total_steps=TOTAL_STEPS,
                     last_step_time=self.now,
@@ -239,7 +255,7 @@ class World:
     def train(self, steps: int, save: bool = True) -> None:
         self.step = min(TOTAL_STEPS, self.step + steps)
         if save:
-            self.saved = self.step
+            self.saved, self.saved_at = self.step, self.now
 
     def wait(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)

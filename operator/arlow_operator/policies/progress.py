@@ -15,27 +15,27 @@ TRAINING = ("training", "saving", "finished")
 def remember(status: Status, seen: Observation, run_uid: str, run_url: str | None) -> Status:
     """Returns the status with the newest progress and checkpoint that the trainer told of."""
     if seen.reported and (told := seen.reported.status):
-        progress = _progress(told, seen.reported.asked)
+        progress = _progress(told, seen.reported.asked, status.progress)
         status = status.model_copy(update={"progress": progress})
-        if told.last_checkpoint and told.last_checkpoint.step > (status.checkpoint_step or -1):
-            newest = CheckpointStatus(
-                url=told.last_checkpoint.url,
-                step=told.last_checkpoint.step,
-                time=whole_second(told.last_checkpoint.time),
-            )
-            status = status.model_copy(update={"last_checkpoint": newest})
+        if told.last_checkpoint:
+            last = told.last_checkpoint
+            found = CheckpointStatus(url=last.url, step=last.step, time=whole_second(last.time))
+            status = _with_checkpoint(status, found)
     for pod in seen.pods:
-        ending = pod.end.ending if pod.end else None
-        if pod.run_uid != run_uid or ending is None or ending.saved is None:
+        end = pod.end
+        if pod.run_uid != run_uid or end is None or end.ending is None or end.ending.saved is None:
             continue
-        if ending.saved > (-1 if status.checkpoint_step is None else status.checkpoint_step):
-            newest = CheckpointStatus(
-                url=f"{run_url}/checkpoint-{ending.saved}" if run_url else None,
-                step=ending.saved,
-                time=pod.end.time if pod.end else None,
-            )
-            status = status.model_copy(update={"last_checkpoint": newest})
+        url = f"{run_url}/checkpoint-{end.ending.saved}" if run_url else None
+        found = CheckpointStatus(url=url, step=end.ending.saved, time=end.time)
+        status = _with_checkpoint(status, found)
     return status
+
+
+def _with_checkpoint(status: Status, found: CheckpointStatus) -> Status:
+    known, step = status.checkpoint_step, found.step
+    if step is None or (known is not None and known >= step):
+        return status
+    return status.model_copy(update={"last_checkpoint": found})
 
 
 def follow(situation: Situation) -> Decision:
@@ -78,7 +78,9 @@ def follow(situation: Situation) -> Decision:
     return Decision(starting, "CannotStart" if obstacle else "Starting", again_after=2)
 
 
-def _progress(told: RunStatus, asked: datetime) -> ProgressStatus:
+def _progress(told: RunStatus, asked: datetime, before: ProgressStatus | None) -> ProgressStatus:
+    same_step = before is not None and before.step == told.step and told.phase == "training"
+    step_time = before.step_time if before and same_step else None
     percent = None
     if told.total_steps:
         percent = round(100 * told.step / told.total_steps, 1)
@@ -91,6 +93,7 @@ def _progress(told: RunStatus, asked: datetime) -> ProgressStatus:
         mfu=_rounded(told.scalar("mfu")),
         eta_seconds=round(told.eta_seconds) if told.eta_seconds is not None else None,
         eta=_duration(told.eta_seconds) if told.eta_seconds is not None else None,
+        step_time=step_time or whole_second(asked),
         last_update_time=whole_second(asked),
     )
 

@@ -32,7 +32,25 @@ class DeleteJob:
     uid: str
 
 
-Action = CreateAttempt | DeleteJob
+@dataclass(frozen=True)
+class StopPods:
+    """Delete pods, by name and uid, that cannot save any more: their grace is short.
+
+    A grace once begun cannot be shortened, so that this comes before their Job is deleted.
+    """
+
+    pods: tuple[tuple[str, str], ...]
+    grace_seconds: int = 30
+
+
+@dataclass(frozen=True)
+class WriteStacks:
+    """Have the trainer at an address write the stacks of all its processes to its log."""
+
+    address: str
+
+
+Action = CreateAttempt | DeleteJob | StopPods | WriteStacks
 
 
 @dataclass(frozen=True)
