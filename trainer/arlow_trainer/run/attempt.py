@@ -68,6 +68,26 @@ class Attempt:
         """The launcher's process number."""
         return int((self.folder / "launcher").read_text())
 
+    def use(self, gpus: bool) -> None:
+        """Says whether each rank computes on a GPU; called before ranks start."""
+        self._write("gpus", str(int(gpus)))
+
+    @property
+    def gpus(self) -> bool:
+        """Whether each rank computes on a GPU."""
+        return (self.folder / "gpus").read_text() == "1"
+
+    def say(self, verdict: str) -> None:
+        """Records why the attempt fails, as the launcher judges it."""
+        self._write("verdict", verdict)
+
+    def verdict(self) -> str | None:
+        """Returns what `say` was given; None while the launcher knows of no failure."""
+        try:
+            return (self.folder / "verdict").read_text()
+        except FileNotFoundError:
+            return None
+
     def keep_logs_as(self, number: int) -> None:
         """Gives the attempt its number; from then on its logs are stored."""
         self._write("number", str(number))
@@ -95,6 +115,10 @@ class Attempt:
         """Records why a rank ends."""
         reason = Reason(rank, exit_code, message, time.time(), second_hand)
         self._write(f"reason-{rank}.json", json.dumps(asdict(reason)))
+
+    def has_reported(self, rank: int) -> bool:
+        """Whether a rank has recorded why it ends."""
+        return (self.folder / f"reason-{rank}.json").exists()
 
     def reasons(self) -> list[Reason]:
         """Returns why ranks ended, the first first."""

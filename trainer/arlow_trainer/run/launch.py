@@ -1,6 +1,7 @@
-"""Starts the ranks of a run: in this process for one, under torch's elastic launcher for more.
+"""Starts the ranks of a run, each a process, and makes one message and one exit code of their ends.
 
-The ranks' reasons become one message, one exit code and the termination message.
+This process imports none of torch, DeepSpeed and transformers: the ranks start at once, and what
+supervises them stays small.
 """
 
 from __future__ import annotations
@@ -9,10 +10,8 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
-import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -24,12 +23,19 @@ from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.errors import ArlowError, ExitCode, Interrupted
 from arlow_trainer.run.attempt import Attempt, AttemptProgress, Reason
 from arlow_trainer.run.attempt_logs import LogUploader
+from arlow_trainer.run.devices import (
+    ATTEMPT_VARIABLE,
+    VISIBLE_VARIABLE,
+    Devices,
+    decide,
+    read_facts,
+)
 from arlow_trainer.run.options import TrainOptions
+from arlow_trainer.run.rank_processes import RankProcesses
 from arlow_trainer.run.signals import StopSignal
 from arlow_trainer.run.termination import Reached, failures_written, write_ending
 from arlow_trainer.storage.outbox import CLOSE_TIMEOUT_S
-from arlow_trainer.storage.process_log import keep_output, log_name
-from arlow_trainer.storage.stacks import write_stacks_at, write_stacks_to_log
+from arlow_trainer.storage.stacks import write_stacks_at
 
 log = logging.getLogger(__name__)
 
@@ -49,17 +55,10 @@ class RunFailed(ArlowError):
         self.rank = rank
 
 
-def default_ranks() -> int:
-    """Returns one rank a GPU of this machine, or one on a CPU."""
-    import torch
-
-    return max(1, torch.cuda.device_count())
-
-
 def launch(run: ArlowPretrain, ranks: int | None, options: TrainOptions) -> None:
     """Trains on `ranks` processes of this machine and returns when the run is finished.
 
-    Without `ranks`, one for each GPU, or one on a CPU. SIGTERM, Ctrl-C, a hang-up and the signal of
+    Without `ranks`, as `devices.decide` says. SIGTERM, Ctrl-C, a hang-up and the signal of
     the options save a checkpoint and end the run (Interrupted) within the grace period; a second
     one ends it at once. SIGUSR1 (or SIGUSR2) dumps every thread's stack to the log. Raises an
     ArlowError with the run's own exit code. However it ends, the termination message says how.
@@ -81,13 +80,20 @@ def launch(run: ArlowPretrain, ranks: int | None, options: TrainOptions) -> None
         ):
             logs = LogUploader(run.run_url, attempt.logs, attempt.number, log.warning)
             stack.callback(lambda: logs.close(stop.grace.within(CLOSE_TIMEOUT_S)))
-            ranks = ranks or default_ranks()
-            if ranks == 1:
-                _single(attempt, stop)
-            else:
-                stop.forward_to(lambda: _stop_ranks(attempt, stop))
-                _elastic(attempt, ranks)
+            devices = decide(read_facts(os.environ), run.spec.nodes, ranks, os.environ)
+            if ATTEMPT_VARIABLE not in os.environ:
+                print(f"arlow: {devices.words}", file=sys.stderr, flush=True)
+            attempt.use(gpus=devices.gpus)
+            with RankProcesses(attempt, devices.ranks, rank_environment(devices)) as processes:
+                stop.forward_to(lambda: _stop_ranks(attempt, processes, stop))
+                ends = processes.wait(lambda ends: attempt.say(str(_judged(attempt, ends))))
+            if any(ends.values()) or len(ends) < devices.ranks:
+                raise _judged(attempt, ends)
         write_ending(ExitCode.FINISHED, "", _reached(progress))
+
+
+def _judged(attempt: Attempt, ends: Mapping[int, int]) -> ArlowError:
+    return judge_failure(attempt.reasons(), ends, attempt.stopped_at is not None)
 
 
 def _reached(progress: AttemptProgress) -> Reached:
@@ -117,66 +123,21 @@ def _end_at_once(attempt: Attempt, reached: Reached, number: int | None) -> NoRe
     os._exit(code)
 
 
-def _stop_ranks(attempt: Attempt, stop: StopSignal) -> None:
+def _stop_ranks(attempt: Attempt, processes: RankProcesses, stop: StopSignal) -> None:
     """Sends SIGTERM to the ranks; those that have not started yet find a file that says so."""
     attempt.stop(stop.grace.begun)
-    _signal_ranks(signal.SIGTERM)
+    processes.signal(signal.SIGTERM)
 
 
-def _signal_ranks(number: signal.Signals) -> None:
-    for rank in psutil.Process().children():
-        with suppress(psutil.Error):
-            rank.send_signal(number)
-
-
-def _single(attempt: Attempt, stop: StopSignal) -> None:
-    from arlow_trainer.run.train import train
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    os.environ.update(
-        RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-    )
-    kept, options = keep_output(attempt.logs / log_name(0)), attempt.options()
-    write_stacks_to_log(options.stack_number)
-    try:
-        train(attempt.run(), options, stop, attempt)
-    except ArlowError:
-        raise
-    except Exception:
-        # It is reported when the log has been stored.
-        kept.write(traceback.format_exc())
-        raise
-
-
-def _elastic(attempt: Attempt, ranks: int) -> None:
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    # It would report every rank's end in its own words; `judge_failure` gives the reason.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=ranks,
-        run_id=attempt.run().metadata.name,
-        rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
-        local_addr="127.0.0.1",
-        max_restarts=0,
-        # We handle SIGTERM ourselves: the launcher would allow 30 s for a checkpoint that may need
-        # minutes. SIGHUP too: nohup ignores it, the launcher would not.
-        signals_to_handle="SIGQUIT",
-    )
-    command = [sys.executable, "-m", "arlow_trainer.run.rank", str(attempt.folder)]
+def rank_environment(devices: Devices) -> dict[str, str]:
+    """Returns the environment of every rank."""
+    environ = dict(os.environ)
     # A rank's share of the cores; torch would take all of them in every rank.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
-    try:
-        elastic_launch(config, command[0])(*command[1:])
-    except ChildFailedError as error:
-        ends = {rank: failure.exitcode for rank, failure in sorted(error.failures.items())}
-        raise judge_failure(attempt.reasons(), ends, attempt.stopped_at is not None) from None
+    environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices.ranks)))
+    if not devices.gpus:
+        # No library in a rank on CPUs may find a GPU.
+        environ[VISIBLE_VARIABLE] = ""
+    return environ
 
 
 def judge_failure(reasons: Sequence[Reason], ends: Mapping[int, int], stopping: bool) -> ArlowError:
@@ -195,6 +156,12 @@ def judge_failure(reasons: Sequence[Reason], ends: Mapping[int, int], stopping: 
         if first.exit_code == ExitCode.INTERRUPTED:
             return Interrupted(first.message)
         return RunFailed(first.message, ExitCode(first.exit_code), first.rank)
+    defects = [reason for reason in reasons if not reason.second_hand]
+    if defects and not killed:
+        first = defects[0]
+        return RunFailed(
+            f"rank {first.rank} failed: {first.message}", ExitCode.INTERNAL, first.rank
+        )
     if killed:
         rank, number = next(iter(killed.items()))
         return _killed(rank, signal.Signals(number))
@@ -202,13 +169,21 @@ def judge_failure(reasons: Sequence[Reason], ends: Mapping[int, int], stopping: 
         return Interrupted(
             "stopped as asked, before the first step; the same command starts or resumes the run"
         )
-    if reasons:
-        first = reasons[0]
+    silent = {rank: code for rank, code in ends.items() if code and rank not in _ranks(reasons)}
+    if silent or not reasons:
+        named = ", ".join(f"rank {rank} with {code}" for rank, code in (silent or ends).items())
         return RunFailed(
-            f"rank {first.rank} failed: {first.message}", ExitCode.INTERNAL, first.rank
+            f"ranks ended without a reason: {named or 'none'}; see the log above",
+            ExitCode.INTERNAL,
+            next(iter(silent), None),
         )
-    ranks = ", ".join(f"rank {rank} with {code}" for rank, code in ends.items())
-    return RunFailed(f"ranks ended without a reason: {ranks}; see the log above", ExitCode.INTERNAL)
+    return RunFailed(
+        f"rank {reasons[0].rank} failed: {reasons[0].message}", ExitCode.INTERNAL, reasons[0].rank
+    )
+
+
+def _ranks(reasons: Sequence[Reason]) -> set[int]:
+    return {reason.rank for reason in reasons}
 
 
 def _killed(rank: int, number: signal.Signals) -> RunFailed:

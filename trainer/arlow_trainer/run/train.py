@@ -37,6 +37,7 @@ from arlow_trainer.run.attempt_logs import next_attempt
 from arlow_trainer.run.checkpoint_times import CheckpointTimes
 from arlow_trainer.run.lease import RELEASE_TIMEOUT_S, Lease
 from arlow_trainer.run.options import TrainOptions
+from arlow_trainer.run.reasons import first_reason, reason_first
 from arlow_trainer.run.reporting import (
     StepReporter,
     on_saved,
@@ -72,10 +73,10 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
     `attempt` records how far it came, whatever ends it.
     """
     training, batch_size = run.spec.training, run.spec.global_batch_size
-    with ExitStack() as stack:
+    with ExitStack() as stack, reason_first(attempt, int(os.environ["RANK"])):
         # 1. The ranks, and a run URL that no other run writes to, before anything slow begins.
         ranks = Ranks()
-        stack.callback(ranks.leave)
+        stack.push(lambda kind, *_: ranks.leave(failed=kind is not None))
         reached = attempt.progress() if ranks.first else None
         ranks.agree(lambda: check_batch_covers_ranks(ranks.size, batch_size))
         store = Store(run.run_url, store_options(run.spec.checkpoint))
@@ -91,7 +92,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
         outputs = telemetry_options(run, options, ranks, store, events, write_stacks)
         telemetry = Telemetry(run, ranks.rank, ranks.size, outputs)
         stack.callback(lambda: telemetry.close(stop.grace.within))
-        stack.enter_context(report_end(telemetry))
+        stack.enter_context(report_end(telemetry, lambda: first_reason(attempt)))
         stack.enter_context(explain_out_of_memory("the run"))
 
         number = ranks.from_first(lambda: next_attempt(store))
