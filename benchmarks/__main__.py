@@ -26,6 +26,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the page to this file, too")
     parser.add_argument("--note", default="", help="a paragraph for the page: how it was taken")
     options = parser.parse_args()
+    if options.only != ["full_run"]:
+        # All others are for CPUs, and `full_run` takes one where there is no GPU.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     load_before = os.getloadavg()[0]
     chosen = options.only or list(BENCHMARKS)
     results = []

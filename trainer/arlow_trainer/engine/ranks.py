@@ -10,13 +10,16 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, TCPStore
+from torch.distributed import distributed_c10d
 
 from arlow_trainer.config.errors import ArlowError, ConfigError
 
 T = TypeVar("T")
 
-# Longer than any legitimate wait: a full checkpoint on a slow store.
 TIMEOUT = timedelta(minutes=60)
+"""Of every collective, on the host and on devices, and of the ranks' key-value store: longer than
+any legitimate wait, such as a full checkpoint on a slow store. Of a rank that has failed the
+launcher knows at once; this ends a run in which all wait."""
 
 
 class Ranks:
@@ -141,6 +144,12 @@ class Ranks:
         # where one that still holds a tensor would abort the process.
         del self._host, self._store
         dist.destroy_process_group()
+
+
+def set_timeouts() -> None:
+    """Gives every group its members' one `TIMEOUT`; those that DeepSpeed makes have another."""
+    for group in list(distributed_c10d._world.pg_map):
+        distributed_c10d._set_pg_timeout(TIMEOUT, group)
 
 
 def _key_value_store(rank: int, ranks: int) -> PrefixStore:
