@@ -116,6 +116,15 @@ class Attempt:
         reason = Reason(rank, exit_code, message, time.time(), second_hand)
         self._write(f"reason-{rank}.json", json.dumps(asdict(reason)))
 
+    def close_reports(self) -> None:
+        """Says that rank 0 has written the run's last status and events."""
+        self._write("reported", "")
+
+    @property
+    def reports_closed(self) -> bool:
+        """Whether rank 0 has written the run's last status and events."""
+        return (self.folder / "reported").exists()
+
     def has_reported(self, rank: int) -> bool:
         """Whether a rank has recorded why it ends."""
         return (self.folder / f"reason-{rank}.json").exists()

@@ -30,6 +30,7 @@ from arlow_trainer.run.devices import (
     decide,
     read_facts,
 )
+from arlow_trainer.run.last_report import report_for_rank_0
 from arlow_trainer.run.options import TrainOptions
 from arlow_trainer.run.rank_processes import RankProcesses
 from arlow_trainer.run.signals import StopSignal
@@ -88,7 +89,11 @@ def launch(run: ArlowPretrain, ranks: int | None, options: TrainOptions) -> None
                 stop.forward_to(lambda: _stop_ranks(attempt, processes, stop))
                 ends = processes.wait(lambda ends: attempt.say(str(_judged(attempt, ends))))
             if any(ends.values()) or len(ends) < devices.ranks:
-                raise _judged(attempt, ends)
+                failure = _judged(attempt, ends)
+                if not attempt.reports_closed:
+                    timeout_s = stop.grace.within(CLOSE_TIMEOUT_S)
+                    report_for_rank_0(run, processes.numbers, failure, timeout_s)
+                raise failure
         write_ending(ExitCode.FINISHED, "", _reached(progress))
 
 

@@ -19,6 +19,8 @@ OTHERS_S = 5.0
 those that wait for it on a GPU never do."""
 LAST_WORDS_S = 30.0
 """How long a rank that has said why it ends may take to end: rank 0 reports for the run."""
+NEWS_S = 1.0
+"""How long a rank that only tells of another's end is taken for the news of it."""
 _POLL_S = 0.05
 
 STORE_SOCKET = "ARLOW_STORE_SOCKET"
@@ -64,6 +66,11 @@ class RankProcesses(AbstractContextManager["RankProcesses"]):
                 for rank in range(ranks)
             ]
 
+    @property
+    def numbers(self) -> list[int]:
+        """The processes' numbers, in the order of ranks."""
+        return [process.pid for process in self._processes]
+
     def wait(self, on_failure: Callable[[Mapping[int, int]], None]) -> dict[int, int]:
         """Returns the exit codes of the ranks when all have ended, by rank in the order of ends.
 
@@ -73,18 +80,24 @@ class RankProcesses(AbstractContextManager["RankProcesses"]):
         """
         ends: dict[int, int] = {}
         failed_at: float | None = None
+        told = False
         while len(ends) + len(self._ended_by_us) < len(self._processes):
             for rank, process in enumerate(self._processes):
                 if rank not in ends and rank not in self._ended_by_us:
                     code = process.poll()
                     if code is not None:
                         ends[rank] = code
-            speaking = {reason.rank for reason in self._attempt.reasons()}
+            reasons = self._attempt.reasons()
+            speaking = {reason.rank for reason in reasons}
             now = time.monotonic()
             if failed_at is None and (speaking or any(ends.values())):
                 failed_at = now
-                on_failure(ends)
             if failed_at is not None:
+                known = any(ends.values()) or any(not reason.second_hand for reason in reasons)
+                # A rank may tell of another's end before that one has ended.
+                if not told and (known or now - failed_at > NEWS_S):
+                    told = True
+                    on_failure(ends)
                 last_words_s = LAST_WORDS_S if self._attempt.stopped_at is None else math.inf
                 for rank, process in enumerate(self._processes):
                     limit = last_words_s if rank in speaking else OTHERS_S

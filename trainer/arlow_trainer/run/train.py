@@ -86,6 +86,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
         events = None
         if lease is not None:
             stack.callback(closing(stop, lease.release, RELEASE_TIMEOUT_S))
+            stack.callback(attempt.close_reports)
             events = EventLog(store)
             stack.callback(closing(stop, events.close, CLOSE_TIMEOUT_S))
         write_stacks = partial(os.kill, attempt.launcher, options.stack_number)
