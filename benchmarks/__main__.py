@@ -16,7 +16,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from .result import page, say
 
 # Modules, each with a `measure` and its sizes `FULL` and `TOY`.
-BENCHMARKS = ("tower", "step", "loader", "checkpoint", "telemetry", "pictures", "full_run")
+BENCHMARKS = ("tower", "step", "loader", "checkpoint", "start", "telemetry", "pictures", "full_run")
 
 
 def main() -> None:

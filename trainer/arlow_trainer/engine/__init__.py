@@ -1,6 +1,6 @@
 """Optimisation under DeepSpeed ZeRO-2: modules, parameter groups, schedule, the step, its guard."""
 
-from arlow_trainer.engine.build import build_autoencoder, vision_config
+from arlow_trainer.engine.build import build_autoencoder, build_empty_autoencoder, vision_config
 from arlow_trainer.engine.devices import (
     device_memory,
     device_name,
@@ -38,6 +38,7 @@ __all__ = [
     "RestoredShard",
     "StepRunner",
     "build_autoencoder",
+    "build_empty_autoencoder",
     "capture_optimizer",
     "capture_weights",
     "device_memory",

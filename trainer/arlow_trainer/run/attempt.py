@@ -47,6 +47,7 @@ class Attempt:
         (self.folder / "run.json").write_text(manifest)
         (self.folder / "options.json").write_text(json.dumps(asdict(options)))
         (self.folder / "launcher").write_text(str(os.getpid()))
+        (self.folder / "began").write_text(str(time.monotonic()))
         self.logs.mkdir()
         (self.folder / "progress").write_bytes(2 * _NUMBER.pack(_NONE))
 
@@ -87,6 +88,11 @@ class Attempt:
             return (self.folder / "verdict").read_text()
         except FileNotFoundError:
             return None
+
+    @property
+    def began(self) -> float:
+        """When the attempt began, by `time.monotonic`, which all processes of a machine share."""
+        return float((self.folder / "began").read_text())
 
     def keep_logs_as(self, number: int) -> None:
         """Gives the attempt its number; from then on its logs are stored."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from arlow_trainer.config.errors import ExitCode
 from arlow_trainer.run.attempt import Attempt
 from arlow_trainer.run.devices import check_torch
+from arlow_trainer.run.early_check import EarlyCheck
 from arlow_trainer.run.reasons import report
 from arlow_trainer.run.signals import StopSignal
 from arlow_trainer.storage.process_log import keep_output, log_name
@@ -38,10 +39,12 @@ def rank_main(folder: Path) -> int:
         with StopSignal(options) as stop:
             if (stopped_at := attempt.stopped_at) is not None:
                 stop.request(stopped_at)
+            run = attempt.run()
+            early = EarlyCheck(run) if rank == 0 else None
             check_torch(attempt.gpus, int(os.environ["LOCAL_RANK"]))
             from arlow_trainer.run.train import train
 
-            train(attempt.run(), options, stop, attempt)
+            train(run, options, stop, attempt, early)
         return ExitCode.FINISHED
     except BaseException as error:
         code = report(attempt, rank, error)
