@@ -7,6 +7,7 @@ from arlow_trainer.engine.devices import (
     explain_out_of_memory,
     peak_flops,
 )
+from arlow_trainer.engine.failures import explain_device_failures
 from arlow_trainer.engine.guard import FiniteGuard
 from arlow_trainer.engine.ranks import Ranks
 from arlow_trainer.engine.setup import effective_precision, initialize_engine
@@ -44,6 +45,7 @@ __all__ = [
     "device_memory",
     "device_name",
     "effective_precision",
+    "explain_device_failures",
     "explain_out_of_memory",
     "initialize_engine",
     "install_shard",

@@ -12,7 +12,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from arlow_trainer.config.errors import ExitCode
+from arlow_trainer.config.errors import ArlowError, ExitCode
 from arlow_trainer.run.attempt import Attempt
 from arlow_trainer.run.devices import check_torch
 from arlow_trainer.run.early_check import EarlyCheck
@@ -48,7 +48,7 @@ def rank_main(folder: Path) -> int:
         return ExitCode.FINISHED
     except BaseException as error:
         code = report(attempt, rank, error)
-        if code == ExitCode.INTERNAL:
+        if code == ExitCode.INTERNAL and not isinstance(error, ArlowError):
             traceback.print_exc()
         return code
 

@@ -27,6 +27,7 @@ from arlow_trainer.engine import (
     build_empty_autoencoder,
     device_memory,
     effective_precision,
+    explain_device_failures,
     explain_out_of_memory,
     initialize_engine,
 )
@@ -84,7 +85,12 @@ def train(
     start_times = StartTimes(attempt.began)
     start_times.end("imports")
     training, batch_size = run.spec.training, run.spec.global_batch_size
-    with ExitStack() as stack, reason_first(attempt, int(os.environ["RANK"])):
+    with (
+        ExitStack() as stack,
+        reason_first(attempt, int(os.environ["RANK"])),
+        explain_device_failures(),
+        explain_out_of_memory("the run"),
+    ):
         # 1. The ranks, and a run URL that no other run writes to, before anything slow begins.
         ranks = Ranks()
         stack.push(lambda kind, *_: ranks.leave(failed=kind is not None))
@@ -105,7 +111,6 @@ def train(
         telemetry = Telemetry(run, ranks.rank, ranks.size, outputs)
         stack.callback(lambda: telemetry.close(stop.grace.within))
         stack.enter_context(report_end(telemetry, lambda: first_reason(attempt)))
-        stack.enter_context(explain_out_of_memory("the run"))
 
         number = ranks.from_first(lambda: next_attempt(store))
         if ranks.first_here:
