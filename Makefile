@@ -8,29 +8,48 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 # Torch's CPU threads and the ranks' processes would otherwise fight for the cores.
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 
+# What is meant for a CPU does the same on a machine with GPUs.
+ON_CPU := CUDA_VISIBLE_DEVICES=
+
+# For GPU machines without a network: a folder of wheels for what their Python lacks.
+WHEELS ?=
+
 DEMO := demo
 
+# With wheels the machine's own torch is used, as it is; without, the same environment as elsewhere.
+ifdef WHEELS
+GPU_VENV := .venv-gpu
+GPU_STAMP := $(GPU_VENV)/installed
+else
+GPU_VENV := $(VENV)
+GPU_STAMP := $(STAMP)
+endif
+GPU_PYTHON := $(GPU_VENV)/bin/python
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster lint bench soak docs clean
+.PHONY: help demo test test-cluster test-gpu lint bench bench-gpu soak docs clean
 
 help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: $(STAMP) ## Pretrain a small tower on real photographs and videos, about two minutes
-	$(BIN)/arlow data demo $(DEMO)/data
-	$(BIN)/arlow train manifests/demo.yaml --ranks 2
-	$(BIN)/arlow reconstruct $(DEMO)/runs/demo $(DEMO)/data/images/held-out/chelsea.png \
+	$(ON_CPU) $(BIN)/arlow data demo $(DEMO)/data
+	$(ON_CPU) $(BIN)/arlow train manifests/demo.yaml --ranks 2
+	$(ON_CPU) $(BIN)/arlow reconstruct $(DEMO)/runs/demo $(DEMO)/data/images/held-out/chelsea.png \
 		--out $(DEMO)/reconstruction-image.png
-	$(BIN)/arlow reconstruct $(DEMO)/runs/demo $(DEMO)/data/videos/held-out/carphone_pristine.mp4 \
+	$(ON_CPU) $(BIN)/arlow reconstruct $(DEMO)/runs/demo $(DEMO)/data/videos/held-out/carphone_pristine.mp4 \
 		--out $(DEMO)/reconstruction-video.png
-	$(BIN)/arlow curves $(DEMO)/runs/demo --out $(DEMO)/curves.png
-	$(BIN)/arlow report $(DEMO)/runs/demo --out $(DEMO)/report.html
+	$(ON_CPU) $(BIN)/arlow curves $(DEMO)/runs/demo --out $(DEMO)/curves.png
+	$(ON_CPU) $(BIN)/arlow report $(DEMO)/runs/demo --out $(DEMO)/report.html
 
 test: $(STAMP) ## Run the tests, in as many processes as there are cores
-	$(TEST_ENV) env -u KUBECONFIG $(BIN)/python -m pytest -q -n auto --dist loadfile $(ARGS)
+	$(ON_CPU) $(TEST_ENV) env -u KUBECONFIG $(BIN)/python -m pytest -q -n auto --dist loadfile $(ARGS)
 
 test-cluster: $(STAMP) ## Test the operator in the cluster that KUBECONFIG names, which it is installed into
-	$(TEST_ENV) $(BIN)/python -m pytest -q tests/cluster $(ARGS)
+	$(ON_CPU) $(TEST_ENV) $(BIN)/python -m pytest -q tests/cluster $(ARGS)
+
+test-gpu: $(GPU_STAMP) ## Run the tests that need a GPU; docs/gpu-tests.md is their table
+	$(TEST_ENV) $(GPU_PYTHON) -m benchmarks.gpu tests --out docs/gpu-tests.md
 
 lint: $(STAMP) ## Check style, types and which package may import which
 	$(BIN)/ruff check .
@@ -39,10 +58,13 @@ lint: $(STAMP) ## Check style, types and which package may import which
 	$(BIN)/lint-imports
 
 bench: $(STAMP) ## Measure tower, step, loader, checkpoints, telemetry and pictures
-	$(BIN)/python -m benchmarks $(ARGS)
+	$(ON_CPU) $(BIN)/python -m benchmarks $(ARGS)
+
+bench-gpu: $(GPU_STAMP) ## Measure the full model on a GPU; docs/gpu-benchmarks.md is its page
+	$(GPU_PYTHON) -m benchmarks.gpu benchmarks --out docs/gpu-benchmarks.md
 
 soak: $(STAMP) ## Kill, stop and starve tiny runs 60 times; their weights must not differ
-	$(BIN)/python -m benchmarks.soak $(ARGS)
+	$(ON_CPU) $(BIN)/python -m benchmarks.soak $(ARGS)
 
 docs: $(STAMP) ## Write the pages, the dashboard and the CRD that are generated from the code
 	$(BIN)/python -m arlow_trainer.config.reference docs/configuration.md
@@ -52,9 +74,10 @@ docs: $(STAMP) ## Write the pages, the dashboard and the CRD that are generated 
 	$(BIN)/python charts/src/run_dashboard.py
 
 clean: ## Remove the environment and the demo
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) .venv-gpu $(DEMO)
 
-# DeepSpeed is released as source and needs torch to build, hence the order and no isolation.
+# DeepSpeed is released as source and needs torch to build, hence the order and no isolation. On a
+# machine with a GPU its build asks for nvcc, which nothing here needs, unless it is told not to look.
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed and was not found" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
@@ -63,6 +86,16 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV); the first time takes a few minutes"
 	@$(PIP) pip setuptools wheel
 	@$(PIP) torch numpy ninja einops hjson msgpack packaging psutil py-cpuinfo "pydantic>=2" tqdm
-	@$(PIP) --no-build-isolation deepspeed
+	@DS_IGNORE_CUDA_DETECTION=1 DS_BUILD_OPS=0 $(PIP) --no-build-isolation deepspeed
 	@$(PIP) -e ".[trainer,operator,demo,dev]"
 	@touch $@
+
+ifdef WHEELS
+$(GPU_STAMP): $(wildcard $(WHEELS)/*.whl)
+	@test -x $(GPU_PYTHON) || $(PYTHON) -m venv --system-site-packages $(GPU_VENV)
+	@$(GPU_PYTHON) -m pip --disable-pip-version-check install --quiet --no-index --no-deps \
+		$(WHEELS)/*.whl
+	@$(GPU_PYTHON) -c 'import arlow_trainer' 2>/dev/null || { echo "make: $(WHEELS) needs this \
+	project'"'"'s own wheel, too: pip wheel --no-deps -w $(WHEELS) ." >&2; exit 1; }
+	@touch $@
+endif

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import uuid
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -16,6 +17,9 @@ from hypothesis import settings
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+if "gpu" not in sys.argv:
+    # What is tested on CPUs is the same on a machine with GPUs; `pytest -m gpu` is for the rest.
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 # Its gRPC half asks Google itself about every bucket.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 # Machines are shared: no example of a property fails for being slow.

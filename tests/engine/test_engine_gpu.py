@@ -14,10 +14,12 @@ from arlow_trainer.engine import build_autoencoder
 from arlow_trainer.engine.attention import attention_kernels, kernel, set_gpu_switches
 from arlow_trainer.mae import MaskedAutoencoder, visible_unit_batch
 
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available(),
-    reason="needs a GPU: run make test ARGS=tests/engine/test_engine_gpu.py on a machine with CUDA",
-)
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        not torch.cuda.is_available(), reason="needs a GPU: run make test-gpu on a machine with one"
+    ),
+]
 
 FRAMES = pytest.mark.parametrize("frames", [1, 4], ids=["image", "video"])
 SCALE = 256.0

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from engine_cases import training
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from arlow_trainer.config import TrainingSection
-from arlow_trainer.engine import build_autoencoder, effective_precision, learning_rate
+from arlow_trainer.engine import Ranks, build_autoencoder, effective_precision, learning_rate
 from arlow_trainer.engine.parameters import parameter_groups
-from arlow_trainer.engine.setup import MIN_LOSS_SCALE, Precision, deepspeed_config
+from arlow_trainer.engine.ranks import TIMEOUT, set_timeouts
+from arlow_trainer.engine.setup import MIN_LOSS_SCALE, Precision, deepspeed_config, forget_nvml
 
 
 def test_learning_rate_at_the_corners() -> None:
@@ -114,3 +118,28 @@ def test_the_seed_alone_decides_the_first_weights() -> None:
     assert all(torch.equal(again[name], value) for name, value in first.items())
     other = build_autoencoder(training().model_copy(update={"seed": 1})).state_dict()
     assert not torch.equal(other["tower.blocks.0.fc1.weight"], first["tower.blocks.0.fc1.weight"])
+
+
+def test_deepspeed_reads_devices_that_have_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With NVML, which a GPU install brings, it would take CUDA_VISIBLE_DEVICES for numbers."""
+    from deepspeed.accelerator import cuda_accelerator
+
+    nvml = SimpleNamespace(nvmlDeviceGetHandleByIndex=lambda index: index)
+    monkeypatch.setattr(cuda_accelerator, "pynvml", nvml)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1f2e")
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda index: 1)
+    properties = SimpleNamespace(total_memory=10)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
+    accelerator = object.__new__(cuda_accelerator.CUDA_Accelerator)
+    with pytest.raises(ValueError, match="MIG-1f2e"):
+        accelerator.available_memory(0)
+    forget_nvml()
+    assert accelerator.available_memory(0) == 9
+
+
+def test_every_group_has_the_one_timeout(alone: Ranks) -> None:
+    group = dist.new_group([0], timeout=timedelta(minutes=10))
+    set_timeouts()
+    for each in (group, dist.group.WORLD):
+        assert each is not None
+        assert each._get_backend(torch.device("cpu")).options._timeout == TIMEOUT

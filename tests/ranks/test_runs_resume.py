@@ -150,7 +150,7 @@ def test_a_killed_rank_is_named(killed: Killed) -> None:
     errors = [line for line in killed.rank.log.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "rank 1 was killed by SIGKILL" in errors[0]
-    assert "failed: another rank ended" in killed.rank.log
+    assert "failed: rank 1 was killed by SIGKILL" in killed.rank.log, "also rank 0 knows"
 
 
 def test_no_rank_and_no_decoding_process_outlives_a_killed_command(killed: Killed) -> None:

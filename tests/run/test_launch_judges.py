@@ -9,6 +9,8 @@ from arlow_trainer.run.attempt import Reason
 from arlow_trainer.run.launch import judge_failure
 
 LOST = Reason(0, 70, "RuntimeError: Connection closed by peer", 1.0)
+LOST_HEARD = Reason(0, 70, "RuntimeError: Connection closed by peer", 1.0, second_hand=True)
+DEFECT = Reason(1, 70, "KeyError: 'x'", 2.0)
 DATA = Reason(1, 65, "no images", 2.0)
 STOPPED = Reason(0, 75, "stopped at step 3", 1.0)
 SECOND_HAND = Reason(0, 74, "another rank's save failed", 1.0, second_hand=True)
@@ -30,7 +32,10 @@ SECOND_HAND = Reason(0, 74, "another rank's save failed", 1.0, second_hand=True)
         ([LOST], {0: 1, 1: -15}, False, ExitCode.INTERNAL, 0, "rank 0 failed"),
         ([STOPPED], {0: 75, 1: 75}, True, ExitCode.INTERRUPTED, None, "stopped at step 3"),
         ([], {0: -15, 1: -15}, True, ExitCode.INTERRUPTED, None, "before the first step"),
-        ([], {0: 1}, False, ExitCode.INTERNAL, None, "without a reason: rank 0 with 1"),
+        ([], {0: 1}, False, ExitCode.INTERNAL, 0, "without a reason: rank 0 with 1"),
+        ([LOST_HEARD], {1: 3}, False, ExitCode.INTERNAL, 1, "without a reason: rank 1 with 3"),
+        ([LOST_HEARD, DEFECT], {}, False, ExitCode.INTERNAL, 1, "rank 1 failed: KeyError"),
+        ([LOST_HEARD], {1: -9}, False, ExitCode.KILLED, 1, "rank 1 was killed by SIGKILL"),
     ],
 )
 def test_the_first_failure_is_reported(

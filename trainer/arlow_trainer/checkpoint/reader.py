@@ -164,12 +164,13 @@ def newest_valid(
     deep: bool = True,
     on_skip: Callable[[CheckpointInfo, str], None] | None = None,
     contents: Callable[[Store, int], list[Problem]] | None = None,
+    check: Callable[[Store, int], list[Problem]] | None = None,
 ) -> CheckpointInfo | None:
     """The newest checkpoint that is intact, or None where there is none.
 
-    With `deep` its files are read and hashed, otherwise only their sizes are compared; `contents`
-    says what is wrong in files that are as they were written. `on_skip` is called with every newer
-    one that is passed over and the reason; without it they are logged.
+    With `deep` its files are read and hashed, by `check` or `verify`, otherwise only their sizes
+    are compared; `contents` says what is wrong in files that are as they were written. `on_skip` is
+    called with every newer one that is passed over and the reason; without it they are logged.
 
     Raises StoreError when the store cannot be read, and when checkpoints were committed but none is
     intact: a run that started again from step 0 would overwrite what may still be rescued.
@@ -181,7 +182,7 @@ def newest_valid(
             continue
         reason = info.reason
         if info.valid and deep:
-            reason = "; ".join(str(problem) for problem in verify(store, step))
+            reason = "; ".join(str(problem) for problem in (check or verify)(store, step))
         if info.valid and not reason and contents is not None:
             reason = "; ".join(str(problem) for problem in contents(store, step))
         if not reason:

@@ -222,7 +222,7 @@ def read_state(store: Store, step: int) -> TrainingState:
 def restore(store: Store, state: TrainingState, engine: Any, ranks: Ranks) -> None:
     """Restores a checkpoint, saved by any number of ranks, into the engine; call on every rank.
 
-    Raises StoreError when the checkpoint is damaged.
+    It is one that `newest_valid` has read. Raises StoreError when it is damaged on its way.
     """
 
     def read() -> RestoredShard:
@@ -236,7 +236,14 @@ def restore(store: Store, state: TrainingState, engine: Any, ranks: Ranks) -> No
 
 
 def _downloaded(store: Store, step: int, names: Sequence[str]) -> Iterator[Path]:
-    """Downloads files one at a time, each deleted before the next: they are large."""
+    """Yields files of a checkpoint: a local store's as they are, others downloaded and checked.
+
+    Those are deleted one before the next: they are large.
+    """
+    folder_here = store.local_path
     for name in names:
+        if folder_here is not None:
+            yield folder_here / checkpoint_name(step) / name
+            continue
         with tempfile.TemporaryDirectory() as folder:
             yield from download(store, step, [name], Path(folder))

@@ -67,8 +67,8 @@ class ExitCode(IntEnum):
     KILLED = (
         5,
         "outOfMemory",
-        "A rank or a decoding process was killed; most often the machine or the pod ran out of "
-        "memory.",
+        "A rank or a decoding process was killed, or found no memory; most often the machine or "
+        "the pod ran out of it.",
         "Give the machine or pod more memory, or lower data.workers; the same command resumes "
         "from the newest checkpoint.",
     )
@@ -87,9 +87,10 @@ class ExitCode(IntEnum):
     INTERNAL = (
         70,
         "crash",
-        "An internal error (a bug in Arlow); the log holds the traceback.",
-        "Report it with the traceback in the log; the same command resumes from the newest "
-        "checkpoint.",
+        "An internal error (a bug in Arlow), with its traceback in the log; or a GPU or the way "
+        "between GPUs failed, which the message says.",
+        "Do what the message says, or report it with the traceback in the log; the same command "
+        "resumes from the newest checkpoint.",
     )
     LEASE = (
         73,

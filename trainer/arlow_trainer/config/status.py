@@ -36,7 +36,9 @@ class LossPoint(BaseModel):
 class RunStatus(BaseModel):
     """A run at a moment, as rank 0 sees it. Times are UTC, durations in seconds.
 
-    Rates, the median and the phases' seconds are those of the recent steps. The fields are the
+    Rates, the median and the phases' seconds are those of the recent steps. `start_seconds` are the
+    parts of this process's start so far: imports, checkpoint (found and checked), data, model,
+    restore, first_step. The fields are the
     contract; other scalars (`learningRate`, `gradNorm`) are extra values, read with `scalar`, so
     that a new one needs no field here.
     """
@@ -52,6 +54,7 @@ class RunStatus(BaseModel):
     recent_losses: list[LossPoint] = []
     images_per_second: float | None = None
     step_phase_seconds: dict[str, float] = {}
+    start_seconds: dict[str, float] = {}
     eta_seconds: float | None = None
     last_step_time: AwareDatetime | None = None
     median_step_seconds: float | None = None

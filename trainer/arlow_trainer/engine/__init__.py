@@ -1,12 +1,13 @@
 """Optimisation under DeepSpeed ZeRO-2: modules, parameter groups, schedule, the step, its guard."""
 
-from arlow_trainer.engine.build import build_autoencoder, vision_config
+from arlow_trainer.engine.build import build_autoencoder, build_empty_autoencoder, vision_config
 from arlow_trainer.engine.devices import (
     device_memory,
     device_name,
     explain_out_of_memory,
     peak_flops,
 )
+from arlow_trainer.engine.failures import explain_device_failures
 from arlow_trainer.engine.guard import FiniteGuard
 from arlow_trainer.engine.ranks import Ranks
 from arlow_trainer.engine.setup import effective_precision, initialize_engine
@@ -39,9 +40,11 @@ __all__ = [
     "StepRunner",
     "before_updates",
     "build_autoencoder",
+    "build_empty_autoencoder",
     "device_memory",
     "device_name",
     "effective_precision",
+    "explain_device_failures",
     "explain_out_of_memory",
     "initialize_engine",
     "install_shard",

@@ -14,6 +14,17 @@ def vision_config(model: ModelSection) -> ArlowVisionConfig:
     return ArlowVisionConfig(**model.model_dump())
 
 
+def build_empty_autoencoder(training: TrainingSection, device: torch.device) -> MaskedAutoencoder:
+    """Builds the tower and its decoder on a device, with undefined weights.
+
+    For a checkpoint's: to draw weights takes half a minute for the full model.
+    """
+    with torch.device("meta"):
+        module = build_autoencoder(training)
+    # A CPU has them where DeepSpeed finds them; elsewhere there is no copy on the host at all.
+    return module.to_empty(device=device)
+
+
 def build_autoencoder(training: TrainingSection) -> MaskedAutoencoder:
     """Builds the tower and its decoder on the current default device, drawn from the run's seed."""
     with torch.random.fork_rng(devices=[]):

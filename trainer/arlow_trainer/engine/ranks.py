@@ -9,13 +9,17 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, TCPStore
+from torch.distributed import distributed_c10d
 
 from arlow_trainer.config.errors import ArlowError, ConfigError
 
 T = TypeVar("T")
 
-# Longer than any legitimate wait: a full checkpoint on a slow store.
 TIMEOUT = timedelta(minutes=60)
+"""Of every collective, on the host and on devices, and of the ranks' key-value store: longer than
+any legitimate wait, such as a full checkpoint on a slow store. Of a rank that has failed the
+launcher knows at once; this ends a run in which all wait."""
 
 
 class Ranks:
@@ -42,9 +46,15 @@ class Ranks:
                     f"so rank {local_rank} has none; start fewer with --ranks, or leave it out"
                 )
             torch.cuda.set_device(self.device)
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
-        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         self.here = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
+        dist.init_process_group(
+            "nccl" if cuda else "gloo",
+            timeout=TIMEOUT,
+            store=_key_value_store(self.rank, self.size),
+            rank=self.rank,
+            world_size=self.size,
+        )
         self._store = dist.distributed_c10d._get_default_store()
         # Outcomes, flags and sums are host data: they never wait for a GPU. All of ours go through
         # this group, and DeepSpeed makes one of its own, so that the default one never connects:
@@ -133,12 +143,43 @@ class Ranks:
         """Waits for every rank."""
         dist.barrier(group=self._host)
 
-    def leave(self) -> None:
-        """Leaves the process group, without waiting: others may have failed."""
+    def leave(self, failed: bool = False) -> None:
+        """Leaves the process group.
+
+        A rank that has `failed` leaves it to the end of its process: with NCCL destroying a group
+        is a collective, in which it would wait for ranks that wait for it.
+        """
+        if failed:
+            return
         # The last references: gloo's threads end here, and not amid the interpreter's own end,
         # where one that still holds a tensor would abort the process.
         del self._host, self._store
         dist.destroy_process_group()
+
+
+def set_timeouts() -> None:
+    """Gives every group its members' one `TIMEOUT`; those that DeepSpeed makes have another."""
+    for group in list(distributed_c10d._world.pg_map):
+        distributed_c10d._set_pg_timeout(TIMEOUT, group)
+
+
+def _key_value_store(rank: int, ranks: int) -> PrefixStore:
+    """Returns the ranks' key-value store, which rank 0 serves.
+
+    It does so on the launcher's socket, where ARLOW_STORE_SOCKET is its descriptor.
+    """
+    descriptor = os.environ.get("ARLOW_STORE_SOCKET")
+    store = TCPStore(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        ranks,
+        is_master=rank == 0,
+        timeout=TIMEOUT,
+        # Rank 0 would wait for those that failed before they came here.
+        wait_for_workers=False,
+        master_listen_fd=int(descriptor) if descriptor else None,
+    )
+    return PrefixStore("default_pg", store)
 
 
 def _attempt(action: Callable[[], T]) -> tuple[T | None, BaseException | None]:

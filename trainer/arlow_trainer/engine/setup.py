@@ -14,6 +14,7 @@ from arlow_trainer.config import Precision, TrainingSection
 from arlow_trainer.config.errors import ConfigError
 from arlow_trainer.engine.attention import check_heads, set_gpu_switches
 from arlow_trainer.engine.parameters import parameter_groups
+from arlow_trainer.engine.ranks import set_timeouts
 from arlow_trainer.plan.memory import MAX_BUCKET
 
 MIN_LOSS_SCALE = 1.0
@@ -72,6 +73,18 @@ def deepspeed_config(
     return config
 
 
+def forget_nvml() -> None:
+    """Keeps DeepSpeed from asking NVML how much memory is free.
+
+    It reads CUDA_VISIBLE_DEVICES as numbers for that, and MIG devices and some schedulers have
+    names there; without NVML it asks torch.
+    """
+    from deepspeed.accelerator import cuda_accelerator, get_accelerator
+
+    get_accelerator()
+    cuda_accelerator.pynvml = None
+
+
 def initialize_engine(
     module: nn.Module, training: TrainingSection, precision: Precision, device: torch.device
 ) -> Any:
@@ -93,6 +106,7 @@ def initialize_engine(
 
     # On a CPU DeepSpeed would compile a shared-memory collective at start; gloo serves.
     deepspeed.ops.__compatible_ops__ = {}
+    forget_nvml()
     optimizer = torch.optim.AdamW(
         parameter_groups(module, training.optimizer.weight_decay),
         lr=training.optimizer.learning_rate,
@@ -103,6 +117,7 @@ def initialize_engine(
     engine, *_ = deepspeed.initialize(
         model=module, optimizer=optimizer, config=deepspeed_config(training, precision, count)
     )
+    set_timeouts()
     if precision == "fp16":
         # The guard counts overflows at the lowest scale, and ends the run with a message.
         engine.optimizer.loss_scaler.raise_error_at_min_scale = False

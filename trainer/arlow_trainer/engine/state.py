@@ -29,12 +29,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from arlow_trainer.config.errors import StoreError
+from arlow_trainer.engine.shard_files import ShardFile, Span
 
 MASTER = "fp32"
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -155,14 +155,15 @@ def read_shards(engine: Any, shards: Iterable[Path]) -> RestoredShard:
     step = 0
     for path in shards:
         try:
-            with safe_open(path, framework="pt") as shard:
-                metadata = shard.metadata()
-                step = int(metadata["adam_step"])
-                for record in json.loads(metadata["fragments"]):
-                    saved = Fragment(**record)
-                    for own in wanted[saved.name]:
-                        missing -= _copy_overlap(shard, saved, own, groups[own.group])
-        except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            shard = ShardFile(path)
+            step = int(shard.metadata["adam_step"])
+            spans: list[Span] = []
+            for record in json.loads(shard.metadata["fragments"]):
+                saved = Fragment(**record)
+                for own in wanted[saved.name]:
+                    missing -= _add_overlap(spans, saved, own, groups[own.group])
+            shard.read(spans)
+        except (KeyError, TypeError, ValueError, OSError) as error:
             raise StoreError(
                 f"the optimiser's state in {path.name} is damaged: {error}; remove that checkpoint"
             ) from error
@@ -214,14 +215,15 @@ def restore_loss_scaler(engine: Any, state: dict[str, float]) -> None:
 SCALER_FIELDS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 
 
-def _copy_overlap(shard: Any, saved: Fragment, own: Fragment, target: dict[str, Tensor]) -> int:
-    """Copies the elements that a saved and an own fragment share; returns how many."""
+def _add_overlap(
+    spans: list[Span], saved: Fragment, own: Fragment, target: dict[str, Tensor]
+) -> int:
+    """Adds what a saved and an own fragment share to what is read; returns its elements."""
     first = max(saved.start, own.start)
     count = min(saved.start + saved.count, own.start + own.count) - first
     if count <= 0:
         return 0
     source, destination = saved.offset + first - saved.start, own.offset + first - own.start
     for key, flat in target.items():
-        values = shard.get_slice(f"{saved.group}.{key}")[source : source + count]
-        flat[destination : destination + count].copy_(values)
+        spans.append(Span(f"{saved.group}.{key}", source, flat[destination : destination + count]))
     return count

@@ -47,6 +47,7 @@ class Attempt:
         (self.folder / "run.json").write_text(manifest)
         (self.folder / "options.json").write_text(json.dumps(asdict(options)))
         (self.folder / "launcher").write_text(str(os.getpid()))
+        (self.folder / "began").write_text(str(time.monotonic()))
         self.logs.mkdir()
         (self.folder / "progress").write_bytes(2 * _NUMBER.pack(_NONE))
 
@@ -67,6 +68,31 @@ class Attempt:
     def launcher(self) -> int:
         """The launcher's process number."""
         return int((self.folder / "launcher").read_text())
+
+    def use(self, gpus: bool) -> None:
+        """Says whether each rank computes on a GPU; called before ranks start."""
+        self._write("gpus", str(int(gpus)))
+
+    @property
+    def gpus(self) -> bool:
+        """Whether each rank computes on a GPU."""
+        return (self.folder / "gpus").read_text() == "1"
+
+    def say(self, verdict: str) -> None:
+        """Records why the attempt fails, as the launcher judges it."""
+        self._write("verdict", verdict)
+
+    def verdict(self) -> str | None:
+        """Returns what `say` was given; None while the launcher knows of no failure."""
+        try:
+            return (self.folder / "verdict").read_text()
+        except FileNotFoundError:
+            return None
+
+    @property
+    def began(self) -> float:
+        """When the attempt began, by `time.monotonic`, which all processes of a machine share."""
+        return float((self.folder / "began").read_text())
 
     def keep_logs_as(self, number: int) -> None:
         """Gives the attempt its number; from then on its logs are stored."""
@@ -95,6 +121,19 @@ class Attempt:
         """Records why a rank ends."""
         reason = Reason(rank, exit_code, message, time.time(), second_hand)
         self._write(f"reason-{rank}.json", json.dumps(asdict(reason)))
+
+    def close_reports(self) -> None:
+        """Says that rank 0 has written the run's last status and events."""
+        self._write("reported", "")
+
+    @property
+    def reports_closed(self) -> bool:
+        """Whether rank 0 has written the run's last status and events."""
+        return (self.folder / "reported").exists()
+
+    def has_reported(self, rank: int) -> bool:
+        """Whether a rank has recorded why it ends."""
+        return (self.folder / f"reason-{rank}.json").exists()
 
     def reasons(self) -> list[Reason]:
         """Returns why ranks ended, the first first."""

@@ -1,6 +1,7 @@
-"""Starts the ranks of a run: in this process for one, under torch's elastic launcher for more.
+"""Starts the ranks of a run, each a process, and makes one message and one exit code of their ends.
 
-The ranks' reasons become one message, one exit code and the termination message.
+This process imports none of torch, DeepSpeed and transformers: the ranks start at once, and what
+supervises them stays small.
 """
 
 from __future__ import annotations
@@ -9,10 +10,8 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
-import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -25,13 +24,21 @@ from arlow_trainer.config.ending import signal_name
 from arlow_trainer.config.errors import ArlowError, ExitCode, Interrupted
 from arlow_trainer.run.attempt import Attempt, AttemptProgress, Reason
 from arlow_trainer.run.attempt_logs import LogUploader
+from arlow_trainer.run.devices import (
+    ATTEMPT_VARIABLE,
+    VISIBLE_VARIABLE,
+    Devices,
+    decide,
+    read_facts,
+)
+from arlow_trainer.run.last_report import report_for_rank_0
 from arlow_trainer.run.options import TrainOptions
+from arlow_trainer.run.rank_processes import RankProcesses
 from arlow_trainer.run.signals import StopSignal
 from arlow_trainer.run.termination import Reached, failures_written, write_ending
 from arlow_trainer.storage.options import store_of
 from arlow_trainer.storage.outbox import CLOSE_TIMEOUT_S
-from arlow_trainer.storage.process_log import keep_output, log_name
-from arlow_trainer.storage.stacks import write_stacks_at, write_stacks_to_log
+from arlow_trainer.storage.stacks import write_stacks_at
 from arlow_trainer.storage.streams import write_stderr
 
 log = logging.getLogger(__name__)
@@ -52,26 +59,15 @@ class RunFailed(ArlowError):
         self.rank = rank
 
 
-def default_ranks() -> int:
-    """Returns one rank a GPU of this machine, or one on a CPU."""
-    import torch
-
-    return max(1, torch.cuda.device_count())
-
-
 def launch(run: ArlowPretrain, ranks: int | None, options: TrainOptions) -> None:
     """Trains on `ranks` processes of this machine and returns when the run is finished.
 
-    Without `ranks`, one for each GPU, or one on a CPU. SIGTERM, Ctrl-C, a hang-up and the signal of
+    Without `ranks`, as `devices.decide` says. SIGTERM, Ctrl-C, a hang-up and the signal of
     the options save a checkpoint and end the run (Interrupted) within the grace period; a second
     one ends it at once. SIGUSR1 (or SIGUSR2) dumps every thread's stack to the log. Raises an
     ArlowError with the run's own exit code. However it ends, the termination message says how.
     """
     write_stacks_at(options.stack_number)
-    # Read when torch is imported, here and in the ranks: without it, blocks of many sizes leave
-    # holes in a GPU's memory that nothing fits into.
-    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
-        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     with tempfile.TemporaryDirectory(prefix="arlow-attempt-") as name:
         attempt = Attempt(Path(name))
         attempt.begin(run, options)
@@ -80,7 +76,6 @@ def launch(run: ArlowPretrain, ranks: int | None, options: TrainOptions) -> None
         def end_at_once(number: int | None) -> None:
             _end_at_once(attempt, _reached(progress), number)
 
-        # Before torch is imported, which takes seconds in which a signal would end the process.
         with (
             failures_written(lambda: _reached(progress)),
             StopSignal(options, end_at_once) as stop,
@@ -89,13 +84,24 @@ def launch(run: ArlowPretrain, ranks: int | None, options: TrainOptions) -> None
             stop.check()
             logs = LogUploader(store_of(run), attempt.logs, attempt.number, log.warning)
             stack.callback(lambda: logs.close(stop.grace.within(CLOSE_TIMEOUT_S)))
-            ranks = ranks or default_ranks()
-            if ranks == 1:
-                _single(attempt, stop)
-            else:
-                stop.forward_to(lambda: _stop_ranks(attempt, stop))
-                _elastic(attempt, ranks)
+            devices = decide(read_facts(os.environ), run.spec.nodes, ranks, os.environ)
+            if ATTEMPT_VARIABLE not in os.environ:
+                print(f"arlow: {devices.words}", file=sys.stderr, flush=True)
+            attempt.use(gpus=devices.gpus)
+            with RankProcesses(attempt, devices.ranks, rank_environment(devices)) as processes:
+                stop.forward_to(lambda: _stop_ranks(attempt, processes, stop))
+                ends = processes.wait(lambda ends: attempt.say(str(_judged(attempt, ends))))
+            if any(ends.values()) or len(ends) < devices.ranks:
+                failure = _judged(attempt, ends)
+                if not attempt.reports_closed:
+                    timeout_s = stop.grace.within(CLOSE_TIMEOUT_S)
+                    report_for_rank_0(run, processes.numbers, failure, timeout_s)
+                raise failure
         write_ending(ExitCode.FINISHED, "", _reached(progress))
+
+
+def _judged(attempt: Attempt, ends: Mapping[int, int]) -> ArlowError:
+    return judge_failure(attempt.reasons(), ends, attempt.stopped_at is not None)
 
 
 def _reached(progress: AttemptProgress) -> Reached:
@@ -132,66 +138,24 @@ def _report_end_at_once(
     shutil.rmtree(attempt.folder, ignore_errors=True)
 
 
-def _stop_ranks(attempt: Attempt, stop: StopSignal) -> None:
+def _stop_ranks(attempt: Attempt, processes: RankProcesses, stop: StopSignal) -> None:
     """Sends SIGTERM to the ranks; those that have not started yet find a file that says so."""
     # In a signal's handler, which must not raise: the disk may be full.
     with suppress(OSError):
         attempt.stop(stop.grace.begun)
-    _signal_ranks(signal.SIGTERM)
+    processes.signal(signal.SIGTERM)
 
 
-def _signal_ranks(number: signal.Signals) -> None:
-    for rank in psutil.Process().children():
-        with suppress(psutil.Error):
-            rank.send_signal(number)
-
-
-def _single(attempt: Attempt, stop: StopSignal) -> None:
-    from arlow_trainer.run.train import train
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    os.environ.update(
-        RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-    )
-    kept, options = keep_output(attempt.logs / log_name(0)), attempt.options()
-    write_stacks_to_log(options.stack_number)
-    try:
-        train(attempt.run(), options, stop, attempt)
-    except ArlowError:
-        raise
-    except Exception:
-        # It is reported when the log has been stored.
-        kept.write(traceback.format_exc())
-        raise
-
-
-def _elastic(attempt: Attempt, ranks: int) -> None:
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    # It would report every rank's end in its own words; `judge_failure` gives the reason.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=ranks,
-        run_id=attempt.run().metadata.name,
-        rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
-        local_addr="127.0.0.1",
-        max_restarts=0,
-        # We handle SIGTERM ourselves: the launcher would allow 30 s for a checkpoint that may need
-        # minutes. SIGHUP too: nohup ignores it, the launcher would not.
-        signals_to_handle="SIGQUIT",
-    )
-    command = [sys.executable, "-m", "arlow_trainer.run.rank", str(attempt.folder)]
-    try:
-        elastic_launch(config, command[0])(*command[1:])
-    except ChildFailedError as error:
-        ends = {rank: failure.exitcode for rank, failure in sorted(error.failures.items())}
-        raise judge_failure(attempt.reasons(), ends, attempt.stopped_at is not None) from None
+def rank_environment(devices: Devices) -> dict[str, str]:
+    """Returns the environment of every rank."""
+    environ = dict(os.environ)
+    # Without it, blocks of many sizes leave holes in a GPU's memory that nothing fits into.
+    if "PYTORCH_CUDA_ALLOC_CONF" not in environ:
+        environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    if not devices.gpus:
+        # No library in a rank on CPUs may find a GPU.
+        environ[VISIBLE_VARIABLE] = ""
+    return environ
 
 
 def judge_failure(reasons: Sequence[Reason], ends: Mapping[int, int], stopping: bool) -> ArlowError:
@@ -210,6 +174,12 @@ def judge_failure(reasons: Sequence[Reason], ends: Mapping[int, int], stopping: 
         if first.exit_code == ExitCode.INTERRUPTED:
             return Interrupted(first.message)
         return RunFailed(first.message, ExitCode(first.exit_code), first.rank)
+    defects = [reason for reason in reasons if not reason.second_hand]
+    if defects and not killed:
+        first = defects[0]
+        return RunFailed(
+            f"rank {first.rank} failed: {first.message}", ExitCode.INTERNAL, first.rank
+        )
     if killed:
         rank, number = next(iter(killed.items()))
         return _killed(rank, number)
@@ -217,13 +187,21 @@ def judge_failure(reasons: Sequence[Reason], ends: Mapping[int, int], stopping: 
         return Interrupted(
             "stopped as asked, before the first step; the same command starts or resumes the run"
         )
-    if reasons:
-        first = reasons[0]
+    silent = {rank: code for rank, code in ends.items() if code and rank not in _ranks(reasons)}
+    if silent or not reasons:
+        named = ", ".join(f"rank {rank} with {code}" for rank, code in (silent or ends).items())
         return RunFailed(
-            f"rank {first.rank} failed: {first.message}", ExitCode.INTERNAL, first.rank
+            f"ranks ended without a reason: {named or 'none'}; see the log above",
+            ExitCode.INTERNAL,
+            next(iter(silent), None),
         )
-    ranks = ", ".join(f"rank {rank} with {code}" for rank, code in ends.items())
-    return RunFailed(f"ranks ended without a reason: {ranks}; see the log above", ExitCode.INTERNAL)
+    return RunFailed(
+        f"rank {reasons[0].rank} failed: {reasons[0].message}", ExitCode.INTERNAL, reasons[0].rank
+    )
+
+
+def _ranks(reasons: Sequence[Reason]) -> set[int]:
+    return {reason.rank for reason in reasons}
 
 
 def _killed(rank: int, number: int) -> RunFailed:

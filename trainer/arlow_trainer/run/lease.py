@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -243,6 +243,15 @@ class Lease(AbstractContextManager["Lease"]):
         log.error("%s", self.loss)
         if self._on_lost is not None:
             self._on_lost(self.loss)
+
+
+def version_held_by(store: Store, processes: Collection[int]) -> str | None:
+    """Returns the version of a lease that one of this machine's processes holds, else None."""
+    found = _read(store)
+    held = found.record
+    if held is None or held.machine != this_machine() or held.pid not in processes:
+        return None
+    return found.version
 
 
 def process_alive(holder: LeaseRecord) -> bool:

@@ -1,6 +1,6 @@
-"""One rank of a run, as a process under the elastic launcher: `python -m arlow_trainer.run.rank`.
+"""One rank of a run, as a process under the launcher: `python -m arlow_trainer.run.rank`.
 
-It reports why it ended to a file, because the elastic launcher's exit code is always 1.
+It reports why it ends to a file, since an exit code says little and a killed rank's says less.
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ import sys
 import traceback
 from pathlib import Path
 
-from arlow_trainer.config.errors import ArlowError, ExitCode, Interrupted
+from arlow_trainer.config.errors import ArlowError, ExitCode
+from arlow_trainer.config.shown_text import shown
 from arlow_trainer.run.attempt import Attempt
+from arlow_trainer.run.devices import check_torch
+from arlow_trainer.run.early_check import EarlyCheck
+from arlow_trainer.run.reasons import report
 from arlow_trainer.run.signals import StopSignal
 from arlow_trainer.storage.process_log import keep_output, log_name
 from arlow_trainer.storage.stacks import write_stacks_at
@@ -27,6 +31,8 @@ def rank_main(folder: Path) -> int:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     rank, attempt = int(os.environ["RANK"]), Attempt(folder)
+    if os.getppid() != attempt.launcher:
+        return ExitCode.INTERRUPTED  # It was killed before the line above.
     options = attempt.options()
     keep_output(attempt.logs / log_name(rank))
     write_stacks_at(options.stack_number)
@@ -34,21 +40,19 @@ def rank_main(folder: Path) -> int:
         with StopSignal(options) as stop:
             if (stopped_at := attempt.stopped_at) is not None:
                 stop.request(stopped_at)
+            run = attempt.run()
+            early = EarlyCheck(run) if rank == 0 else None
+            check_torch(attempt.gpus, int(os.environ["LOCAL_RANK"]))
             from arlow_trainer.run.train import train
 
-            train(attempt.run(), options, stop, attempt)
+            train(run, options, stop, attempt, early)
         return ExitCode.FINISHED
-    except ArlowError as error:
-        code, message = error.exit_code, str(error)
-        second_hand = getattr(error, "second_hand", False)
-        log = "" if isinstance(error, Interrupted) else traceback.format_exc()
     except BaseException as error:
-        code, message, second_hand = ExitCode.INTERNAL, f"{type(error).__name__}: {error}", False
-        log = traceback.format_exc()
-    attempt.report(rank, int(code), message, second_hand)
-    if code == ExitCode.INTERNAL:
-        print(log, file=sys.stderr)
-    return code
+        code = report(attempt, rank, error)
+        if code == ExitCode.INTERNAL and not isinstance(error, ArlowError):
+            # Messages in it may hold what the user's terminal should not act on.
+            print(shown(traceback.format_exc()), file=sys.stderr)
+        return code
 
 
 if __name__ == "__main__":

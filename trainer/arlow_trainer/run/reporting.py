@@ -41,6 +41,7 @@ from arlow_trainer.plan.tokens import tokens_per_clip, tokens_per_image
 from arlow_trainer.probe import BackgroundProbe
 from arlow_trainer.run.attempt import AttemptProgress
 from arlow_trainer.run.options import TrainOptions
+from arlow_trainer.run.reasons import lost_a_peer
 from arlow_trainer.storage.events import EventLog
 from arlow_trainer.storage.jsonl import StoredLines
 from arlow_trainer.storage.store import Store
@@ -282,8 +283,11 @@ def on_saved(
 
 
 @contextmanager
-def report_end(telemetry: Telemetry) -> Iterator[None]:
-    """Reports how a run ended early, stopped or failed, before telemetry is closed."""
+def report_end(telemetry: Telemetry, first_reason: Callable[[], str]) -> Iterator[None]:
+    """Reports how a run ended early, stopped or failed, before telemetry is closed.
+
+    Of an error that only says that another rank has ended, `first_reason` knows why that did.
+    """
     try:
         yield
     except Interrupted as error:
@@ -293,8 +297,6 @@ def report_end(telemetry: Telemetry) -> Iterator[None]:
         telemetry.phase("failed", str(error))
         raise
     except Exception as error:
-        # gloo's message when another rank was killed; the launcher reports which one, and why.
-        lost = isinstance(error, RuntimeError) and "by peer" in str(error)
-        message = "another rank ended" if lost else f"{type(error).__name__}: {error}"
-        telemetry.phase("failed", message)
+        lost = lost_a_peer(error)
+        telemetry.phase("failed", first_reason() if lost else f"{type(error).__name__}: {error}")
         raise

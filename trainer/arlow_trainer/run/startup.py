@@ -14,6 +14,7 @@ from arlow_trainer.config import ArlowPretrain, DataSection, Modality
 from arlow_trainer.config.errors import ConfigError, DataError
 from arlow_trainer.data import Source, fingerprint, open_sources
 from arlow_trainer.engine import Ranks
+from arlow_trainer.run.early_check import EarlyCheck
 from arlow_trainer.run.lease import Lease, holder_name
 from arlow_trainer.run.owner import claim, owner_of
 from arlow_trainer.run.signals import StopSignal
@@ -33,15 +34,20 @@ def check_batch_covers_ranks(ranks: int, batch_size: int) -> None:
         )
 
 
-def find_newest(store: Store, telemetry: Telemetry, stop: StopSignal) -> CheckpointInfo | None:
-    """Finds the newest valid checkpoint, reading all of it.
+def find_newest(
+    store: Store, telemetry: Telemetry, stop: StopSignal, early: EarlyCheck | None
+) -> CheckpointInfo | None:
+    """Finds the newest valid checkpoint, reading all of it, unless that was done `early`.
 
     Warns of what is passed over. Raises Interrupted when asked to stop, and StoreError where there
     are checkpoints and none is intact, or a newer folder that may be one, half restored.
     """
     with stop.interruptible():
         newest = newest_valid(
-            store, on_skip=_warn_passed_over(telemetry), contents=content_problems
+            store,
+            on_skip=_warn_passed_over(telemetry),
+            contents=content_problems,
+            check=None if early is None else early.verify,
         )
         for step in judge_unfinished(store, newest.step if newest else None).kept:
             telemetry.warning(

@@ -26,9 +26,11 @@ from arlow_trainer.engine import (
     Ranks,
     StepRunner,
     build_autoencoder,
+    build_empty_autoencoder,
     device_memory,
     device_name,
     effective_precision,
+    explain_device_failures,
     explain_out_of_memory,
     initialize_engine,
 )
@@ -40,8 +42,10 @@ from arlow_trainer.probe import BackgroundProbe
 from arlow_trainer.run.attempt import Attempt
 from arlow_trainer.run.attempt_logs import reserve_attempt
 from arlow_trainer.run.checkpoint_times import CheckpointTimes
+from arlow_trainer.run.early_check import EarlyCheck
 from arlow_trainer.run.lease import RELEASE_TIMEOUT_S, Lease
 from arlow_trainer.run.options import TrainOptions
+from arlow_trainer.run.reasons import first_reason, reason_first
 from arlow_trainer.run.reporting import (
     StepReporter,
     on_saved,
@@ -51,6 +55,7 @@ from arlow_trainer.run.reporting import (
     warn_of_changes,
 )
 from arlow_trainer.run.signals import StopSignal
+from arlow_trainer.run.start_times import StartTimes
 from arlow_trainer.run.startup import (
     acquire_run,
     check_batch_covers_ranks,
@@ -68,18 +73,31 @@ from arlow_trainer.storage.stacks import start_worker
 from arlow_trainer.telemetry import Telemetry
 
 
-def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: Attempt) -> None:
+def train(
+    run: ArlowPretrain,
+    options: TrainOptions,
+    stop: StopSignal,
+    attempt: Attempt,
+    early: EarlyCheck | None,
+) -> None:
     """Trains a run to its last step, from its newest checkpoint if its URL holds one.
 
     Runs on every rank, in a process group that the environment describes. Raises Interrupted when
     `stop` was raised on any rank and the checkpoint is saved, another ArlowError when it failed.
-    `attempt` records how far it came, whatever ends it.
+    `attempt` records how far it came, whatever ends it; `early` has read the newest checkpoint.
     """
+    start_times = StartTimes(attempt.began)
+    start_times.end("imports")
     training, batch_size = run.spec.training, run.spec.global_batch_size
-    with ExitStack() as stack:
+    with (
+        ExitStack() as stack,
+        reason_first(attempt, int(os.environ["RANK"])),
+        explain_device_failures(),
+        explain_out_of_memory("the run"),
+    ):
         # 1. The ranks, and a run URL that no other run writes to, before anything slow begins.
         ranks = Ranks()
-        stack.callback(ranks.leave)
+        stack.push(lambda kind, *_: ranks.leave(failed=kind is not None))
         cores = share_cores(
             usable_cores(),
             ranks.here,
@@ -97,21 +115,21 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
         events = None
         if lease is not None:
             stack.callback(closing(stop, lease.release, RELEASE_TIMEOUT_S))
+            stack.callback(attempt.close_reports)
             events = EventLog(store)
             stack.callback(closing(stop, events.close, CLOSE_TIMEOUT_S))
         write_stacks = partial(os.kill, attempt.launcher, options.stack_number)
         outputs = telemetry_options(run, options, ranks, store, events, write_stacks)
         telemetry = Telemetry(run, ranks.rank, ranks.size, outputs)
         stack.callback(lambda: telemetry.close(stop.grace.within))
-        stack.enter_context(report_end(telemetry))
-        stack.enter_context(explain_out_of_memory("the run"))
+        stack.enter_context(report_end(telemetry, lambda: first_reason(attempt)))
 
         number = ranks.from_first(lambda: reserve_attempt(store, os.environ))
         if ranks.first_here:
             attempt.keep_logs_as(number)
 
         # 2. The newest valid checkpoint, if there is one.
-        newest = ranks.from_first(lambda: find_newest(store, telemetry, stop))
+        newest = ranks.from_first(lambda: find_newest(store, telemetry, stop, early))
         saved = ranks.agree(lambda: read_state(store, newest.step)) if newest else None
         if newest and saved:
             telemetry.resumed(resumed_from(newest, saved))
@@ -120,6 +138,8 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
             ranks.agree(lambda: check_batch_covers_ranks(ranks.size, batch_size))
             if reached is not None:
                 reached.step = reached.saved = saved.step
+
+        telemetry.starting(start_times.end("checkpoint"))
 
         # 3. The data, opened before any GPU time is spent.
         telemetry.phase("loading", "opening the data")
@@ -142,7 +162,7 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
         # Not before: a start with a wrong setting must leave everything as it is.
         ranks.from_first(lambda: remove_killed_saves(store, newest, telemetry))
 
-        # 4. The model under ZeRO-2, with the checkpoint's weights and optimiser state.
+        # 4. The decoding processes, and the model under ZeRO-2 with the checkpoint's state.
         stop_if_asked(ranks, stop)
         telemetry.phase("loading", "building the model")
         precision = effective_precision(training.precision, ranks.device)
@@ -155,23 +175,8 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
         choice = ranks.agree(lambda: choose_for_device(run, ranks, precision))
         # A device that others use has less memory: one size for all, so that none waits.
         micro_batch = min(ranks.gather(choice.images))
-        module = build_autoencoder(training)
-        engine = initialize_engine(module, training, precision, ranks.device)
-        if newest and saved:
-            telemetry.phase("loading", f"resuming from {newest.url}")
-            restore(store, saved, engine, ranks)
         progress = saved.progress if saved else Progress()
-        start = TrainingState.start(
-            run,
-            ranks=ranks.size,
-            total_steps=steps,
-            set_sizes=set_sizes,
-            precision=precision,
-            fingerprints=fingerprints,
-        )
-        stop_if_asked(ranks, stop)
-
-        # 5. The parts of the loop: samples, the step, its guard, checkpoints, reports.
+        # The decoding processes import and decode while the model is built and restored.
         loader = StepLoader(
             training,
             sources,
@@ -183,6 +188,32 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
             start_step=progress.step,
             on_worker=partial(start_worker, attempt.logs, ranks.rank, options.stack_number),
         )
+        batches = iter(loader)
+        # The decoding processes end here, not at the interpreter's exit, which would wait for them.
+        stack.callback(batches.close)
+        telemetry.starting(start_times.end("data"))
+        # A checkpoint's weights replace all others, so that none are drawn for a resume.
+        if saved:
+            module = build_empty_autoencoder(training, ranks.device)
+        else:
+            module = build_autoencoder(training)
+        engine = initialize_engine(module, training, precision, ranks.device)
+        telemetry.starting(start_times.end("model"))
+        if newest and saved:
+            telemetry.phase("loading", f"resuming from {newest.url}")
+            restore(store, saved, engine, ranks)
+            telemetry.starting(start_times.end("restore"))
+        start = TrainingState.start(
+            run,
+            ranks=ranks.size,
+            total_steps=steps,
+            set_sizes=set_sizes,
+            precision=precision,
+            fingerprints=fingerprints,
+        )
+        stop_if_asked(ranks, stop)
+
+        # 5. The parts of the loop: the step, its guard, checkpoints, reports.
         sizes = micro_batch_sizes(training, batch_size, ranks.size, micro_batch)
         runner = StepRunner(
             engine,
@@ -229,9 +260,6 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
             f"{steps - progress.step:,} steps left, micro-batch {micro_batch} ({choice.reason})"
             + kernels_text(runner),
         )
-        batches = iter(loader)
-        # The decoding processes end here, not at the interpreter's exit, which would wait for them.
-        stack.callback(batches.close)
         reporter.start()
         times = CheckpointTimes(run.spec.checkpoint)
         while progress.step < steps:
@@ -250,6 +278,8 @@ def train(run: ArlowPretrain, options: TrainOptions, stop: StopSignal, attempt: 
             progress.step += 1
             progress.overflows += not applied
             reporter.after_step(batch)
+            if "first_step" not in start_times.seconds:
+                telemetry.starting(start_times.end("first_step"), done=True)
             if reached is not None:
                 reached.step = progress.step
             if pictures is not None and pictures.due(progress.step, steps):

@@ -105,13 +105,20 @@ class PhaseChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class StartReport:
+    """The seconds of the parts of a start that are over, in order."""
+
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """Something a reader of the status should know."""
 
     text: str
 
 
-StatusUpdate = PhaseChanged | Message | ResumeReport | StepReport | CheckpointReport
+StatusUpdate = PhaseChanged | Message | StartReport | ResumeReport | StepReport | CheckpointReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +136,7 @@ class StatusState:
     readout: ScalarValues = field(default_factory=dict)
     losses: tuple[LossPoint, ...] = ()
     checkpoint: LastCheckpoint | None = None
+    start_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def updated(state: StatusState, update: StatusUpdate, now: datetime) -> StatusState:
@@ -144,6 +152,8 @@ def updated(state: StatusState, update: StatusUpdate, now: datetime) -> StatusSt
         case CheckpointReport():
             checkpoint = LastCheckpoint(url=update.url, step=update.step, time=now)
             return replace(state, checkpoint=checkpoint)
+        case StartReport():
+            return replace(state, start_seconds=update.seconds)
         case Message():
             return replace(state, message=update.text)
 
@@ -210,6 +220,7 @@ def status_of(state: StatusState) -> RunStatus:
             "step": step,
             "total_steps": total_steps,
             "recent_losses": state.losses,
+            "start_seconds": {k: round(v, 3) for k, v in state.start_seconds.items()},
             "step_phase_seconds": mean_phase_seconds(state.recent),
             "last_step_time": state.last_step_time,
             "last_checkpoint": state.checkpoint,

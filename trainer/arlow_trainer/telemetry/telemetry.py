@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from threading import Lock
 from typing import Any
@@ -23,6 +23,7 @@ from arlow_trainer.telemetry.reports import (
     Message,
     PhaseChanged,
     ResumeReport,
+    StartReport,
     StatusState,
     StatusUpdate,
     StepReport,
@@ -106,6 +107,16 @@ class Telemetry:
             return
         fields = {"reason": message} if message else {}
         (self._log.error if phase == "failed" else self._log.info)(phase, **fields)
+
+    def starting(self, seconds: Mapping[str, float], done: bool = False) -> None:
+        """Parts of the start are over, all of them when it is `done`."""
+        if self._rank != 0:
+            return
+        self._update(StartReport(seconds))
+        if done:
+            parts = {part: round(value, 2) for part, value in seconds.items()}
+            self._log.info("started", **parts, total=round(sum(seconds.values()), 2))
+            self._event("started", seconds=parts)
 
     def resumed(self, report: ResumeReport) -> None:
         """The run resumes from a checkpoint; call it before the first phase."""
