@@ -67,10 +67,10 @@ def launch(run: ArlowPretrain, ranks: int | None, options: TrainOptions) -> None
     one ends it at once. SIGUSR1 (or SIGUSR2) dumps every thread's stack to the log. Raises an
     ArlowError with the run's own exit code. However it ends, the termination message says how.
     """
-    write_stacks_at(options.stack_number)
     with tempfile.TemporaryDirectory(prefix="arlow-attempt-") as name:
         attempt = Attempt(Path(name))
         attempt.begin(run, options)
+        write_stacks_at(options.stack_number, attempt.logs)
         progress = attempt.progress()
 
         def end_at_once(number: int | None) -> None:
