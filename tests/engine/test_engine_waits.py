@@ -155,7 +155,7 @@ def test_one_gradient_that_is_not_finite_skips_the_step(runner: StepRunner, valu
 
 def collectives_of_the_default_group(ranks: Ranks) -> tuple[int, float, list[bool]]:
     """How many the group of all ranks has seen after steps and all that is told of them."""
-    runner = build_runner(8)
+    runner = build_runner(8, ranks=ranks)
     for step in range(3):
         assert runner.step(step, [samples(2, 1, 4 * ranks.rank), samples(2, 4, 4 * ranks.rank + 2)])
     mean = runner.take_losses().means(ranks)[0]

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import socket
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from arlow_trainer.engine import Ranks
@@ -31,8 +31,10 @@ def on_two_ranks(act: Callable[..., Any], *arguments: object) -> list[Any]:
     for process in group:
         process.start()
     try:
-        for receiver, _ in pipes:
-            assert receiver.poll(TIMEOUT_S), "the ranks do not answer"
+        for (receiver, _), process in zip(pipes, group, strict=True):
+            ready = wait([receiver, process.sentinel], TIMEOUT_S)
+            assert ready, "the ranks do not answer"
+            assert receiver.poll(), "a rank failed; its traceback is above"
         found = [receiver.recv() for receiver, _ in pipes]
         for process in group:
             process.join(TIMEOUT_S)
