@@ -14,6 +14,8 @@ SOURCE = Path(arlow_trainer.__file__).parents[1]
 PREAMBLE = f"""
 import sys
 sys.path = [entry for entry in sys.path if entry != {str(SOURCE)!r}]
+# An editable installation of packages in several folders is a finder.
+sys.meta_path = [finder for finder in sys.meta_path if "__editable__" not in finder.__module__]
 try:
     import arlow_trainer
 except ImportError:

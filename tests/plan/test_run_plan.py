@@ -156,9 +156,9 @@ def test_more_gpus_and_recomputing_change_what_they_should() -> None:
 
 
 def test_the_loaders_shared_memory_is_the_loaders() -> None:
-    from arlow_trainer.data import loader
+    from arlow_trainer.data import decoder, loader
 
-    assert (loader._FRAMES_PER_JOB, loader._JOBS_AHEAD) == (FRAMES_A_JOB, JOBS_AHEAD)
+    assert (decoder._FRAMES_PER_JOB, loader._JOBS_AHEAD) == (FRAMES_A_JOB, JOBS_AHEAD)
 
 
 def test_the_page_is_current() -> None:

@@ -66,7 +66,9 @@ def failures(
         "too many broken": lambda: run("broken", few).train(2, "data.maxSkipped=2"),
         "no files": lambda: run("no-files", nothing).train(1),
         "no store": lambda: run("no-store").train(1, f"checkpoint.url={file}/runs"),
-        "not finite": lambda: run("not-finite").train(2, "optimizer.learningRate=1e30"),
+        "not finite": lambda: run("not-finite").train(
+            2, "optimizer.learningRate=1e9", "optimizer.weightDecay=1e9"
+        ),
         "too many ranks": lambda: run("ranks").train(2, "batch.globalSize=1"),
         "another model": lambda: finished.train(
             1, FAST, "model.hiddenSize=72", "mae.maskRatio=0.5"

@@ -135,7 +135,9 @@ def test_phases_are_the_whole_step(seen: Seen) -> None:
 
 def test_a_lost_step_names_module_and_samples(media: Media, tmp_path: Path) -> None:
     run = TrainingRun(tmp_path, media)
-    ended = run.train(2, "optimizer.learningRate=1e30", "optimizer.warmupSteps=0")
+    ended = run.train(
+        2, "optimizer.learningRate=1e9", "optimizer.weightDecay=1e9", "optimizer.warmupSteps=0"
+    )
     assert ended.code == 3, ended.log
     warnings = [event["message"] for event in run.events() if event["kind"] == "warning"]
     lost = [text for text in warnings if "was skipped" in text]
