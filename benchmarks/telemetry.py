@@ -187,7 +187,9 @@ def _measure(ranks: Ranks, run: ArlowPretrain, pictures: int, rounds: int) -> Me
     engine = initialize_engine(build_autoencoder(training), training, "fp32", ranks.device)
     runner = StepRunner(engine, training, pictures, total_steps=10_000)
     guard = FiniteGuard(runner, ranks, telemetry.lost_step)
-    reporter = StepReporter(run, telemetry, runner, ranks, Progress(), total_steps=10_000)
+    reporter = StepReporter(
+        run, telemetry, runner, ranks, Progress(), total_steps=10_000, samples=10_000
+    )
     samples = micro_batch(run, pictures)
     telemetry.phase("training")
     step = 0

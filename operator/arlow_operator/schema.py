@@ -40,6 +40,8 @@ def structural(schema: Schema, definitions: Schema, *, by_users: bool) -> dict[s
     node = dict(schema)
     if "anyOf" in node:
         arms = [arm for arm in node.pop("anyOf") if arm.get("type") != "null"]
+        if [arm.get("type") for arm in arms] == ["integer", "string"] and "pattern" in arms[1]:
+            return _int_or_string(schema, arms, by_users)
         if len(arms) != 1:
             raise ValueError(f"a union of {len(arms)} types has no structural schema: {schema}")
         node = {**arms[0], **node}
@@ -57,6 +59,19 @@ def structural(schema: Schema, definitions: Schema, *, by_users: bool) -> dict[s
         found["items"] = structural(node["items"], definitions, by_users=by_users)
     if node["type"] == "object":
         found |= _fields(node, definitions, by_users)
+    return found
+
+
+def _int_or_string(schema: Schema, arms: list[Schema], by_users: bool) -> dict[str, Any]:
+    """Returns the schema of a number or a text of some form: Kubernetes' own union.
+
+    A bound says nothing of a text, and a pattern nothing of a number.
+    """
+    found: dict[str, Any] = {"x-kubernetes-int-or-string": True}
+    if description := _description(schema, schema, by_users):
+        found["description"] = description
+    for arm in arms:
+        found |= {key: arm[key] for key in COPIED if key in arm} | _bounds(arm)
     return found
 
 

@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
 
@@ -65,3 +67,24 @@ def as_nobody() -> Callable[[], AbstractContextManager[None]]:
                 os.seteuid(0)
 
     return unprivileged
+
+
+@pytest.fixture(scope="session")
+def film() -> Callable[[Path], Path]:
+    """Writes a film of 30 frames, 32 x 32, whose n-th is of the grey 8n."""
+
+    def write(path: Path) -> Path:
+        containers = {".mts": "mpegts", ".m2ts": "mpegts", ".ogv": "ogg"}
+        codecs = {".gif": ("gif", "rgb8"), ".ogv": ("libvpx", "yuv420p")}
+        suffix = path.suffix.lower()
+        codec, pixels = codecs.get(suffix, ("mpeg4", "yuv420p"))
+        with av.open(str(path), "w", format=containers.get(suffix)) as container:
+            stream = container.add_stream(codec, rate=25)
+            stream.width, stream.height, stream.pix_fmt = 32, 32, pixels
+            for number in range(30):
+                image = np.full((32, 32, 3), number * 8, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode())
+        return path
+
+    return write

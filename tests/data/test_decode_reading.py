@@ -107,7 +107,7 @@ def test_a_disk_that_fails_is_no_broken_file(
 
 
 @pytest.mark.parametrize("decode", [decode_image, clip])
-def test_a_file_that_may_not_be_read_is_no_broken_file(
+def test_a_file_that_nobody_may_read_is_a_broken_one(
     photographs: list[Path],
     videos: list[Path],
     tmp_path: Path,
@@ -118,7 +118,7 @@ def test_a_file_that_may_not_be_read_is_no_broken_file(
     file = tmp_path / "file"
     file.write_bytes((videos[1] if decode is clip else photographs[3]).read_bytes())
     file.chmod(0)
-    with as_nobody(), pytest.raises(CredentialsError, match=r"Permission denied.* permissions"):
+    with as_nobody(), pytest.raises(BrokenSample, match="sample: Permission denied"):
         decode(RawSample("sample", str(file)))
     assert waits == []
 
@@ -179,5 +179,5 @@ def test_a_failing_disk_stops_a_run_rather_than_change_its_samples(
 def test_a_file_that_never_opens_is_named(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
     raw = RawSample(name, str(tmp_path / name))
-    with pytest.raises(DataError, match=rf"{name}.* no regular file"):
+    with pytest.raises(BrokenSample, match=rf"{name}.* no regular file"):
         decode_image(raw) if name == "a.jpg" else decode_clip(raw, 1, 1)

@@ -17,7 +17,9 @@ from fsspec.registry import _registry
 from arlow_trainer.config import ExitCode, SourceSection
 from arlow_trainer.config.errors import CredentialsError, DataError, StoreError
 from arlow_trainer.data import BrokenSample
-from arlow_trainer.data.folder import MediaSource, open_folder, store_names
+from arlow_trainer.data.file_names import store_names
+from arlow_trainer.data.files import MediaSource
+from arlow_trainer.data.folder import open_folder
 from arlow_trainer.storage.errors import MissingObject
 from arlow_trainer.storage.failures import Failure
 from arlow_trainer.storage.store import Store

@@ -14,8 +14,10 @@ import pytest
 
 from arlow_trainer.config import SourceSection
 from arlow_trainer.data import fingerprint
+from arlow_trainer.data.file_names import store_names
+from arlow_trainer.data.files import MediaSource
 from arlow_trainer.data.fingerprint import MAX_ENTRIES, Entry, sampled_positions
-from arlow_trainer.data.folder import MediaSource, open_folder, store_names
+from arlow_trainer.data.folder import open_folder
 from arlow_trainer.storage.connection import connect
 from support.s3_server import S3
 
@@ -24,12 +26,12 @@ import sys
 from arlow_trainer.config import SourceSection
 from arlow_trainer.data import fingerprint
 from arlow_trainer.data.folder import open_folder
-print(fingerprint(open_folder(SourceSection(path=sys.argv[1]), "image").entries()))
+print(fingerprint(open_folder(SourceSection(path=sys.argv[1]), "image")[0].entries()))
 """
 
 
 def printed(path: str) -> dict[str, str]:
-    return fingerprint(open_folder(SourceSection(path=path), "image").entries())
+    return fingerprint(open_folder(SourceSection(path=path), "image")[0].entries())
 
 
 def changed(before: dict[str, str], now: dict[str, str]) -> list[str]:

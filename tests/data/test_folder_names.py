@@ -18,13 +18,15 @@ from hypothesis import strategies as st
 
 from arlow_trainer.config import SourceSection
 from arlow_trainer.config.errors import CredentialsError, DataError
-from arlow_trainer.data.folder import MediaSource, open_folder, store_names
+from arlow_trainer.data.file_names import store_names
+from arlow_trainer.data.files import MediaSource
+from arlow_trainer.data.folder import open_folder
 
 encodable = st.text().filter(lambda text: not any("\ud800" <= c <= "\udfff" for c in text))
 
 
 def opened(folder: Path) -> MediaSource:
-    source = open_folder(SourceSection(path=str(folder)), "image")
+    source = open_folder(SourceSection(path=str(folder)), "image")[0]
     assert isinstance(source, MediaSource)
     return source
 

@@ -15,7 +15,9 @@ import pytest
 from arlow_trainer.config import DataSection, SourceSection
 from arlow_trainer.config.errors import CredentialsError, DataError, StoreError
 from arlow_trainer.data import BrokenSample, Source, open_source
-from arlow_trainer.data.folder import MediaSource, open_folder, store_names
+from arlow_trainer.data.file_names import store_names
+from arlow_trainer.data.files import MediaSource
+from arlow_trainer.data.folder import open_folder
 from arlow_trainer.storage import remote_files
 from support.loaders import one_rank_loader
 from support.quick_retries import ATTEMPTS, quick_retries
@@ -57,7 +59,7 @@ def upload(folder: Path, url: str) -> None:
 
 
 def listed(url: str) -> Source:
-    return open_folder(SourceSection(path=url), "image")
+    return open_folder(SourceSection(path=url), "image")[0]
 
 
 def file_of(url: str, name: str = "train/rocket.jpg") -> MediaSource:

@@ -13,7 +13,7 @@ import pytest
 from arlow_trainer.config import SourceSection
 from arlow_trainer.data import open_source
 from arlow_trainer.data.decode import decode_image
-from arlow_trainer.data.folder import MediaSource
+from arlow_trainer.data.files import MediaSource
 from arlow_trainer.storage.connection import connect
 from support.s3_server import S3
 

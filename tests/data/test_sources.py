@@ -286,7 +286,7 @@ def test_a_folder_without_media(tmp_path: Path, nested: bool) -> None:
         (tmp_path / "notes").mkdir()
         (tmp_path / "notes" / "read.me").touch()
     holds = r"holds 1 file \(\.me\)" if nested else "is empty"
-    expected = rf"{holds}; expected images \(\.avif, .*\), parquet or arrow files$"
+    expected = rf"{holds}; expected images \(\.apng, .*\), parquet or arrow files$"
     with pytest.raises(DataError, match=expected):
         open_source(section(tmp_path), "image")
 
@@ -296,7 +296,9 @@ def test_what_is_no_folder(tmp_path: Path, memory: fsspec.AbstractFileSystem) ->
     for path in (tmp_path / "gone", "memory://gone"):
         with pytest.raises(DataError, match="gone: no such folder"):
             open_source(section(path), "image")
-    with pytest.raises(DataError, match=r"video.mp4 is a file; data sets are folders"):
+    with pytest.raises(
+        DataError, match=r"video.mp4 is a file, and neither a table .* give the folder"
+    ):
         open_source(section(tmp_path / "video.mp4"), "video")
     with pytest.raises(DataError, match="Protocol not known: ftpx"):
         open_source(section("ftpx://host/images"), "image")

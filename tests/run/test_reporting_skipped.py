@@ -56,7 +56,7 @@ def test_the_limit_outlives_a_resume(alone: Ranks) -> None:
 
     def reporter(recorder: Recorder, progress: Progress) -> StepReporter:
         telemetry: Any = recorder
-        return StepReporter(run, telemetry, nothing, alone, progress, 100)
+        return StepReporter(run, telemetry, nothing, alone, progress, 100, 1000)
 
     progress = Progress()
     first = reporter(Recorder(), progress)
@@ -81,7 +81,7 @@ def test_a_file_whose_name_is_not_text_is_saved_and_known_again(alone: Ranks) ->
     def skip(progress: Progress) -> None:
         telemetry: Any = recorder
         anything: Any = nothing
-        StepReporter(run, telemetry, anything, alone, progress, 100).skip([broken])
+        StepReporter(run, telemetry, anything, alone, progress, 100, 1000).skip([broken])
 
     progress = Progress()
     skip(progress)

@@ -1,13 +1,19 @@
-"""`arlow data`: demo, prepare."""
+"""`arlow data`: demo, inspect, prepare."""
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-data_app = typer.Typer(help="Prepare data sets.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from arlow_trainer.config import DataSection, Modality, SourceSection
+    from arlow_trainer.data.inspection import Inspection
+
+data_app = typer.Typer(help="Inspect and prepare data sets.", no_args_is_help=True)
 prepare_app = typer.Typer(help="Convert original archives to folders.", no_args_is_help=True)
 data_app.add_typer(prepare_app, name="prepare")
 
@@ -24,6 +30,92 @@ def demo(
         f"{out}: {made.train_images} images and {made.train_videos} videos to train on, "
         f"{made.held_out_images} and {made.held_out_videos} held out"
     )
+
+
+@data_app.command()
+def inspect(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|PATH|NAME",
+            help="A manifest (its images and videos), a folder, URL or list of files, or the name "
+            "of a Hugging Face data set.",
+        ),
+    ],
+    split: Annotated[
+        str | None, typer.Option(help="The split; unset: the manifest's, or `train`.")
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Column of the images or videos, of a table or list.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON line a set instead of text.")
+    ] = False,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png",
+            help="Draw the first samples as a run sees them: a video a row. Of several sets, "
+            "FILE-image.png and FILE-video.png.",
+        ),
+    ] = None,
+) -> None:
+    """Show what a run would use of a data set: how much, what not and why, whether it decodes.
+
+    Ends with 0 where a run can use it, and with 65 where not.
+    """
+    from arlow_trainer.cli.files import check_suffix, write_file
+    from arlow_trainer.data.inspection import contact_sheet
+    from arlow_trainer.data.inspection import inspect as inspect_set
+
+    if sheet is not None:
+        check_suffix(sheet, ".png")
+    data, seed, sets = _sets(source, split, column)
+    for modality, section in sets.items():
+        found = inspect_set(section, modality, data)
+        typer.echo(json.dumps(found.as_json()) if as_json else _as_text(found))
+        if sheet is not None:
+            path = sheet if len(sets) == 1 else sheet.with_stem(f"{sheet.stem}-{modality}")
+            content = io.BytesIO()
+            contact_sheet(section, modality, data, seed).save(content, "PNG")
+            write_file(path, content.getvalue())
+
+
+def _sets(
+    source: str, split: str | None, column: str | None
+) -> tuple[DataSection, int, dict[Modality, SourceSection]]:
+    """Returns the data section to look with, its run's seed, and the sets, by modality."""
+    from pydantic import ValidationError
+
+    from arlow_trainer.config import ConfigError, DataSection, SourceSection, load_run
+    from arlow_trainer.data.inspection import guess_modality
+
+    changes = {key: value for key, value in (("split", split), ("column", column)) if value}
+    if source.endswith((".yaml", ".yml")) and Path(source).is_file():
+        training = load_run(source).spec.training
+        drawn = {m: s.model_copy(update=changes) for m, s in training.data.drawn.items()}
+        return training.data, training.seed, drawn
+    is_path = "://" not in source and not source.startswith(("/", ".", "~"))
+    path = f"./{source}" if is_path and Path(source).exists() else source
+    try:
+        section = SourceSection(path=path, **changes)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {error.errors(include_url=False)[0]['msg']}") from None
+    return DataSection(), 0, {guess_modality(section): section}
+
+
+def _as_text(found: Inspection) -> str:
+    from arlow_trainer.config.shown_text import shown
+
+    split = f"split {found.split}" if found.split else "no splits"
+    lines = [f"{found.path}: using {found.used:,} of {found.of:,} {found.modality}s ({split})"]
+    for extension, count in found.ignored.items():
+        lines.append(f"  passing over {count:,} {extension}")
+    sizes = ", ".join(f"{size} ({count})" for size, count in list(found.sizes.items())[:5])
+    speed = 1 / max(found.seconds, 1e-9)
+    lines.append(f"  {found.tried} tried: {sizes}; {speed:,.0f} a second on one core")
+    lines += [f"  broken: {name}: {why}" for name, why in found.unreadable]
+    return shown("\n".join(lines))
 
 
 @prepare_app.command()

@@ -6,10 +6,11 @@ near 2^63: a larger maximum than MAX_INTEGER overflows where Kubernetes reads it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 from arlow_trainer.config.mismatch import Mismatch
@@ -37,6 +38,31 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFloat = Annotated[float, Field(gt=0, le=MAX_FLOAT)]
 NonNegativeFloat = Annotated[float, Field(ge=0, le=MAX_FLOAT)]
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+_SHARE = r"^(\d{1,2}(\.\d{1,6})?|100)%$"
+
+
+def _count_or_share(value: object) -> int | str:
+    is_count = type(value) is int and 0 <= value <= MAX_COUNT
+    if not is_count and not (isinstance(value, str) and re.fullmatch(_SHARE, value, re.ASCII)):
+        raise ValueError("neither a count nor a share")
+    return value  # type: ignore[return-value]
+
+
+# One validator for both: a union's mistakes would be told for each of its types.
+CountOrShare = Annotated[
+    int | str,
+    PlainValidator(_count_or_share),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": MAX_COUNT},
+                {"type": "string", "pattern": _SHARE, "maxLength": 16},
+            ]
+        }
+    ),
+]
 
 
 class Section(BaseModel):

@@ -6,7 +6,9 @@ full.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -18,6 +20,7 @@ from arlow_trainer.config.section import (
     BatchSize,
     Count,
     CountOrNone,
+    CountOrShare,
     Depth,
     Fraction,
     Frames,
@@ -149,8 +152,9 @@ class SourceSection(Section):
     name: Text | None = None
     """Configuration of the data set, where it has several."""
     split: Text = "train"
-    """Split of the data set; in a folder of media files, its subfolder of this name, if there is
-    one."""
+    """Split of the data set. In a folder, the subfolders or files that are named after it, whatever
+    their case, with other words for the same (`training`, `val`) and numbers (`train2017`); all
+    files for `train` where none are."""
     column: Text | None = None
     """Column of the images or videos; unset: `image` or `video`, or the only such column."""
 
@@ -186,8 +190,9 @@ class DataSection(Section):
     """Distance between a clip's frames, in frames of the video; smaller in a short video."""
     workers: Annotated[int, Field(ge=0, le=512)] | None = None
     """Decoding processes per rank; unset: its cores but one, an eighth of them on a CPU."""
-    max_skipped: CountOrNone = 100
-    """Maximum number of broken files; each is skipped and logged, and more of them end the run."""
+    max_skipped: CountOrShare = 100
+    """Maximum number of broken files, or their maximum share of all samples, such as `0.1%`; each
+    is skipped and logged, and more of them end the run."""
 
     @property
     def drawn(self) -> dict[Modality, SourceSection]:
@@ -198,6 +203,12 @@ class DataSection(Section):
         if self.video_probability > 0:
             sets["video"] = self.videos
         return sets
+
+    def most_skipped(self, samples: int) -> int:
+        """Returns how many broken files `max_skipped` allows in sets of so many samples."""
+        if isinstance(self.max_skipped, int):
+            return self.max_skipped
+        return math.ceil(Decimal(self.max_skipped.removesuffix("%")) * samples / 100)
 
 
 class BatchSection(Section):

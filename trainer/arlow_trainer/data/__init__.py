@@ -1,17 +1,7 @@
 """Which sample comes when, and how it gets from its file into a micro-batch."""
 
 from arlow_trainer.data.cores import Cores, share_cores, threads_asked, usable_cores
-from arlow_trainer.data.decode import (
-    BrokenSample,
-    RawSample,
-    Source,
-    center_view,
-    clip_frames,
-    crop_box,
-    decode_clip,
-    decode_image,
-    random_view,
-)
+from arlow_trainer.data.decode import BrokenSample, RawSample, Source, decode_image
 from arlow_trainer.data.demo import DemoSet, write_demo_set
 from arlow_trainer.data.fingerprint import fingerprint
 from arlow_trainer.data.loader import (
@@ -24,6 +14,8 @@ from arlow_trainer.data.loader import (
 from arlow_trainer.data.order import Choice, choose, deal, modality_at, permute
 from arlow_trainer.data.prepare import PreparedSet, prepare_ucf101
 from arlow_trainer.data.sources import open_source, open_sources
+from arlow_trainer.data.video import clip_frames, decode_clip
+from arlow_trainer.data.views import center_view, crop_box, random_view
 
 __all__ = [
     "BrokenSample",

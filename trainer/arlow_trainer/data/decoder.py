@@ -12,15 +12,10 @@ from torch.utils.data import Dataset
 
 from arlow_trainer.config import DataSection, Modality
 from arlow_trainer.config.errors import ArlowError, DataError
-from arlow_trainer.data.decode import (
-    BrokenSample,
-    Pixels,
-    Source,
-    decode_clip,
-    decode_image,
-    random_view,
-)
+from arlow_trainer.data.decode import BrokenSample, Source, decode_image
 from arlow_trainer.data.order import Choice, choose
+from arlow_trainer.data.video import decode_clip
+from arlow_trainer.data.views import Pixels, random_view
 from arlow_trainer.data.worker_processes import worker_died
 
 # Small enough to divide a step among the processes, large enough that a job's overhead is small.
@@ -52,6 +47,7 @@ class Decoder(Dataset[Decoded]):
         self._data = data
         self._sources = dict(sources)
         self._sizes = {modality: len(source) for modality, source in sources.items()}
+        self.most_skipped = data.most_skipped(sum(self._sizes.values()))
         self._seed = seed
         self._job_sizes = {m: max(1, _FRAMES_PER_JOB // self._length(m)) for m in sources}
         frames = max(self._job_sizes[m] * self._length(m) for m in sources)
@@ -102,13 +98,13 @@ class Decoder(Dataset[Decoded]):
         Adds the broken files that it met to `broken`.
         """
         met: dict[str, str] = {}
-        for attempt in range(min(self._sizes[choice.modality], self._data.max_skipped + 1)):
+        for attempt in range(min(self._sizes[choice.modality], self.most_skipped + 1)):
             try:
                 return self._view(self.choose(choice.index, attempt) if attempt else choice)
             except BrokenSample as error:
                 met[error.name] = broken[error.name] = error.reason
-        if len(met) > self._data.max_skipped:
-            raise too_many_broken(met, self._data.max_skipped)
+        if len(met) > self.most_skipped:
+            raise too_many_broken(met, self.most_skipped)
         raise DataError(
             f"every sample tried was broken, all {len(met)} {choice.modality}s of the set:\n"
             f"{_last_named(met)}\nPut readable {choice.modality}s there"

@@ -2,44 +2,58 @@
 
 from __future__ import annotations
 
-import mmap
+import json
 import os
-import re
-import tempfile
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
-from multiprocessing.reduction import DupFd
-from pathlib import PurePosixPath
-from typing import Any, BinaryIO, overload
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from arlow_trainer.config import Modality, SourceSection
 from arlow_trainer.config.errors import DataError
-from arlow_trainer.data.decode import RawSample, Source, read_remote_sample
+from arlow_trainer.data.decode import BrokenSample, Source, decode_image
 from arlow_trainer.data.errors import access_error
-from arlow_trainer.data.fingerprint import Entry, sampled_positions, without_fingerprint
-from arlow_trainer.data.table import open_saved, open_tables
+from arlow_trainer.data.file_names import FileNames, store_names
+from arlow_trainer.data.files import MediaSource, is_local
+from arlow_trainer.data.formats import TABLES, extension, extensions, is_data
+from arlow_trainer.data.lists import LISTS, open_list
+from arlow_trainer.data.parquet import media_tables
+from arlow_trainer.data.splits import Chosen, NoSuchSplit, choose_split
+from arlow_trainer.data.table import TableSource, open_saved, open_tables
+from arlow_trainer.data.video import decode_clip
 from arlow_trainer.storage.connection import connect
-from arlow_trainer.storage.remote_files import file_info, list_files
+from arlow_trainer.storage.remote_files import list_files, read_file
 from arlow_trainer.storage.retries import with_retries
 
-EXTENSIONS: dict[Modality, frozenset[str]] = {
-    "image": frozenset(
-        {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif"}
-    ),
-    "video": frozenset(
-        {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"}
-    ),
-}
 # What `save_to_disk` writes beside its arrow files: for a set of splits, or for a single split.
 _SPLITS_MARKER = "dataset_dict.json"
 _SPLIT_MARKERS = {"state.json", "dataset_info.json"}
-# Every ext4 volume has this folder at its root, and only root may read it.
-_LOST_AND_FOUND = "lost+found"
-_ITEM = array("Q").itemsize
-_ASKING = 16
-_SPLITS = ("train", "test", "validation", "valid", "val", "dev", "held-out")
+_TRIED = 4
+_NAMED_EXTENSIONS = 8
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of a folder is a set, for its owner to see."""
+
+    used: int
+    """Files of the set: media, or tables."""
+    of: int
+    """Files that would be, if all of them belonged to the split."""
+    split: str | None
+    """None where the folder has no splits."""
+    passed_over: Mapping[str, int]
+    """How many of the other files there are, by extension, the most first."""
+
+    def __str__(self) -> str:
+        split = f"split {self.split}" if self.split else "no splits"
+        text = f"using {self.used:,} of {self.of:,} files ({split})"
+        if not self.passed_over:
+            return text
+        named = [f"{name} {count:,}" for name, count in self.passed_over.items()]
+        rest = ", ..." if len(named) > _NAMED_EXTENSIONS else ""
+        total = sum(self.passed_over.values())
+        return f"{text}; passing over {total:,}: {', '.join(named[:_NAMED_EXTENSIONS])}{rest}"
 
 
 def is_folder(path: str) -> bool:
@@ -47,85 +61,163 @@ def is_folder(path: str) -> bool:
     return "://" in path or path.startswith(("/", "./", "../", "~")) or path in (".", "..")
 
 
-def open_folder(section: SourceSection, modality: Modality) -> Source:
+def open_folder(section: SourceSection, modality: Modality) -> tuple[Source, Selection | None]:
     """Opens a folder by what it holds: a saved data set, parquet, arrow, or media files.
 
-    Raises DataError, CredentialsError, StoreError.
+    Also a single table, and a list of files (`LISTS`). Returns with it what was chosen, except of
+    sets that say so themselves. Raises DataError, CredentialsError, StoreError.
     """
     url = os.path.expanduser(section.path)
+    if extension(url) in (*LISTS, *TABLES) and _is_file(url, section.path):
+        if extension(url) in LISTS or not media_tables([url], modality, section.column):
+            return open_list(section, url, modality), None
+        return open_tables(section, TABLES[extension(url)], [url], modality), None
     files = store_names(_list(url, section.path))
-    markers = {file for file in files if file == _SPLITS_MARKER or file in _SPLIT_MARKERS}
-    if _SPLITS_MARKER in markers or markers >= _SPLIT_MARKERS:
+    top = {file for file in files if file == _SPLITS_MARKER or file in _SPLIT_MARKERS}
+    if _SPLITS_MARKER in top or top >= _SPLIT_MARKERS:
         if "://" not in url:
-            return open_saved(section, url, modality)
-        tables = [file for file in files if file.endswith(".arrow")]
-        chosen = _of_split(tables, section) if _SPLITS_MARKER in markers else tables
-        return open_tables(section, "arrow", _join(url, chosen), modality)
-    for kind in ("parquet", "arrow"):
-        tables = [file for file in files if file.endswith(f".{kind}")]
-        if tables:
-            return open_tables(section, kind, _join(url, _of_split(tables, section)), modality)
+            return open_saved(section, url, modality), None
+        return _open_saved_in_store(section, url, _SPLITS_MARKER in top, modality), None
+    tables = [file for file in files if extension(file) in TABLES]
+    wanted = extensions(modality)
+    if tables and any(extension(file) in wanted for file in files):
+        # Else they may be about the media beside them.
+        holding = set(media_tables(_join(url, tables), modality, section.column))
+        tables = [file for file in tables if _join(url, [file])[0] in holding]
+    if tables:
+        return _open_tables(section, url, files, tables, modality)
     return _open_media(section, url, files, modality)
 
 
-class MediaSource:
-    """Media files of a folder: local ones by path, remote ones read when they are asked for."""
+def _open_tables(
+    section: SourceSection, url: str, files: FileNames, tables: Sequence[str], modality: Modality
+) -> tuple[TableSource, Selection]:
+    kinds = {TABLES[extension(file)] for file in tables}
+    kind = "parquet" if "parquet" in kinds else "arrow"
+    of_kind = [file for file in tables if TABLES[extension(file)] == kind]
+    if len(of_kind) > 1:
+        holding = set(media_tables(_join(url, of_kind), modality, section.column))
+        of_kind = [file for file in of_kind if _join(url, [file])[0] in holding] or of_kind
+    split = _split(section, of_kind, tables=True)
+    chosen = [file for file in of_kind if split.has(file)]
+    others = Counter(extension(file) or "no extension" for file in files)
+    others.subtract(extension(file) for file in of_kind)
+    selection = Selection(len(chosen), len(of_kind), split.split, _counted(others))
+    return open_tables(section, kind, _join(url, chosen), modality), selection
 
-    def __init__(self, name: str, url: str, files: FileNames) -> None:
-        self.name = name
-        self._url = url
-        self._files = files
 
-    def __len__(self) -> int:
-        return len(self._files)
+def _open_saved_in_store(
+    section: SourceSection, url: str, has_splits: bool, modality: Modality
+) -> TableSource:
+    """Opens what `save_to_disk` wrote to a store, by the names that it wrote beside the tables."""
 
-    def read(self, position: int) -> RawSample:
-        """Returns one undecoded sample. Raises as `read_remote_sample` does."""
-        file = self._files[position]
-        name = f"{self.name.rstrip('/')}/{file}"
-        fs, root = self._connected
-        path = f"{root.rstrip('/')}/{file}"
-        if _is_local(fs):
-            return RawSample(name, path)
-        # fsspec's own instance, which may be a newer one that read its credentials again.
-        return read_remote_sample(name, connect(self._url)[0], path)
-
-    def entries(self) -> list[Entry]:
-        """Names, sizes and times of some files, spread evenly over the set."""
-        fs, root = self._connected
-
-        def entry(file: str) -> Entry:
-            path = f"{root.rstrip('/')}/{file}"
-            try:
-                return Entry(file, *with_retries(file, lambda: file_info(fs, path)))
-            except FileNotFoundError:
-                return Entry(file, None, None)
-
-        files = [self._files[position] for position in sampled_positions(len(self))]
+    def read(name: str) -> Any:
         try:
-            with ThreadPoolExecutor(_ASKING) as pool:
-                return list(pool.map(entry, files))
+            fs, root = connect(url)
+            path = f"{root.rstrip('/')}/{name}"
+            return json.loads(with_retries(name, lambda: read_file(fs, path)))
         except Exception as error:
-            return without_fingerprint(self.name, error)
+            raise access_error(f"{section.path}/{name}", error) from error
 
-    @cached_property
-    def _connected(self) -> tuple[Any, str]:
-        return connect(self._url)
+    folder = ""
+    if has_splits:
+        splits = read(_SPLITS_MARKER)["splits"]
+        if section.split not in splits:
+            raise _no_split(section, splits)
+        folder = f"{section.split}/"
+    shards = [folder + part["filename"] for part in read(f"{folder}state.json")["_data_files"]]
+    return open_tables(section, "arrow", _join(url, shards), modality)
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Every decoding process makes a connection of its own.
-        return {key: value for key, value in self.__dict__.items() if key != "_connected"}
+
+def _open_media(
+    section: SourceSection, url: str, files: FileNames, modality: Modality
+) -> tuple[MediaSource, Selection]:
+    wanted = extensions(modality)
+    others = Counter(extension(file) for file in files)
+    if others[""] and _bare_files_decode(section, url, files, modality):
+        wanted |= {""}
+    of = sum(others.pop(each, 0) for each in wanted)
+    if not of:
+        expected = f"expected {modality}s ({', '.join(sorted(wanted))}), parquet or arrow files"
+        if not files:
+            raise DataError(f"{section.path} is empty; {expected}")
+        count = f"{len(files):,} file{'' if len(files) == 1 else 's'}"
+        found = ", ".join(list(_counted(others))[:_NAMED_EXTENSIONS])
+        raise DataError(f"{section.path} holds {count} ({found}); {expected}")
+    media = store_names(file for file in files if extension(file) in wanted)
+    split = _split(section, media, tables=False)
+    used = media
+    if split.split is not None:
+        used = store_names(file for file in media if split.has(file))
+    source = MediaSource(section.path, url, used)
+    return source, Selection(len(used), of, split.split, _counted(others))
+
+
+def _bare_files_decode(
+    section: SourceSection, url: str, files: FileNames, modality: Modality
+) -> bool:
+    """Whether those without extension are media: most of a few that are spread over them decode."""
+    bare = store_names(file for file in files if not extension(file))
+    source = MediaSource(section.path, url, bare)
+    tried = sorted({number * len(bare) // _TRIED for number in range(_TRIED)})
+    decoded = 0
+    for position in tried:
+        try:
+            raw = source.read(position)
+            if modality == "image":
+                decode_image(raw)
+            else:
+                decode_clip(raw, frames=1, stride=1)
+            decoded += 1
+        except BrokenSample:
+            continue
+    return 2 * decoded > len(tried)
+
+
+def _split(section: SourceSection, files: Sequence[str], *, tables: bool) -> Chosen:
+    try:
+        return choose_split(files, section.split, tables=tables)
+    except NoSuchSplit as error:
+        raise _no_split(section, error.there_are) from None
+
+
+def _no_split(section: SourceSection, splits: Sequence[str]) -> DataError:
+    there_are = f"there are: {', '.join(splits)}" if splits else "it has no splits"
+    return DataError(f"{section.path} has no split {section.split!r}; {there_are}")
+
+
+def _counted(others: Counter[str]) -> dict[str, int]:
+    """Returns the counts by extension, the most first."""
+    return {name or "no extension": n for name, n in others.most_common() if n > 0}
+
+
+def _join(url: str, files: Sequence[str]) -> list[str]:
+    return [f"{url.rstrip('/')}/{file}" for file in files]
+
+
+# Listing
+
+
+def _is_file(url: str, path: str) -> bool:
+    """Whether there is a file; neither where there is nothing, nor a folder of such a name."""
+    try:
+        fs, root = connect(url)
+        if is_local(fs):
+            return os.path.isfile(root)
+        return bool(with_retries(path, lambda: fs.isfile(root)))
+    except Exception as error:
+        raise access_error(path, error) from error
 
 
 def _list(url: str, path: str) -> Iterator[str]:
-    """Yields all files below a folder, relative to it, sorted, without hidden ones."""
+    """Yields all files below a folder, relative to it, sorted, without those that hold no data."""
     try:
         fs, root = connect(url)
-        if _is_local(fs):
-            yield from _walk(root)
+        if is_local(fs):
+            yield from _walk(root, [os.path.realpath(root)])
         else:
             found = with_retries(path, lambda: list_files(fs, root))
-            yield from (file for file in found if not _is_hidden(file))
+            yield from (file for file in found if all(map(is_data, file.split("/"))))
     except FileNotFoundError:
         raise DataError(
             f"{path}: no such folder; give a folder that exists, or a Hugging Face data set's "
@@ -133,134 +225,45 @@ def _list(url: str, path: str) -> Iterator[str]:
         ) from None
     except NotADirectoryError:
         raise DataError(
-            f"{path} is a file; data sets are folders: give the folder that holds it"
+            f"{path} is a file, and neither a table ({', '.join(TABLES)}) nor a list of files "
+            f"({', '.join(LISTS)}); give the folder that holds it"
         ) from None
     except Exception as error:
         raise access_error(path, error) from error
 
 
-def _walk(root: str, below: str = "") -> Iterator[str]:
-    """Yields local files, a folder at a time; unlike fsspec, it skips no folder that fails."""
+def _walk(root: str, followed: list[str], below: str = "") -> Iterator[str]:
+    """Yields local files, a folder at a time; unlike fsspec, it skips no folder that fails.
+
+    `followed` holds the real paths of `root` and of the folders that links have led to.
+    """
     with os.scandir(os.path.join(root, below)) as entries:
-        # With its slash, a folder sorts as the paths in it do.
-        names = sorted(
-            f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
-            for entry in entries
-            if not entry.name.startswith(".") and entry.name != _LOST_AND_FOUND
-        )
-    for name in names:
+        found = sorted((e for e in entries if is_data(e.name)), key=lambda entry: entry.name)
+    # With its slash, a folder sorts as the paths in it do.
+    for name in sorted(filter(None, (_name(entry, followed) for entry in found))):
         if name.endswith("/"):
-            yield from _walk(root, below + name)
+            yield from _walk(root, followed, below + name)
         else:
             yield below + name
 
 
-def _is_hidden(file: str) -> bool:
-    return any(part.startswith(".") for part in file.split("/"))
+def _name(entry: os.DirEntry[str], followed: list[str]) -> str | None:
+    """Returns the name of an entry, with a slash of a folder to walk.
 
-
-def _open_media(
-    section: SourceSection, url: str, files: FileNames, modality: Modality
-) -> MediaSource:
-    extensions = EXTENSIONS[modality]
-    media = store_names(f for f in files if os.path.splitext(f)[1].lower() in extensions)
-    if not media:
-        expected = f"expected {modality}s ({', '.join(sorted(extensions))}), parquet or arrow files"
-        if not files:
-            raise DataError(f"{section.path} is empty; {expected}")
-        found = sorted({PurePosixPath(f).suffix or f for f in files})
-        count = f"{len(files):,} file{'' if len(files) == 1 else 's'}"
-        raise DataError(f"{section.path} holds {count} ({', '.join(found[:8])}); {expected}")
-    subfolders = {f.split("/")[0] for f in media if "/" in f}
-    if section.split in subfolders:
-        media = store_names(f for f in media if f.startswith(f"{section.split}/"))
-    elif others := sorted(subfolders.intersection(_SPLITS)):
-        raise _no_split(section, others)
-    return MediaSource(section.path, url, media)
-
-
-def _of_split(files: Sequence[str], section: SourceSection) -> list[str]:
-    """Returns the files whose path names the split; all of them where no path names any split."""
-    splits: dict[str, list[str]] = {}
-    for file in files:
-        parts = re.split(r"[^a-z0-9-]+|-(?=\d)", file.lower())
-        named = next((s for s in (section.split.lower(), *_SPLITS) if s in parts), None)
-        if named is not None:
-            splits.setdefault(named, []).append(file)
-    if not splits:
-        return list(files)
-    if section.split.lower() not in splits:
-        raise _no_split(section, sorted(splits))
-    return splits[section.split.lower()]
-
-
-def _no_split(section: SourceSection, splits: Sequence[str]) -> DataError:
-    return DataError(
-        f"{section.path} has no split {section.split!r}; there are: {', '.join(splits)}"
-    )
-
-
-def _join(url: str, files: Sequence[str]) -> list[str]:
-    return [f"{url.rstrip('/')}/{file}" for file in files]
-
-
-def _is_local(fs: Any) -> bool:
-    protocols = fs.protocol
-    return "file" in ((protocols,) if isinstance(protocols, str) else protocols)
-
-
-# File names, however many, outside the memory of the processes
-
-
-class FileNames(Sequence[str]):
-    """Names in a temporary file that a rank and its decoding processes map; see `store_names`."""
-
-    def __init__(self, file: BinaryIO, count: int) -> None:
-        self._file = file
-        self._mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-        # Where each name ends, after a zero.
-        self._ends = memoryview(self._mapped)[-(count + 1) * _ITEM :].cast("Q")
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return os.fsdecode(self._mapped[self._ends[index] : self._ends[index + 1]])
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _received, (DupFd(self._file.fileno()), len(self))
-
-
-def store_names(names: Iterable[str]) -> FileNames:
-    """Writes names to a temporary file, which takes eight bytes of memory for each meanwhile.
-
-    The file has no name in its folder and is passed on by its descriptor, so that nothing remains
-    however the processes end. Raises DataError where the temporary folder is full or missing.
+    None for a link to a folder that is walked anyway: each is walked once, and none in a circle.
     """
-    ends = array("Q", [0])
+    if not entry.is_symlink():
+        return f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
     try:
-        file = tempfile.TemporaryFile(prefix="arlow-names-")  # noqa: SIM115 - FileNames holds it
-        for name in names:
-            text = os.fsencode(name)
-            file.write(text)
-            ends.append(ends[-1] + len(text))
-        file.write(ends.tobytes())
-        file.flush()
-    except OSError as error:
-        raise DataError(
-            f"the names of a set's files cannot be stored in the temporary folder: {error}; free "
-            "some space there, or name another in TMPDIR"
-        ) from error
-    return FileNames(file, len(ends) - 1)
-
-
-def _received(descriptor: Any, count: int) -> FileNames:
-    return FileNames(os.fdopen(descriptor.detach(), "rb"), count)
+        if not entry.is_dir():
+            return entry.name
+    except OSError:  # a loop: a broken file
+        return entry.name
+    target = os.path.realpath(entry.path)
+    root = followed[0]
+    if target.startswith(f"{root}/") and all(map(is_data, target[len(root) + 1 :].split("/"))):
+        return None
+    if any(f"{path}/".startswith(f"{target}/") for path in followed):
+        return None
+    followed.append(target)
+    return f"{entry.name}/"

@@ -126,7 +126,6 @@ class StepLoader:
         self._sizes = micro_batch_sizes(training, global_batch_size, ranks, micro_batch)
         self._workers = workers
         self._start_step, self._on_worker = start_step, on_worker
-        self._max_skipped = data.max_skipped
 
     def __iter__(self) -> Generator[StepBatch]:
         if self._workers:
@@ -213,8 +212,8 @@ class StepLoader:
             done = receive(decoded, ending)
             for name, reason in done.broken.items():
                 broken.setdefault(name, reason)
-            if len(broken) > self._max_skipped:
-                raise too_many_broken(broken, self._max_skipped)
+            if len(broken) > self._decoder.most_skipped:
+                raise too_many_broken(broken, self._decoder.most_skipped)
             samples = self._decoder.frames_of(done.job).numpy().reshape(-1)
             np.copyto(to[filled : filled + samples.size], samples)
             filled += samples.size

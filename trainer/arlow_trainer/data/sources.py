@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 from arlow_trainer.config import DataSection, Modality, SourceSection
 from arlow_trainer.config.errors import ArlowError, DataError
-from arlow_trainer.data.decode import BrokenSample, Source, decode_clip, decode_image
+from arlow_trainer.data.decode import BrokenSample, Source, decode_image
 from arlow_trainer.data.errors import empty_set
-from arlow_trainer.data.folder import is_folder, open_folder
+from arlow_trainer.data.folder import Selection, is_folder, open_folder
 from arlow_trainer.data.table import check_hub, open_hub, training_settings
+from arlow_trainer.data.video import decode_clip
 
 _MAX_TRIED = 8
+
+# Of the project, whose lines are shown from INFO on.
+log = logging.getLogger("arlow.data")
 
 
 def open_source(section: SourceSection, modality: Modality) -> Source:
@@ -20,15 +25,24 @@ def open_source(section: SourceSection, modality: Modality) -> Source:
     Raises DataError, CredentialsError or StoreError, saying what is wrong and what to do, when the
     set cannot be found, read or decoded, or is empty.
     """
-    if is_folder(section.path):
-        source: Source = open_folder(section, modality)
-    else:
-        source = open_hub(section, modality)
+    source, selection = select_source(section, modality)
+    if selection is not None:
+        log.info("%s: %s", section.path, selection)
     if not len(source):
         settings = training_settings(modality)
         raise empty_set(source.name, settings.path, settings.split)
     _check_decodes(source, modality)
     return source
+
+
+def select_source(section: SourceSection, modality: Modality) -> tuple[Source, Selection | None]:
+    """Opens a set, and returns with it what was chosen of a folder. Decodes nothing.
+
+    Raises DataError, CredentialsError, StoreError.
+    """
+    if is_folder(section.path):
+        return open_folder(section, modality)
+    return open_hub(section, modality), None
 
 
 def open_sources(data: DataSection) -> dict[Modality, Source]:

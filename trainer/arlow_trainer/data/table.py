@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 import logging
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from arlow_trainer.config.shown_text import redact_urls
 from arlow_trainer.data.decode import BrokenSample, RawSample, read_remote_sample
 from arlow_trainer.data.errors import access_error, empty_set, root_cause
 from arlow_trainer.data.fingerprint import Entry, without_fingerprint
+from arlow_trainer.data.parquet import media_column_in, read_schema
 from arlow_trainer.storage.connection import connect
 
 if TYPE_CHECKING:
@@ -48,10 +51,12 @@ def training_settings(modality: Modality) -> SettingNames:
 class TableSource:
     """A column of undecoded images or videos, memory-mapped."""
 
-    def __init__(self, name: str, table: Dataset, column: str) -> None:
+    def __init__(self, name: str, table: Dataset, column: str, folders: Sequence[str] = ()) -> None:
+        """Takes the folders that relative paths in the column are meant from, if there are any."""
         self.name = name
         self._table = table
         self._column = column
+        self._folders = folders
 
     def __len__(self) -> int:
         return len(self._table)
@@ -69,9 +74,24 @@ class TableSource:
             return RawSample(name, content)
         if not path:
             raise BrokenSample(name, "the row is empty")
-        if "://" in path:
-            return read_remote_sample(name, *connect(path))
-        return RawSample(name, path)
+        location = self._located(path)
+        if "://" in location:
+            return read_remote_sample(name, *connect(location))
+        return RawSample(name, location)
+
+    def _located(self, path: str) -> str:
+        """Returns where a path leads: of several folders of tables, the first that has the file."""
+        if "://" in path or os.path.isabs(path) or not self._folders:
+            return path
+        candidates = [f"{folder}/{path}" for folder in self._folders]
+        for candidate in candidates[:-1]:
+            if "://" in candidate:
+                fs, remote = connect(candidate)
+                if fs.exists(remote):
+                    return candidate
+            elif os.path.lexists(candidate):
+                return candidate
+        return candidates[-1]
 
     def entries(self) -> list[Entry]:
         """The table's own fingerprint as a name, and sizes of its files; the cache's times say
@@ -132,17 +152,49 @@ def open_tables(
 
     # `datasets` takes the name of a file for a pattern.
     patterns = [glob.escape(file) for file in files]
+    only: dict[str, Any] = {}
+    if kind == "parquet" and (column := _column_of(files[0], modality, section.column)):
+        # Other columns are not read, and may differ between the files.
+        only["columns"] = [column]
 
     def load() -> Dataset:
-        return load_dataset(kind, data_files={"train": patterns}, split="train")
+        with _own_files_without_hub():
+            return load_dataset(kind, data_files={"train": patterns}, split="train", **only)
 
-    return _open(section, modality, _load(section, training_settings(modality), load))
+    table = _load(section, training_settings(modality), load)
+    folders = list(dict.fromkeys(file.rpartition("/")[0] for file in files))
+    return _open(section, modality, table, folders)
 
 
-def _open(section: SourceSection, modality: Modality, table: Dataset) -> TableSource:
+def _column_of(file: str, modality: Modality, column: str | None) -> str | None:
+    try:
+        return media_column_in(read_schema(file), modality, column)
+    except Exception:  # `datasets` says what is wrong
+        return None
+
+
+@contextmanager
+def _own_files_without_hub() -> Iterator[None]:
+    """Lets `datasets` read files of a store although HF_HUB_OFFLINE is set: they are not a hub's.
+
+    Nothing is asked of the hub meanwhile: `huggingface_hub` has the setting too, and keeps it.
+    """
+    from datasets import config
+
+    offline = config.HF_HUB_OFFLINE
+    config.HF_HUB_OFFLINE = False
+    try:
+        yield
+    finally:
+        config.HF_HUB_OFFLINE = offline
+
+
+def _open(
+    section: SourceSection, modality: Modality, table: Dataset, folders: Sequence[str] = ()
+) -> TableSource:
     settings = training_settings(modality)
     column = media_column(section, table.features, modality, settings)
-    return media_source(section.path, table, column, modality, settings)
+    return media_source(section.path, table, column, modality, settings, folders)
 
 
 # Loading a table and choosing its column
@@ -206,7 +258,12 @@ def media_column(
 
 
 def media_source(
-    name: str, table: Dataset, column: str, modality: Modality, settings: SettingNames
+    name: str,
+    table: Dataset,
+    column: str,
+    modality: Modality,
+    settings: SettingNames,
+    folders: Sequence[str] = (),
 ) -> TableSource:
     """Returns the source of a column. Raises DataError where it holds no images or videos."""
     from datasets import Image, Video
@@ -225,7 +282,7 @@ def media_source(
             f"{name}: column {column!r} holds {table.features[column]}, not {modality}s; "
             f"name another with {settings.column} (columns: {columns})"
         ) from error
-    return TableSource(name, samples, column)
+    return TableSource(name, samples, column, folders)
 
 
 def _load(section: SourceSection, settings: SettingNames, load: Callable[[], Dataset]) -> Dataset:

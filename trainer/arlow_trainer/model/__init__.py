@@ -1,29 +1,23 @@
-"""The vision tower and its processors as Hugging Face classes: exactly what an export carries."""
+"""The vision tower and its processors as Hugging Face classes: exactly what an export carries.
+
+The classes, and transformers with them, are imported when the first is asked for: processes that
+only decode pictures need `rgb` alone.
+"""
 
 from __future__ import annotations
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoProcessor
-from transformers.models.auto.video_processing_auto import AutoVideoProcessor
+from typing import TYPE_CHECKING, Any
 
-from .configuration_arlow import ArlowVisionConfig
-from .geometry import patchify, unpatchify
-from .image_processing_arlow import ArlowImageProcessor
-from .modeling_arlow import ArlowVLVisionModel
-from .processing_arlow import ArlowProcessor
-from .video_processing_arlow import ArlowVideoProcessor
-
-# For transformers' Auto classes in this process ...
-AutoConfig.register(ArlowVisionConfig.model_type, ArlowVisionConfig, exist_ok=True)
-AutoModel.register(ArlowVisionConfig, ArlowVLVisionModel, exist_ok=True)
-AutoImageProcessor.register(ArlowVisionConfig, ArlowImageProcessor, exist_ok=True)
-AutoVideoProcessor.register(ArlowVisionConfig, ArlowVideoProcessor, exist_ok=True)
-AutoProcessor.register(ArlowVisionConfig, ArlowProcessor, exist_ok=True)
-# ... and for those that load an export, which carries the code of these classes.
-ArlowVisionConfig.register_for_auto_class()  # type: ignore[no-untyped-call]
-ArlowVLVisionModel.register_for_auto_class("AutoModel")  # type: ignore[no-untyped-call]
-ArlowImageProcessor.register_for_auto_class()  # type: ignore[no-untyped-call]
-ArlowVideoProcessor.register_for_auto_class()  # type: ignore[no-untyped-call]
-ArlowProcessor.register_for_auto_class()  # type: ignore[no-untyped-call]
+if TYPE_CHECKING:
+    from .classes import (
+        ArlowImageProcessor,
+        ArlowProcessor,
+        ArlowVideoProcessor,
+        ArlowVisionConfig,
+        ArlowVLVisionModel,
+        patchify,
+        unpatchify,
+    )
 
 __all__ = [
     "ArlowImageProcessor",
@@ -34,3 +28,11 @@ __all__ = [
     "patchify",
     "unpatchify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import classes
+
+    return getattr(classes, name)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import SizeDict
 
 from .geometry import Grid, patchify, repeat_last_frame
+from .rgb import to_eight_bits, to_rgb
 from .sizing import fitted_size
 
 Array = NDArray[Any]
@@ -28,6 +31,11 @@ PATCH_OPTIONS = (
     "temporal_patch_size",
     "merge_size",
 )
+
+
+def is_nothing(items: Any) -> bool:
+    """Whether a list of images or videos, or one of such lists, holds none."""
+    return isinstance(items, list | tuple) and all(is_nothing(each) for each in items)
 
 
 class PatchProcessor(PilBackend):
@@ -110,6 +118,47 @@ class PatchProcessor(PilBackend):
                 f"size is {bounds}: shortest_edge must be above 0 and at most longest_edge."
             )
         return bounds
+
+    def process_image(
+        self,
+        image: Any,
+        do_convert_rgb: bool | None = None,
+        input_data_format: Any = None,
+        **kwargs: Any,
+    ) -> Array:
+        """A picture (PIL, numpy, torch) as channels first; with `do_convert_rgb`, by `to_rgb`.
+
+        Whole numbers of more than 8 bits in an array are scaled likewise. Warns of numbers in
+        [0, 1], which `do_rescale` would make black.
+        """
+        if isinstance(image, Image.Image):
+            if do_convert_rgb:
+                image = to_rgb(image)
+        else:
+            image = np.asarray(image)
+            if image.dtype.kind in "iu" and image.dtype.itemsize > 1 and image.size:
+                if image.max() > 255:
+                    image = to_eight_bits(image)
+            elif image.dtype.kind == "f" and self.do_rescale and image.size and image.max() <= 1:
+                warnings.warn(
+                    "a picture has floating-point numbers of at most 1, and the processor divides "
+                    "by 255: give do_rescale=False, or numbers from 0 to 255.",
+                    stacklevel=2,
+                )
+        out: Array = super().process_image(
+            image, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, **kwargs
+        )
+        return out
+
+    def no_patches(self, pixels: str, grids: str, settings: dict[str, Any]) -> dict[str, Array]:
+        """What nothing becomes, by the names of a call's pixels and grids."""
+        patch_size = settings.get("patch_size") or self.patch_size
+        depth = settings.get("temporal_patch_size") or self.temporal_patch_size
+        features = len(self.image_mean) * depth * patch_size**2
+        return {
+            pixels: np.zeros((0, features), np.float32),
+            grids: np.zeros((0, 3), np.int64),
+        }
 
     def frames_to_patches(
         self,

@@ -32,20 +32,18 @@ def fitted_size(
             f"{MAX_ASPECT_RATIO} times the other."
         )
     rows, columns = round(height / factor), round(width / factor)
-    unit = factor**2
-    # In whole numbers: a floating-point root would lose a row where the bound is met exactly.
-    if rows * columns * unit > max_pixels:
-        rows = max(1, math.isqrt(max_pixels * height // (width * unit)))
-        columns = max(1, math.isqrt(max_pixels * width // (height * unit)))
-    elif rows * columns * unit < min_pixels:
-        rows = _root_up(min_pixels * height, width * unit)
-        columns = _root_up(min_pixels * width, height * unit)
+    area = rows * columns * factor**2
+    # In double precision and in this order, as the public processor rounds: where a bound is met
+    # exactly, the grids of both are to be the same.
+    if area > max_pixels:
+        scale = math.sqrt((height * width) / max_pixels)
+        rows = max(1, math.floor(height / scale / factor))
+        columns = max(1, math.floor(width / scale / factor))
+    elif area < min_pixels:
+        scale = math.sqrt(min_pixels / (height * width))
+        rows = math.ceil(height * scale / factor)
+        columns = math.ceil(width * scale / factor)
     return rows * factor, columns * factor
-
-
-def _root_up(numerator: int, denominator: int) -> int:
-    """The least whole number whose square is at least the fraction, which is above 0."""
-    return math.isqrt(-(-numerator // denominator) - 1) + 1
 
 
 def pan_and_scan_boxes(

@@ -14,7 +14,7 @@ from arlow_trainer.data import (
     decode_clip,
     decode_image,
 )
-from arlow_trainer.data.folder import EXTENSIONS
+from arlow_trainer.data.formats import extension, extensions
 from arlow_trainer.pictures.reconstruction import Pixels
 
 _MAX_SAMPLES = 8
@@ -29,7 +29,9 @@ def read_file(path: Path, data: DataSection) -> Pixels:
     Raises:
         DataError: the file cannot be decoded.
     """
-    modality: Modality = "video" if path.suffix.lower() in EXTENSIONS["video"] else "image"
+    suffix = extension(path.name)
+    only_video = suffix in extensions("video") and suffix not in extensions("image")
+    modality: Modality = "video" if only_video else "image"
     try:
         return _frames(RawSample(str(path), str(path)), modality, data)
     except BrokenSample as broken:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from arlow_trainer.config.errors import DataError
 from arlow_trainer.data import BrokenSample, center_view, decode_image
-from arlow_trainer.data.decode import Pixels
+from arlow_trainer.data.views import Pixels
 from arlow_trainer.mae.autoencoder import normalize_pixels
 from arlow_trainer.model import ArlowVLVisionModel
 from arlow_trainer.probe.labelled import LabelledSplit

@@ -72,8 +72,12 @@ class StepReporter:
         ranks: Ranks,
         progress: Progress,
         total_steps: int,
+        samples: int,
     ) -> None:
-        """`progress` is the run's own: its loss and skipped files are kept up to date here."""
+        """`progress` is the run's own: its loss and skipped files are kept up to date here.
+
+        `samples` are those of all sets.
+        """
         self._run, self._telemetry = run, telemetry
         self._runner, self._ranks = runner, ranks
         self._progress, self._total_steps = progress, total_steps
@@ -82,6 +86,7 @@ class StepReporter:
         self._clip_tokens = tokens_per_clip(training).total
         self._image_flops = image_training_flops(training)
         self._clip_flops = clip_training_flops(training)
+        self._most_skipped = training.data.most_skipped(samples)
         self._skipped_before = len(progress.skipped_files)
         self._last = 0.0
         self._readouts = 0
@@ -104,9 +109,8 @@ class StepReporter:
                 known[name] = reason
                 if self._ranks.first:
                     self._telemetry.skipped(name, reason)
-        allowed = self._run.spec.training.data.max_skipped
-        if len(known) > allowed:
-            raise too_many_broken(known, allowed)
+        if len(known) > self._most_skipped:
+            raise too_many_broken(known, self._most_skipped)
 
     def after_step(self, batch: StepBatch) -> None:
         """Reports the step on a batch; call on every rank, after every step."""

@@ -227,7 +227,8 @@ def train(
         guard = FiniteGuard(
             runner, ranks, telemetry.lost_step, telemetry.warning if ranks.first else None
         )
-        reporter = StepReporter(run, telemetry, runner, ranks, progress, steps)
+        samples = sum(set_sizes.values())
+        reporter = StepReporter(run, telemetry, runner, ranks, progress, steps, samples)
         attempt_id = ranks.from_first(lambda: uuid.uuid4().hex)
         probe = pictures = None
         if ranks.first:
