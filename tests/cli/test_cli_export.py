@@ -5,8 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from arlow_trainer.checkpoint.export import TOWER, WEIGHTS, fixed_files
-from arlow_trainer.engine import build_autoencoder
+import torch
+from safetensors.torch import load_file
+
+from arlow_trainer.checkpoint.export import TOWER, WEIGHTS, fixed_files, weights_file
+from arlow_trainer.engine import (
+    MASTER,
+    MOMENTS,
+    Fragment,
+    OptimizerShard,
+    build_autoencoder,
+    shard_name,
+)
 from arlow_trainer.storage.store import Store
 from support.stored_run import save_checkpoint, tiny_run
 
@@ -71,3 +81,54 @@ def test_code_that_this_version_does_not_write_is_named(
         [line] = err.splitlines()
         assert line.startswith(f"warning: checkpoint-{step}: its code is not what this version")
         assert f"writes: {next(iter(changed))}; trust_remote_code=True would run it" in line
+
+
+def test_a_run_in_half_precision_exports_its_float32_weights(
+    arlow, store: Store, tmp_path: Path
+) -> None:
+    run = tiny_run()
+    module = build_autoencoder(run.spec.training)
+    masters = {f"tower.{name}": value for name, value in module.tower.state_dict().items()}
+    # Two ranks share them, in the middle of a parameter.
+    flat = torch.cat([value.flatten() for value in masters.values()])
+    half = len(flat) // 2 + 3
+    instead = {}
+    for rank, (first, last) in enumerate(((0, half), (half, len(flat)))):
+        fragments, begin = [], 0
+        for name, value in masters.items():
+            start, end = max(begin, first), min(begin + value.numel(), last)
+            if start < end:
+                fragments.append(Fragment(name, 0, start - begin, end - start, start - first))
+            begin += value.numel()
+        tensors = {f"0.{key}": flat[first:last].clone() for key in (MASTER, *MOMENTS)}
+        instead[shard_name(rank, 2)] = OptimizerShard(tensors, fragments, 1).save
+    own = fixed_files(module.tower.half(), run.spec.training.model)
+    weights = weights_file(module.tower.state_dict())
+    save_checkpoint(
+        store, run, 20, dtype=torch.float16, instead=own | instead | {f"{TOWER}/{WEIGHTS}": weights}
+    )
+    for option, kind in (((), torch.float32), (("--dtype", "bfloat16"), torch.bfloat16)):
+        target = tmp_path / str(kind)
+        code, _, err = arlow("export", store.url, "--out", str(target), "--step", "20", *option)
+        assert code == 0, err
+        exported = load_file(target / TOWER / WEIGHTS)
+        for name, value in exported.items():
+            assert torch.equal(value, masters[f"tower.{name}"].to(kind)), name
+        for folder in (target, target / TOWER):
+            config = json.loads((folder / "config.json").read_bytes())
+            assert config["dtype"] == str(kind).removeprefix("torch.")
+
+
+def test_where_to_is_to_be_said(arlow, store: Store) -> None:
+    code, _, err = arlow("export", store.url)
+    assert code == 78
+    assert "give --out DIR, or --push OWNER/NAME" in err
+
+
+def test_a_push_without_network_is_said_in_words(arlow, store: Store) -> None:
+    code, _, err = arlow("export", store.url, "--push", "owner/name")
+    assert code == 74
+    assert "--push owner/name: HF_HUB_OFFLINE is set" in err
+    code, _, err = arlow("export", store.url, "--push", "no name/at all")
+    assert code == 78
+    assert "write it as OWNER/NAME" in err

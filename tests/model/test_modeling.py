@@ -199,7 +199,7 @@ def test_attention_with_the_bias_needs_no_fallback() -> None:
         outputs(tower(), pixels, grid)
 
 
-@pytest.mark.parametrize("name", ["eager", "flash_attention_2", "kernels-community/flash-attn"])
+@pytest.mark.parametrize("name", ["flash_attention_2", "kernels-community/flash-attn"])
 def test_another_attention_is_refused_in_words(name: str, tmp_path: Path) -> None:
     config = tower().config
     words = f"attn_implementation is '{name}'.*give 'sdpa'"

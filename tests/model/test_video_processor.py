@@ -13,6 +13,7 @@ from processor_inputs import SMALL_FRAMES, plain_patches, video
 from arlow_trainer.model import (
     ArlowVideoProcessor,
 )
+from arlow_trainer.model.rgb import to_rgb
 from arlow_trainer.model.sampling import (
     motion_indices,
     patch_frames,
@@ -178,7 +179,6 @@ def test_motion_adaptive_strategy_looks_at_the_film() -> None:
             {"num_frames": 2, "sample_strategy": "fps_based"},
             "num_frames with sample_strategy motion_adaptive or uniform",
         ),
-        ([], {}, "videos is empty"),
         ([[]], {}, "videos is empty"),
         ([video(4), video(0)], {}, "videos is empty"),
         (video(4), {"sample_strategy": "fps_based"}, "fps is not set"),
@@ -188,3 +188,19 @@ def test_motion_adaptive_strategy_looks_at_the_film() -> None:
 def test_mistakes_about_videos_are_named(videos: Any, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         ArlowVideoProcessor()(videos, **options)
+
+
+def test_no_videos_make_empty_tensors() -> None:
+    out = ArlowVideoProcessor()([], return_tensors="pt")
+    shapes = {name: tuple(value.shape) for name, value in out.items()}
+    assert shapes == {"pixel_values_videos": (0, 1176), "video_grid_thw": (0, 3)}
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1"])
+def test_frames_of_any_mode_are_taken(mode: str) -> None:
+    frames = [Image.fromarray(frame).convert(mode) for frame in video(4)]
+    processor = ArlowVideoProcessor(size=SMALL_FRAMES)
+    expected = processor([to_rgb(frame) for frame in frames], return_tensors="pt")
+    for given in (frames, [frames]):
+        seen = processor(given, return_tensors="pt")
+        assert torch.equal(seen["pixel_values_videos"], expected["pixel_values_videos"])

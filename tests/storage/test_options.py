@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from arlow_trainer.config import ConfigError, load_run
+from arlow_trainer.config.errors import CredentialsError
 from arlow_trainer.config.models import CheckpointSection
 from arlow_trainer.storage.options import (
     STORE_OPTIONS_VARIABLE,
@@ -31,6 +32,14 @@ from support.s3_server import S3
         ),
         ("az://c/r", {"endpoint": "https://a.example/"}, {"account_host": "a.example"}),
         ("abfs://c/r", {"anonymous": True}, {"anon": True}),
+        ("s3://b/r", {"requesterPays": True}, {"requester_pays": True}),
+        ("gs://b/r", {"requesterPays": True}, {"requester_pays": True}),
+        ("s3://b/r", {"profile": "lab"}, {"profile": "lab"}),
+        (
+            "s3://b/r",
+            {"pathStyle": True},
+            {"config_kwargs": {"s3": {"addressing_style": "path"}}},
+        ),
         ("runs", None, {}),
     ],
 )
@@ -50,6 +59,21 @@ def test_a_server_is_reached_by_its_endpoint(s3: S3, monkeypatch: pytest.MonkeyP
     store = store_of(run)
     store.write_bytes("a", b"b")
     assert store.read_bytes("a") == b"b"
+
+
+@pytest.mark.parametrize("name", ["profile", "pathStyle"])
+def test_what_only_s3_has_is_refused_elsewhere(name: str) -> None:
+    value = "lab" if name == "profile" else "true"
+    options = [f"checkpoint={{url: 'gs://b/r', options: {{{name}: {value}}}}}"]
+    with pytest.raises(ConfigError, match=rf"options\.{name}: .*since gs:// has none"):
+        load_run("tiny", options)
+
+
+def test_a_profile_that_is_not_there_is_one_of_credentials() -> None:
+    run = load_run("tiny", ["checkpoint={url: 's3://b/r', options: {profile: nobody}}"])
+    with pytest.raises(CredentialsError, match=r"nobody.*options\.profile") as raised:
+        store_of(run).read_bytes("a")
+    assert raised.value.exit_code == 77
 
 
 @pytest.mark.parametrize("text", ["nojson", "[1]", "1", "null", "[" * 10_000, "\udcff", "{"])

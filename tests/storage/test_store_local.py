@@ -184,3 +184,14 @@ def test_only_regular_files_are_read(tmp_path: Path, kind: str, read: str) -> No
     assert read == "file" or "it is no regular file, and nothing else is read" in said
     assert store.list() == {}
     assert store.list_files() == []
+
+
+def test_files_have_one_mode_however_they_were_written(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"))
+    store.write_bytes("bytes", b"x")
+    for name, move in (("copied", False), ("moved", True)):
+        (tmp_path / name).write_bytes(b"x")
+        (tmp_path / name).chmod(0o600)  # as libraries write them
+        store.put_file(tmp_path / name, name, move=move)
+    modes = {path.stat().st_mode for path in (tmp_path / "store").iterdir()}
+    assert len(modes) == 1

@@ -54,6 +54,7 @@ def model_card(run: ArlowPretrain, state: TrainingState, parameters: int) -> str
         ("Learning rate", f"{optimizer.learning_rate}, {schedule}"),
         ("Precision", state.precision),
         ("Seed", str(state.seed)),
+        ("Started from", f"`{training.init}`" if training.init else "random weights"),
         ("Broken files skipped", str(len(state.skipped_files))),
         ("Steps lost to overflow", str(state.overflows)),
     ]
@@ -79,16 +80,16 @@ With this folder as `tower`:
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
-tower = AutoModel.from_pretrained("tower/vision_encoder", trust_remote_code=True)
+tower = AutoModel.from_pretrained("tower", trust_remote_code=True)
 processor = AutoProcessor.from_pretrained("tower", trust_remote_code=True)
-inputs = processor(images=Image.open("photo.jpg"), return_tensors="pt")
-seen = tower(inputs["pixel_values"], inputs["image_grid_thw"])
+seen = tower(**processor(images=Image.open("photo.jpg"), return_tensors="pt"))
 ```
 
-`seen` is the visual tokens, or a pair of them and a list of DeepStack features where the tower has
-any. Videos, each a list of frames, go in as `processor(videos=[frames], return_tensors="pt")` and
-come out as `pixel_values_videos` and `video_grid_thw`. The tower was trained on images of
-{data.image_size} x {data.image_size} pixels.
+`seen.last_hidden_state` is the visual tokens of all images, one after another, and
+`seen.pooler_output` their mean for each image; `seen.deepstack_features` are features of several
+depths, where the tower has any. Videos, each a list of frames, go in as
+`processor(videos=[frames], return_tensors="pt")`. Loading with `device_map="auto"` needs the
+package accelerate. The tower was trained on images of {data.image_size} x {data.image_size} pixels.
 
 ## Training
 

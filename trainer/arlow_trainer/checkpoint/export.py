@@ -8,11 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
 from arlow_trainer.checkpoint.card import model_card
+from arlow_trainer.checkpoint.code_bundle import bundled, digest
+from arlow_trainer.checkpoint.masters import master_weights, weights_dtype
 from arlow_trainer.checkpoint.reader import download, read_manifest
 from arlow_trainer.checkpoint.training_state import TRAINING_STATE, TrainingState
 from arlow_trainer.config import ArlowPretrain, ModelSection
@@ -32,6 +35,8 @@ PROCESSOR = "processor_config.json"
 CARD = "README.md"
 DECODER = "decoder"
 WEIGHTS = "model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"
+CONFIG = "config.json"
 
 
 def weights_file(tensors: dict[str, Tensor]) -> Callable[[Path], None]:
@@ -43,7 +48,9 @@ def fixed_files(tower: ArlowVLVisionModel, model: ModelSection) -> dict[str, byt
     """Returns every exported file that does not change during training, by its path.
 
     That is the tower's config.json and code, so that `AutoModel.from_pretrained(folder,
-    trust_remote_code=True)` needs nothing of this project, and the processors.
+    trust_remote_code=True)` needs nothing of this project, and the processors. The folder is one
+    repository, which loads as tower and as processor; `vision_encoder/` holds the weights, and
+    loads by itself too.
     """
     image, video = (_fitting(kind, model) for kind in (ArlowImageProcessor, ArlowVideoProcessor))
     # Its bar would count zero shards: the weights are written elsewhere.
@@ -54,9 +61,40 @@ def fixed_files(tower: ArlowVLVisionModel, model: ModelSection) -> dict[str, byt
         # In folders of their own: `ArlowProcessor` alone would nest both in one file.
         image.save_pretrained(folder / IMAGE_PROCESSOR)
         video.save_pretrained(folder / VIDEO_PROCESSOR)
+        tower.save_pretrained(folder, state_dict={})
         ArlowProcessor(image, video).save_pretrained(folder)
-        files = (path for path in folder.rglob("*") if path.is_file() and path.name != WEIGHTS)
-        return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(files)}
+        paths = (path for path in folder.rglob("*") if path.is_file() and path.name != WEIGHTS)
+        files = {str(path.relative_to(folder)): path.read_bytes() for path in sorted(paths)}
+    files[INDEX] = _index(tower)
+    return _with_own_code(files)
+
+
+def _index(tower: ArlowVLVisionModel) -> bytes:
+    """Returns the index that leads from the folder's top to the weights in `vision_encoder/`."""
+    state = tower.state_dict()
+    size = sum(tensor.nbytes for tensor in state.values())
+    weights = {name: f"{TOWER}/{WEIGHTS}" for name in sorted(state)}
+    return json.dumps({"metadata": {"total_size": size}, "weight_map": weights}, indent=1).encode()
+
+
+def _with_own_code(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Returns files whose code is bundled, and whose tower's configuration names that code.
+
+    transformers keeps code by the configuration file that it came with: of two exports in one
+    process with equal ones, the second would run the code of the first.
+    """
+    kept = {}
+    for name, content in files.items():
+        stem = Path(name).stem
+        if not name.endswith(".py"):
+            kept[name] = content
+        elif stem.endswith("_arlow"):  # others are what these import
+            kept[name] = bundled(stem).encode()
+    code = digest(kept)
+    for name in (CONFIG, f"{TOWER}/{CONFIG}"):
+        config = json.loads(kept[name]) | {"code_digest": code}
+        kept[name] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
+    return kept
 
 
 def _fitting(kind: Any, model: ModelSection) -> Any:
@@ -92,22 +130,54 @@ def exported_names(store: Store, step: int) -> list[str]:
     return [n for n in names if n != TRAINING_STATE]
 
 
-def export(store: Store, step: int, out: Store) -> list[str]:
+def export(store: Store, step: int, out: Store, dtype: torch.dtype | None = None) -> list[str]:
     """Copies what users keep of a checkpoint to a folder or URL; returns the files' names.
 
     Their paths are those in the checkpoint: `vision_encoder/`, `image_processor/`,
-    `video_processor/`, `processor_config.json` and the model card. Every file is checked against
-    the manifest.
+    `video_processor/`, `processor_config.json`, the model card, and what makes the folder one
+    repository. Every file is checked against the manifest. The weights are of `dtype`: unset,
+    float32, which a run in half precision has in its optimiser's state.
 
     Raises StoreError when the checkpoint is missing or damaged, or the target cannot be written.
     """
     names = exported_names(store, step)
-    with tempfile.TemporaryDirectory() as folder:
-        paths = download(store, step, names, Path(folder))
-        for name, path in zip(names, paths, strict=True):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        paths = dict(zip(names, download(store, step, names, folder), strict=True))
+        _convert(store, step, paths, dtype, folder)
+        for name, path in paths.items():
             if name == CARD:
                 # Earlier versions accepted credentials in a manifest's URLs, and the card has them.
                 text = path.read_text("utf-8", "replace")
                 path.write_text(redact_urls(text), "utf-8")
             out.put_file(path, name)
     return names
+
+
+def _convert(
+    store: Store, step: int, paths: dict[str, Path], dtype: torch.dtype | None, folder: Path
+) -> None:
+    """Rewrites the weights among the files, and the configurations that name their type."""
+    weights = paths[f"{TOWER}/{WEIGHTS}"]
+    stored, wanted = weights_dtype(weights), dtype or torch.float32
+    if stored == wanted:
+        return
+    if stored == torch.float32:
+        tensors = load_file(weights)
+    else:
+        shards = [n for n in read_manifest(store, step).files if n.startswith("optimizer/")]
+        tensors = master_weights(weights, download(store, step, shards, folder))
+    # Not over the file itself: it may be the checkpoint's own, by a link.
+    converted = folder / "converted.safetensors"
+    cast = {key: tensor.to(wanted) for key, tensor in tensors.items()}
+    weights_file(cast)(converted)
+    paths[f"{TOWER}/{WEIGHTS}"] = converted
+    for name in (CONFIG, f"{TOWER}/{CONFIG}"):
+        if name in paths:
+            config = json.loads(paths[name].read_bytes())
+            config["dtype"] = str(wanted).removeprefix("torch.")
+            paths[name].write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+    if INDEX in paths:
+        index = json.loads(paths[INDEX].read_bytes())
+        index["metadata"]["total_size"] = sum(tensor.nbytes for tensor in cast.values())
+        paths[INDEX].write_text(json.dumps(index, indent=1), "utf-8")

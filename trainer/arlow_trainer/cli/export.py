@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import tempfile
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,32 +14,54 @@ from arlow_trainer.cli.options import RunUrl, Step
 
 def export(
     url: RunUrl,
-    out: Annotated[str, typer.Option(metavar="DIR|URL", help="The folder to write.")],
+    out: Annotated[str | None, typer.Option(metavar="DIR|URL", help="The folder to write.")] = None,
     step: Step = None,
+    dtype: Annotated[
+        Literal["float32", "float16", "bfloat16"],
+        typer.Option(help="Type of the weights; float32 is what the optimiser changes."),
+    ] = "float32",
+    push: Annotated[
+        str | None,
+        typer.Option(metavar="OWNER/NAME", help="Upload it to the Hugging Face hub as well."),
+    ] = None,
 ) -> None:
-    """Export a checkpoint's tower, processors and model card.
+    """Export a checkpoint's tower, processors and model card, as one Hugging Face repository.
 
-    `AutoModel.from_pretrained("OUT/vision_encoder", trust_remote_code=True)` loads the tower
-    wherever transformers is installed.
+    `AutoModel.from_pretrained("OUT", trust_remote_code=True)` loads the tower wherever transformers
+    is installed, and AutoProcessor likewise.
     """
+    import torch
+
     from arlow_trainer.checkpoint.code_files import foreign_code
     from arlow_trainer.checkpoint.contents import check_contents
     from arlow_trainer.checkpoint.export import TOWER, WEIGHTS
     from arlow_trainer.checkpoint.export import export as copy
     from arlow_trainer.checkpoint.location import newest_step
+    from arlow_trainer.checkpoint.push import push as upload
     from arlow_trainer.checkpoint.training_state import TRAINING_STATE
+    from arlow_trainer.config import ConfigError
     from arlow_trainer.storage.store import Store
 
+    if out is None and push is None:
+        raise ConfigError("nothing says where to: give --out DIR, or --push OWNER/NAME")
     store = Store(url)
     if step is None:
         step = newest_step(store, deep=True)
     else:
         check_contents(store, step, (TRAINING_STATE, f"{TOWER}/{WEIGHTS}"))
-    names = copy(store, step, Store(out))
+    kind: torch.dtype = getattr(torch, dtype)
+    if out is not None:
+        names = copy(store, step, Store(out), kind)
     if foreign := foreign_code(store, step):
         print_warning(
             f"checkpoint-{step}: its code is not what this version of Arlow writes: "
             f"{', '.join(foreign)}; trust_remote_code=True would run it: read it before, or "
             "export with the version that wrote it"
         )
-    typer.echo(f"checkpoint-{step}: wrote {len(names)} files to {out}")
+    if out is not None:
+        typer.echo(f"checkpoint-{step}: wrote {len(names)} files to {out}")
+    if push is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            copy(store, step, Store(folder), kind)
+            address = upload(Path(folder), push)
+        typer.echo(f"checkpoint-{step}: pushed to {address}")

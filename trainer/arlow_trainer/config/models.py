@@ -51,6 +51,12 @@ class StoreOptions(Section):
     """URL of the store's server (s3://, gs://), or of the storage account (az://)."""
     anonymous: bool = False
     """Send no credentials."""
+    requester_pays: bool = False
+    """Pay for what is read from a bucket whose owner does not (s3://, gs://)."""
+    profile: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    """Profile of the AWS configuration files (s3://)."""
+    path_style: bool = False
+    """Put the bucket into the path of requests, not into the server's name (s3://)."""
 
     @model_validator(mode="after")
     def _holds_no_credentials(self) -> StoreOptions:
@@ -104,6 +110,11 @@ class CheckpointSection(Section):
             yield Mismatch("url", self.url, allowed)
         elif self.options and scheme in ("file", "memory"):
             yield Mismatch("options", shown, f"no options, since {scheme}:// has none", ("url",))
+        elif self.options and scheme != "s3":
+            for name in ("profile", "path_style"):
+                if value := getattr(self.options, name):
+                    field = f"options.{to_camel(name)}"
+                    yield Mismatch(field, value, f"nothing, since {scheme}:// has none", ("url",))
 
 
 class RunSpec(Section):

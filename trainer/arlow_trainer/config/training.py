@@ -270,6 +270,9 @@ class TrainingSection(Section):
     """The set of defaults: the full run, or a tower for CPUs on the full run's data."""
     seed: Annotated[int, Field(ge=0, le=MAX_INTEGER)] = 0
     """Seed of all random numbers."""
+    init: Text | None = None
+    """Weights to start from: URL or folder of another run, of one of its checkpoints or of an
+    export, with the same model; unset: random ones. A run that is resumed keeps its own."""
     epochs: Count = 1
     """Number of epochs."""
     max_steps_per_epoch: Count = 2_621_440
@@ -301,6 +304,8 @@ class TrainingSection(Section):
         return self
 
     def _mismatches(self) -> Iterator[Mismatch]:
+        if self.init is not None:
+            yield from credentials_mismatch("init", self.init)
         unit = self.model.patch_size * self.model.spatial_merge_size
         if self.data.image_size % unit:
             yield Mismatch(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -294,9 +295,16 @@ def _load(section: SourceSection, settings: SettingNames, load: Callable[[], Dat
 
 
 def _leave_warnings_to_the_root_log() -> None:
-    """Removes the handlers of Hugging Face's libraries, which would show each warning twice."""
+    """Removes the handlers of Hugging Face's libraries, which would show each warning twice.
+
+    And their progress bars, where they would fill a file.
+    """
+    from datasets import disable_progress_bars
+
     for library in ("datasets", "huggingface_hub"):
         logging.getLogger(library).handlers.clear()
+    if not sys.stderr.isatty():
+        disable_progress_bars()
 
 
 def _unknown_split(section: SourceSection, splits: Sequence[str]) -> ValueError:

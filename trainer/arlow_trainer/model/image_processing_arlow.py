@@ -9,7 +9,7 @@ from transformers.image_processing_base import BatchFeature
 from transformers.image_utils import PILImageResampling
 from transformers.processing_utils import ImagesKwargs
 
-from .pixels import PATCH_OPTIONS, Array, PatchProcessor
+from .pixels import PATCH_OPTIONS, Array, PatchProcessor, is_nothing
 from .sizing import fitted_size, pan_and_scan_boxes
 
 
@@ -35,11 +35,12 @@ class ArlowImageProcessor(PatchProcessor):
     the frames of a patch. With `do_pan_and_scan` a long image is followed by its crops, and
     `num_crops` counts them for each image.
 
-    Returns of a call: `pixel_values`, float32 [patches of all images, C * t * p * p], and
-    `image_grid_thw`, int64 [images and crops, 3].
+    Returns of a call: `pixel_values`, float32 [patches of all images, C * t * p * p],
+    `image_grid_thw`, int64 [images and crops, 3], and `num_crops` [images], 0 where there are none.
+    No images make empty tensors.
 
     Raises:
-        ValueError: no image, one that is too long, a size that cannot be met.
+        ValueError: an image that is too long, a size that cannot be met.
     """
 
     do_resize = True
@@ -58,11 +59,17 @@ class ArlowImageProcessor(PatchProcessor):
     pan_and_scan_max_num_crops = 4
     pan_and_scan_min_ratio_to_activate = 1.6
     valid_kwargs = ArlowImageProcessorKwargs
-    model_input_names = ["pixel_values", "image_grid_thw"]
+    model_input_names = ["pixel_values", "image_grid_thw", "num_crops"]
 
     def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
         """Images to patches; `kwargs` override the processor's settings for this call."""
-        out: BatchFeature = super().preprocess(images, *args, **self._with_bounds(kwargs))
+        settings = self._with_bounds(kwargs)
+        if is_nothing(images):
+            data = self.no_patches("pixel_values", "image_grid_thw", kwargs) | {
+                "num_crops": np.zeros(0, np.int64)
+            }
+            return BatchFeature(data=data, tensor_type=kwargs.get("return_tensors"))
+        out: BatchFeature = super().preprocess(images, *args, **settings)
         return out
 
     def _preprocess(  # type: ignore[override]
@@ -75,8 +82,6 @@ class ArlowImageProcessor(PatchProcessor):
         return_tensors: str | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        if not images:
-            raise ValueError("images is empty: give at least one image.")
         views, crops = [], []
         for image in images:
             boxes = []
@@ -96,9 +101,8 @@ class ArlowImageProcessor(PatchProcessor):
         data: dict[str, Any] = {
             "pixel_values": np.concatenate([patches for patches, _ in items]),
             "image_grid_thw": np.array([grid for _, grid in items], dtype=np.int64),
+            "num_crops": crops,
         }
-        if do_pan_and_scan:
-            data["num_crops"] = crops
         return BatchFeature(data=data, tensor_type=return_tensors)
 
     def get_number_of_image_patches(

@@ -7,6 +7,7 @@ ArlowVL): weights are interchangeable with it.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import ModelOutput
 
 from .configuration_arlow import ArlowVisionConfig
 from .geometry import (
@@ -32,6 +34,21 @@ from .geometry import (
 )
 
 NORM_EPS = 1e-6
+
+
+@dataclass
+class ArlowVisionOutput(ModelOutput):  # type: ignore[misc]
+    """What the tower makes of images and videos, the items one after another."""
+
+    last_hidden_state: Tensor | None = None
+    """Visual tokens of all items [sum of t * h * w / m^2, hidden_size]."""
+    pooler_output: Tensor | None = None
+    """The mean of each item's visual tokens [items, hidden_size]."""
+    deepstack_features: tuple[Tensor, ...] | None = None
+    """Features of the shape of the visual tokens, one for each tapped block; none without taps."""
+    hidden_states: tuple[Tensor, ...] | None = None
+    """Where asked for: the patches' embeddings and every block's output, in merge order, before
+    merging [sum of t * h * w, embed_dim]."""
 
 
 class ArlowVLPatchEmbed(nn.Module):
@@ -74,6 +91,7 @@ class ArlowVLAttention(nn.Module):
 
     def __init__(self, config: ArlowVisionConfig) -> None:
         super().__init__()
+        self.config = config
         self.num_heads = config.num_heads
         self.head_dim = config.head_dim
         self.qkv = nn.Linear(config.embed_dim, 3 * config.embed_dim)
@@ -86,7 +104,9 @@ class ArlowVLAttention(nn.Module):
         # Split, not indexed: the gradients of the parts are joined by one copy.
         turning, value = qkv.split([2, 1], dim=2)
         query, key = rotate(turning, cos, sin).unbind(2)
-        out = F.scaled_dot_product_attention(
+        eager = getattr(self.config, "_attn_implementation", None) == "eager"
+        attend = _attend if eager else F.scaled_dot_product_attention
+        out = attend(
             query.transpose(1, 2),
             key.transpose(1, 2),
             value.squeeze(2).transpose(1, 2),
@@ -94,6 +114,14 @@ class ArlowVLAttention(nn.Module):
         )
         projected: Tensor = self.proj(out.transpose(1, 2).reshape(batch, length, -1))
         return projected
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None) -> Tensor:
+    """`F.scaled_dot_product_attention` step by step, its weights in float32."""
+    scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
+    if attn_mask is not None:
+        scores = scores + attn_mask
+    return scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype) @ value
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -163,9 +191,21 @@ class ArlowVLVisionModel(PreTrainedModel):
         self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(
-        self, pixel_values: Tensor, grid_thw: Tensor | None = None
-    ) -> Tensor | tuple[Tensor, list[Tensor]]:
+        self,
+        pixel_values: Tensor | None = None,
+        grid_thw: Tensor | None = None,
+        *,
+        image_grid_thw: Tensor | None = None,
+        pixel_values_videos: Tensor | None = None,
+        video_grid_thw: Tensor | None = None,
+        num_crops: Any = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Tensor | tuple[Tensor, list[Tensor]] | ArlowVisionOutput:
         """Encode images and videos, each within itself.
+
+        Takes what the processors return, `tower(**processor(images=..., return_tensors="pt"))`,
+        images before videos; or pixels of either with `grid_thw`, as the public fork's callers do.
 
         Args:
             pixel_values: normalised pixels, one of
@@ -176,32 +216,66 @@ class ArlowVLVisionModel(PreTrainedModel):
                 images [items, C, H, W], repeated over the t frames of a patch.
             grid_thw: patches of each item in time, height and width, before merging [items, 3].
                 May be left out for frames and images.
+            image_grid_thw: `grid_thw` by the image processor's name.
+            pixel_values_videos, video_grid_thw: the same of videos.
+            num_crops: of the image processor; not read.
+            output_hidden_states: return `hidden_states` as well; needs `return_dict`.
+            return_dict: return an `ArlowVisionOutput`; unset: where the processors' names are used
+                or hidden states are asked for.
 
         Returns:
-            The visual tokens of all items [sum of t * h * w / m^2, hidden_size], and with DeepStack
-            a pair of these and the list of features of the same shape, one for each tapped block.
+            An `ArlowVisionOutput`; or, as the public fork, the visual tokens of all items
+            [sum of t * h * w / m^2, hidden_size], and with DeepStack a pair of these and the list
+            of features of the same shape, one for each tapped block.
 
         Raises:
-            ValueError: shapes, grids and the configuration do not fit each other.
+            ValueError: shapes, grids and the configuration do not fit each other, or pixels are
+                whole numbers.
         """
-        items, grids = self._items(pixel_values, grid_thw)
+        if grid_thw is not None and image_grid_thw is not None:
+            raise ValueError("grid_thw and image_grid_thw are both given: give one of them.")
+        if pixel_values is None and pixel_values_videos is None:
+            raise ValueError("pixel_values and pixel_values_videos are missing: give one or both.")
+        named = image_grid_thw is not None or pixel_values_videos is not None
+        items: list[Tensor] = []
+        grids: list[Grid] = []
+        first_grid = grid_thw if grid_thw is not None else image_grid_thw
+        for pixels, grid in ((pixel_values, first_grid), (pixel_values_videos, video_grid_thw)):
+            if pixels is not None:
+                more, theirs = self._items(pixels, grid)
+                items, grids = items + more, grids + theirs
         outputs: list[list[Tensor]] = [[] for _ in items]
-        for grid in dict.fromkeys(grids):
-            chosen = [index for index, other in enumerate(grids) if other == grid]
-            batch = self._encode(torch.stack([items[index] for index in chosen]), grid)
+        for each in dict.fromkeys(grids):
+            chosen = [index for index, other in enumerate(grids) if other == each]
+            stacked = torch.stack([items[index] for index in chosen])
+            batch = self._encode(stacked, each, bool(output_hidden_states))
             for row, index in enumerate(chosen):
                 outputs[index] = [output[row] for output in batch]
-        visual, *deepstack = (torch.cat(parts) for parts in zip(*outputs, strict=True))
-        return (visual, deepstack) if deepstack else visual
+        taps = len(self.deepstack_mergers)
+        if not items:
+            empty = self.merger.mlp[-1].weight.new_empty(0, self.config.hidden_size)
+            outputs = [[empty] * (1 + taps)]
+        visual, *others = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+        deepstack = others[:taps]
+        if not (named or output_hidden_states if return_dict is None else return_dict):
+            return (visual, deepstack) if deepstack else visual
+        return ArlowVisionOutput(
+            last_hidden_state=visual,
+            pooler_output=torch.stack([each[0].mean(dim=0) for each in outputs])
+            if items
+            else visual,
+            deepstack_features=tuple(deepstack) or None,
+            hidden_states=tuple(others[taps:]) or None,
+        )
 
     def _check_and_adjust_attn_implementation(
         self, attn_implementation: str | None, *args: Any, **kwargs: Any
     ) -> str:
-        # Every request passes here. transformers takes "eager" for granted in any model.
-        if attn_implementation not in (None, "sdpa"):
+        # Every request passes here.
+        if attn_implementation not in (None, "sdpa", "eager"):
             raise ValueError(
                 f"attn_implementation is {attn_implementation!r}: the tower computes attention "
-                "through scaled_dot_product_attention alone; leave it out or give 'sdpa'."
+                "with a bias of its own; leave it out or give 'sdpa' or 'eager'."
             )
         checked: str = super()._check_and_adjust_attn_implementation(
             attn_implementation, *args, **kwargs
@@ -216,7 +290,12 @@ class ArlowVLVisionModel(PreTrainedModel):
         return torch.add(tokens, self.progressive_proj(coarse))
 
     def run_blocks(
-        self, tokens: Tensor, cos: Tensor, sin: Tensor, bias: Tensor | None
+        self,
+        tokens: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        bias: Tensor | None,
+        states: list[Tensor] | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """Run all blocks, gradient checkpointing honoured.
 
@@ -224,6 +303,7 @@ class ArlowVLVisionModel(PreTrainedModel):
             tokens: [B, L, E] in any order that the tables and the bias share.
             cos, sin: `rope_tables` of the tokens, float32 [B or 1, L, head_dim].
             bias: additive attention bias in the tokens' dtype [B or 1, 1, L, L] (`aligned_bias`).
+            states: where given, every block's output is appended to it.
 
         Returns:
             The last block's output and those of the blocks in `deepstack_visual_indexes`, from
@@ -239,6 +319,8 @@ class ArlowVLVisionModel(PreTrainedModel):
             tokens = block(tokens, cos, sin, bias)
             if index in tapped:
                 taps.append(tokens)
+            if states is not None:
+                states.append(tokens)
         return tokens, taps
 
     def merge(self, tokens: Tensor, taps: Iterable[Tensor]) -> list[Tensor]:
@@ -250,8 +332,11 @@ class ArlowVLVisionModel(PreTrainedModel):
         mergers = zip(self.deepstack_mergers, taps, strict=True)
         return [self.merger(tokens), *(merger(tap) for merger, tap in mergers)]
 
-    def _encode(self, features: Tensor, grid: Grid) -> list[Tensor]:
-        """Patches of items of one grid [n, L, features] to their visual and DeepStack tokens."""
+    def _encode(self, features: Tensor, grid: Grid, with_states: bool) -> list[Tensor]:
+        """Patches of items of one grid [n, L, features] to their visual and DeepStack tokens.
+
+        With `with_states`, the embeddings and every block's output [n, L, E] follow.
+        """
         config = self.config
         size = config.spatial_merge_size
         tokens = in_merge_order(self.refine(self.patch_embed(features), grid), grid, size)
@@ -266,7 +351,9 @@ class ArlowVLVisionModel(PreTrainedModel):
                 config.deformable_attention_strength,
             )
             bias = aligned_bias(distances, tokens.dtype)[None, None]
-        return self.merge(*self.run_blocks(tokens, cos[None], sin[None], bias))
+        states = [tokens] if with_states else None
+        merged = self.merge(*self.run_blocks(tokens, cos[None], sin[None], bias, states))
+        return merged + (states or [])
 
     def _items(
         self, pixel_values: Tensor, grid_thw: Tensor | None
@@ -274,6 +361,11 @@ class ArlowVLVisionModel(PreTrainedModel):
         """Each item's patches [t * h * w, features] and its grid."""
         config = self.config
         raw = None
+        if not pixel_values.is_floating_point():
+            raise ValueError(
+                f"pixels are {pixel_values.dtype}: the tower takes normalised ones, as the "
+                "processor returns them."
+            )
         if pixel_values.dim() in (4, 5):
             pixel_values, raw = self._patches_of_raw(pixel_values)
         if grid_thw is not None:
@@ -332,7 +424,7 @@ class ArlowVLVisionModel(PreTrainedModel):
 
 def _read_grids(grid_thw: Tensor) -> list[Grid]:
     """The grids as numbers: the one place where the host waits for the device."""
-    if grid_thw.dim() != 2 or grid_thw.shape[1] != 3 or not len(grid_thw):
+    if grid_thw.dim() != 2 or grid_thw.shape[1] != 3:
         raise ValueError(f"grid_thw has shape {tuple(grid_thw.shape)}: it must be [items, 3].")
     return [(int(t), int(h), int(w)) for t, h, w in grid_thw.tolist()]
 

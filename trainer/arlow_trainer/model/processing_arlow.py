@@ -7,9 +7,6 @@ from typing import Any
 from transformers.processing_utils import ProcessorMixin
 from transformers.video_processing_utils import VideoProcessorMixin
 
-from .image_processing_arlow import ArlowImageProcessor
-from .video_processing_arlow import ArlowVideoProcessor
-
 
 class ArlowProcessor(ProcessorMixin):
     """Ties `ArlowImageProcessor` and `ArlowVideoProcessor` together.
@@ -20,8 +17,8 @@ class ArlowProcessor(ProcessorMixin):
 
     def __init__(
         self,
-        image_processor: ArlowImageProcessor,
-        video_processor: ArlowVideoProcessor,
+        image_processor: Any,
+        video_processor: Any,
         **kwargs: Any,
     ) -> None:
         super().__init__(image_processor, video_processor, **kwargs)  # type: ignore[no-untyped-call]

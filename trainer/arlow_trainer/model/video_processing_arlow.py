@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from transformers.image_processing_base import BatchFeature
 from transformers.image_utils import PILImageResampling
 from transformers.processing_utils import VideosKwargs
@@ -19,6 +20,7 @@ from transformers.video_utils import (
 )
 
 from .pixels import PATCH_OPTIONS, Array, PatchProcessor
+from .rgb import to_rgb
 from .sampling import motion_indices, patch_frames, spread_indices, uniform_indices
 
 SAMPLE_STRATEGIES = {"uniform", "motion_adaptive", "fps_based"}
@@ -57,12 +59,12 @@ class ArlowVideoProcessor(PatchProcessor, VideoProcessorMixin):  # type: ignore[
 
     Returns of a call: `pixel_values_videos`, float32 [patches of all videos, C * t * p * p], and
     `video_grid_thw`, int64 [videos, 3]; `video_metadata` with `return_metadata`, whose
-    `frames_indices` are the frames in the patches.
+    `frames_indices` are the frames in the patches. No videos make empty tensors.
 
     Raises:
-        ValueError: no video or no frame, files or addresses instead of frames, an unknown strategy,
-            a call's setting that its strategy does not read, a missing rate, frames that are too
-            long.
+        ValueError: a video without frames, files or addresses instead of frames, an unknown
+            strategy, a call's setting that its strategy does not read, a missing rate, frames that
+            are too long.
     """
 
     do_resize = True
@@ -95,7 +97,11 @@ class ArlowVideoProcessor(PatchProcessor, VideoProcessorMixin):  # type: ignore[
                     f"{name} is given, but sample_strategy is {strategy!r}, which does not read "
                     f"it: give {name} with sample_strategy {' or '.join(sorted(readers))}."
                 )
-        out: BatchFeature = super().preprocess(videos, **self._with_bounds(kwargs))
+        settings = self._with_bounds(kwargs)
+        if isinstance(videos, list | tuple) and not videos:
+            data = self.no_patches("pixel_values_videos", "video_grid_thw", kwargs)
+            return BatchFeature(data=data, tensor_type=kwargs.get("return_tensors"))
+        out: BatchFeature = super().preprocess(videos, **settings)
         depth = kwargs.get("temporal_patch_size") or self.temporal_patch_size
         for about, grid in zip(out.get("video_metadata", ()), out["video_grid_thw"], strict=False):
             if about.frames_indices is not None:
@@ -142,7 +148,7 @@ class ArlowVideoProcessor(PatchProcessor, VideoProcessorMixin):  # type: ignore[
     ) -> tuple[list[Array], list[VideoMetadata]]:
         if _is_empty(videos):
             raise ValueError("videos is empty: give at least one, each of at least one frame.")
-        batch: list[Any] = make_batched_videos(videos)
+        batch: list[Any] = make_batched_videos(_in_rgb(videos))
         if not all(is_valid_video(video) for video in batch):
             raise ValueError(
                 "videos must be decoded frames: an array [T, H, W, 3], a list of PIL frames, or a "
@@ -185,6 +191,13 @@ class ArlowVideoProcessor(PatchProcessor, VideoProcessorMixin):  # type: ignore[
             "video_grid_thw": np.array([grid for _, grid in items], dtype=np.int64),
         }
         return BatchFeature(data=data, tensor_type=return_tensors)
+
+
+def _in_rgb(videos: Any) -> Any:
+    """The same with PIL frames as RGB: grey and transparent ones have other axes."""
+    if isinstance(videos, list | tuple):
+        return [_in_rgb(video) for video in videos]
+    return to_rgb(videos) if isinstance(videos, Image.Image) else videos
 
 
 def _is_empty(videos: Any) -> bool:

@@ -10,6 +10,7 @@ from functools import partial
 
 import torch
 
+from arlow_trainer.checkpoint.initial import load_initial
 from arlow_trainer.checkpoint.saver import CheckpointSaver, read_state, restore
 from arlow_trainer.checkpoint.training_state import (
     Progress,
@@ -67,9 +68,10 @@ from arlow_trainer.run.startup import (
     stop_if_asked,
 )
 from arlow_trainer.storage.events import EventLog
-from arlow_trainer.storage.options import store_of
+from arlow_trainer.storage.options import store_of, store_options_for
 from arlow_trainer.storage.outbox import CLOSE_TIMEOUT_S
 from arlow_trainer.storage.stacks import start_worker
+from arlow_trainer.storage.store import Store
 from arlow_trainer.telemetry import Telemetry
 
 
@@ -197,6 +199,10 @@ def train(
             module = build_empty_autoencoder(training, ranks.device)
         else:
             module = build_autoencoder(training)
+            if training.init is not None:
+                origin = Store(training.init, store_options_for(run, training.init))
+                taken = ranks.agree(lambda: load_initial(module, origin))
+                telemetry.phase("loading", f"starting from {taken}")
         engine = initialize_engine(module, training, precision, ranks.device)
         telemetry.starting(start_times.end("model"))
         if newest and saved:

@@ -118,9 +118,10 @@ def connect(url: str, **options: Any) -> tuple[Any, str]:
     # Listings are not cached: one must show what other processes wrote, and a large one costs much
     # memory.
     options["use_listings_cache"] = False
-    if scheme == "s3" and "config_kwargs" not in options:
+    if scheme == "s3":
         # Few inner attempts: the outer ones are ours, and a dead server must be reported soon.
-        options["config_kwargs"] = {"retries": {"mode": "standard", "total_max_attempts": 2}}
+        few = {"retries": {"mode": "standard", "total_max_attempts": 2}}
+        options["config_kwargs"] = few | options.get("config_kwargs", {})
     fs_class = RegularFiles if scheme == "file" else fsspec.get_filesystem_class(scheme)
     # Azure's account may be in the URL. That "?versionId=" or "#1" means a version is not taken.
     implied = fs_class._get_kwargs_from_urls(url)

@@ -72,7 +72,8 @@ def _remedy(reason: Failure, scheme: str) -> str:
     names = _CREDENTIALS_FROM.get(scheme, "the store's credentials")
     remedies = {
         Failure.CREDENTIALS: f"Set {names} (or the store's options) to an identity that may "
-        "read, write, list and delete there.",
+        "read, write, list and delete there; options.anonymous is for buckets that all may read, "
+        "options.requesterPays for those whose readers pay, options.profile names another profile.",
         Failure.EXPIRED: f"They were read again, without success. Renew {names}, or give an "
         "identity that renews itself, and start again.",
         Failure.CLOCK: "Set this machine's clock: the server refuses requests from another time.",

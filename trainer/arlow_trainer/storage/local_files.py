@@ -15,6 +15,10 @@ from typing import IO, Any
 
 from fsspec.implementations.local import LocalFileSystem
 
+# Read once: to read it is to set it, for all threads.
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
 
 class RegularFiles(LocalFileSystem):  # type: ignore[misc]
     """fsspec's local files, of which only regular ones are read, as `open_regular` does."""
@@ -98,6 +102,8 @@ def put_local(source: Path, target: Path, *, move: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if move and source.stat().st_dev == target.parent.stat().st_dev:
         with source.open("rb") as file:
+            # Libraries write theirs for the user alone.
+            os.fchmod(file.fileno(), 0o666 & ~_UMASK)
             os.fsync(file.fileno())
         os.replace(source, target)
         _sync_folder(target.parent)

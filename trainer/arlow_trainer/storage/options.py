@@ -21,6 +21,16 @@ def store_of(run: ArlowPretrain) -> Store:
     return Store(run.run_url, store_options(run.spec.checkpoint))
 
 
+def store_options_for(run: ArlowPretrain, url: str) -> dict[str, Any]:
+    """Returns the options for a URL beside the run's own: those of the run where it is one store.
+
+    That is where the URLs have scheme and bucket in common.
+    """
+    own = run.spec.checkpoint
+    same = url.split("/")[:3] == own.url.split("/")[:3] and "://" in url
+    return store_options(own) if same else {}
+
+
 def store_options(section: CheckpointSection) -> dict[str, Any]:
     """Returns the options of a section's store for its fsspec file system."""
     options: dict[str, Any] = {}
@@ -35,6 +45,12 @@ def store_options(section: CheckpointSection) -> dict[str, Any]:
         options["token"] = "anon"
     elif section.options.anonymous:
         options["anon"] = True
+    if section.options.requester_pays:
+        options["requester_pays"] = True
+    if section.options.profile is not None:
+        options["profile"] = section.options.profile
+    if section.options.path_style:
+        options["config_kwargs"] = {"s3": {"addressing_style": "path"}}
     return options
 
 
