@@ -7,14 +7,9 @@ those of the hub follow no links. So what a file imports from this package is wr
 from __future__ import annotations
 
 import ast
-import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 
 import arlow_trainer.model
-
-# Loaders compare the configuration's class with the model's, so it stays a file of its own.
-CONFIGURATION = "configuration_arlow"
 
 
 def bundled(module: str) -> str:
@@ -28,14 +23,6 @@ def bundled(module: str) -> str:
     _collect(module, header, bodies, names, set())
     imports = "\n".join(dict.fromkeys(header))
     return f"{imports}\n\n\n" + "\n\n\n".join(bodies) + "\n"
-
-
-def digest(files: Mapping[str, bytes]) -> str:
-    """Returns what tells this code from any other: a digest of the Python files among these."""
-    found = hashlib.sha256()
-    for name in sorted(name for name in files if name.endswith(".py")):
-        found.update(name.encode() + b"\0" + files[name] + b"\0")
-    return found.hexdigest()[:16]
 
 
 def _collect(
@@ -52,9 +39,7 @@ def _collect(
         position = node.end_lineno or position
         if isinstance(node, ast.ImportFrom) and node.level:
             imported = str(node.module)
-            if imported == CONFIGURATION:
-                header.append(text.strip())
-            elif imported not in seen:
+            if imported not in seen:
                 _collect(imported, header, bodies, names, seen)
             continue
         if isinstance(node, ast.Import | ast.ImportFrom):

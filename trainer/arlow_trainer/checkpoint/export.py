@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
 from arlow_trainer.checkpoint.card import model_card
-from arlow_trainer.checkpoint.code_bundle import bundled, digest
+from arlow_trainer.checkpoint.code_bundle import bundled
 from arlow_trainer.checkpoint.masters import master_weights, weights_dtype
 from arlow_trainer.checkpoint.reader import download, read_manifest
 from arlow_trainer.checkpoint.training_state import TRAINING_STATE, TrainingState
@@ -37,6 +37,7 @@ DECODER = "decoder"
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
 CONFIG = "config.json"
+_CONFIGURATION, _MODELING = "configuration_arlow", "modeling_arlow"
 
 
 def weights_file(tensors: dict[str, Tensor]) -> Callable[[Path], None]:
@@ -78,21 +79,24 @@ def _index(tower: ArlowVLVisionModel) -> bytes:
 
 
 def _with_own_code(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Returns files whose code is bundled, and whose tower's configuration names that code.
+    """Returns files whose code is bundled, the tower's configuration with the tower.
 
-    transformers keeps code by the configuration file that it came with: of two exports in one
-    process with equal ones, the second would run the code of the first.
+    In one file: of two exports in one process whose configurations' files were equal, transformers
+    would run the first one's tower for both.
     """
     kept = {}
     for name, content in files.items():
         stem = Path(name).stem
         if not name.endswith(".py"):
             kept[name] = content
-        elif stem.endswith("_arlow"):  # others are what these import
+        elif stem.endswith("_arlow") and stem != _CONFIGURATION:  # others are what these import
             kept[name] = bundled(stem).encode()
-    code = digest(kept)
     for name in (CONFIG, f"{TOWER}/{CONFIG}"):
-        config = json.loads(kept[name]) | {"code_digest": code}
+        config = json.loads(kept[name])
+        config["auto_map"] = {
+            kind: address.replace(_CONFIGURATION, _MODELING)
+            for kind, address in config["auto_map"].items()
+        }
         kept[name] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
     return kept
 

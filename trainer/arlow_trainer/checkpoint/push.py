@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from arlow_trainer.config.errors import ConfigError, CredentialsError, StoreError
+from arlow_trainer.storage.failures import classify
 
 
 def push(folder: Path, repository: str) -> str:
@@ -13,7 +14,6 @@ def push(folder: Path, repository: str) -> str:
     Raises ConfigError for what is no name of a repository, CredentialsError where the hub refuses
     the token or there is none, StoreError where it cannot be reached.
     """
-    import httpx
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -45,7 +45,9 @@ def push(folder: Path, repository: str) -> str:
                 "or set HF_TOKEN to one that may write there"
             ) from error
         raise StoreError(f"--push {repository}: the hub answers {status}; try again") from error
-    except (OSError, httpx.HTTPError) as error:
+    except Exception as error:
+        if not classify(error, local=False).transient:
+            raise
         raise StoreError(
             f"--push {repository}: the hub cannot be reached: {error}; check the network or a proxy"
         ) from error
