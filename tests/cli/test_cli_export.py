@@ -88,20 +88,14 @@ def test_a_run_in_half_precision_exports_its_float32_weights(
 ) -> None:
     run = tiny_run()
     module = build_autoencoder(run.spec.training)
-    masters = {f"tower.{name}": value for name, value in module.tower.state_dict().items()}
-    # Two ranks share them, in the middle of a parameter.
+    masters = {name: value.detach().clone() for name, value in module.named_parameters()}
     flat = torch.cat([value.flatten() for value in masters.values()])
-    half = len(flat) // 2 + 3
-    instead = {}
-    for rank, (first, last) in enumerate(((0, half), (half, len(flat)))):
-        fragments, begin = [], 0
-        for name, value in masters.items():
-            start, end = max(begin, first), min(begin + value.numel(), last)
-            if start < end:
-                fragments.append(Fragment(name, 0, start - begin, end - start, start - first))
-            begin += value.numel()
-        tensors = {f"0.{key}": flat[first:last].clone() for key in (MASTER, *MOMENTS)}
-        instead[shard_name(rank, 2)] = OptimizerShard(tensors, fragments, 1).save
+    fragments, offset = [], 0
+    for name, value in masters.items():
+        fragments.append(Fragment(name, 0, 0, value.numel(), offset))
+        offset += value.numel()
+    tensors = {f"0.{key}": flat.clone() for key in (MASTER, *MOMENTS)}
+    instead = {shard_name(0, 1): OptimizerShard(tensors, fragments, 1).save}
     own = fixed_files(module.tower.half(), run.spec.training.model)
     weights = weights_file(module.tower.state_dict())
     save_checkpoint(

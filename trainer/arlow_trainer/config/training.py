@@ -148,7 +148,8 @@ class SourceSection(Section):
     path: Text
     """A Hugging Face data set's name; or a folder: a URL (s3://, gs://, az://, file://), or a
     local path that starts with /, ./, ../ or ~. A folder may hold media files, parquet files, arrow
-    files, or a data set saved by `save_to_disk`."""
+    files, or a data set saved by `save_to_disk`. Also a list of paths or URLs (.txt, .csv, .tsv,
+    .jsonl, .parquet); relative ones are meant from its folder."""
     name: Text | None = None
     """Configuration of the data set, where it has several."""
     split: Text = "train"

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 from PIL import Image
 
@@ -146,7 +147,7 @@ def _decode(
         if video is None:
             video = _scan(container, name, budget)
             _INDEXES.put(about, video)
-        stream = container.streams[video.stream]
+        stream = _stream_of(container, video)
         context = stream.codec_context
         if context.width * context.height > MAX_FRAME_PIXELS:
             raise BrokenSample(
@@ -296,6 +297,10 @@ def _scan(container: av.container.InputContainer, name: str, budget: _Budget) ->
 # How frames are reached
 
 
+def _stream_of(container: av.container.InputContainer, video: _FrameIndex) -> av.VideoStream:
+    return next(each for each in container.streams.video if each.index == video.stream)
+
+
 class _Inexact(Exception):
     """A seek may not lead to the frames that a decode from the start returns."""
 
@@ -313,7 +318,7 @@ def _by_seeking(
     damaged, which a decode from the start may return: after a keyframe that only begins to refresh
     the picture.
     """
-    stream = container.streams[video.stream]
+    stream = _stream_of(container, video)
     stream.thread_type = "NONE"
     frames: Iterator[av.VideoFrame] | None = None
     reached = video.times[0]
@@ -343,7 +348,7 @@ def _from_start(
     budget: _Budget,
 ) -> Iterator[tuple[int, Image.Image]]:
     """Yields (index, frame) of the wanted frames, decoding all before them."""
-    stream = container.streams[video.stream]
+    stream = _stream_of(container, video)
     stream.thread_type = "NONE"
     remaining = iter(wanted)
     index = next(remaining)
@@ -397,7 +402,7 @@ def _shown(frame: av.VideoFrame, stream: av.VideoStream) -> Image.Image:
     size = square_pixels(*image.size, stream.sample_aspect_ratio)
     if size != image.size:
         image = image.resize(size, Image.Resampling.BICUBIC)
-    matrix = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
+    matrix: Any = frame.side_data.get(SideDataType.DISPLAYMATRIX)
     turn = _TRANSPOSES.get(_linear_part(bytes(matrix))) if matrix is not None else None
     return image.transpose(turn) if turn is not None else image
 
@@ -416,8 +421,8 @@ def square_pixels(width: int, height: int, aspect: Any) -> tuple[int, int]:
     return width, round(height / ratio)
 
 
-def _linear_part(matrix: bytes) -> tuple[int, ...]:
+def _linear_part(matrix: bytes) -> tuple[int, int, int, int]:
     """Returns a, b, c, d of a display matrix (3 x 3 numbers of 32 bits), as -1, 0 or 1."""
     a, b, _, c, d = struct.unpack_from("=5i", matrix)
     scale = math.sqrt(abs(a * d - b * c)) or 1.0
-    return tuple(round(number / scale) for number in (a, b, c, d))
+    return round(a / scale), round(b / scale), round(c / scale), round(d / scale)
