@@ -31,7 +31,7 @@ def _collect(
     seen.add(module)
     source = (Path(arlow_trainer.model.__path__[0]) / f"{module}.py").read_text("utf-8")
     lines = source.splitlines()
-    body = []
+    body: list[str] = []
     position = 0
     for node in ast.parse(source).body:
         # With what stands before it: comments, and the decorators of a class.

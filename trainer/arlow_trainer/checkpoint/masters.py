@@ -20,7 +20,8 @@ def weights_dtype(weights: Path) -> torch.dtype:
     """Returns the type of the first tensor of a file of weights."""
     with safe_open(weights, "pt") as file:
         name = next(iter(file.keys()))
-        return file.get_tensor(name).dtype
+        dtype: torch.dtype = file.get_tensor(name).dtype
+        return dtype
 
 
 def master_weights(weights: Path, shards: list[Path]) -> dict[str, Tensor]:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 from PIL import Image
 
@@ -402,7 +401,7 @@ def _shown(frame: av.VideoFrame, stream: av.VideoStream) -> Image.Image:
     size = square_pixels(*image.size, stream.sample_aspect_ratio)
     if size != image.size:
         image = image.resize(size, Image.Resampling.BICUBIC)
-    matrix: Any = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     turn = _TRANSPOSES.get(_linear_part(bytes(matrix))) if matrix is not None else None
     return image.transpose(turn) if turn is not None else image
 

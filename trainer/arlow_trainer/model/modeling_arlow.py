@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from .configuration_arlow import ArlowVisionConfig
 from .geometry import (
@@ -37,7 +37,7 @@ NORM_EPS = 1e-6
 
 
 @dataclass
-class ArlowVisionOutput(ModelOutput):  # type: ignore[misc]
+class ArlowVisionOutput(ModelOutput):
     """What the tower makes of images and videos, the items one after another."""
 
     last_hidden_state: Tensor | None = None
@@ -121,7 +121,8 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None)
     scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
     if attn_mask is not None:
         scores = scores + attn_mask
-    return scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype) @ value
+    out: Tensor = scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype) @ value
+    return out
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -253,7 +254,7 @@ class ArlowVLVisionModel(PreTrainedModel):
                 outputs[index] = [output[row] for output in batch]
         taps = len(self.deepstack_mergers)
         if not items:
-            empty = self.merger.mlp[-1].weight.new_empty(0, self.config.hidden_size)
+            empty = self.patch_embed.proj.weight.new_empty(0, self.config.hidden_size)
             outputs = [[empty] * (1 + taps)]
         visual, *others = (torch.cat(parts) for parts in zip(*outputs, strict=True))
         deepstack = others[:taps]

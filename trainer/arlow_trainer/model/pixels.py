@@ -48,6 +48,10 @@ class PatchProcessor(PilBackend):
 
     default_to_square = False
     size: Any
+    do_rescale: bool
+    image_mean: list[float]
+    patch_size: int
+    temporal_patch_size: int
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**self._with_bounds(kwargs))
