@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import math
 import os
@@ -166,6 +167,8 @@ def _decode(
         file.seek(0)
         with av.open(file, "r") as container:
             decoded = dict(_from_start(container, video, ascending, budget))
+    # The frame that was asked for the display matrix, and the threads that it holds.
+    gc.collect(1)
     if not decoded:
         raise BrokenSample(name, "no frame decodes")
     last = max(decoded)
@@ -319,6 +322,7 @@ def _by_seeking(
     """
     stream = _stream_of(container, video)
     stream.thread_type = "NONE"
+    display = _Display(stream)
     frames: Iterator[av.VideoFrame] | None = None
     reached = video.times[0]
     for index in wanted:
@@ -334,7 +338,7 @@ def _by_seeking(
             if frame.is_corrupt or (video.exact and due != target):
                 raise _Inexact
             reached = due
-            yield index, _shown(frame, stream)
+            yield index, display.show(frame)
             break
         else:
             raise _Inexact
@@ -349,6 +353,7 @@ def _from_start(
     """Yields (index, frame) of the wanted frames, decoding all before them."""
     stream = _stream_of(container, video)
     stream.thread_type = "NONE"
+    display = _Display(stream)
     remaining = iter(wanted)
     index = next(remaining)
     for number, frame in enumerate(container.decode(stream)):
@@ -358,7 +363,7 @@ def _from_start(
             continue
         if frame.is_corrupt:
             raise ValueError(f"frame {index} is damaged")
-        shown = _shown(frame, stream)
+        shown = display.show(frame)
         while due >= video.times[index]:
             yield index, shown
             following = next(remaining, None)
@@ -395,15 +400,28 @@ def _time(frame: av.VideoFrame) -> int | None:
 # How frames are shown
 
 
-def _shown(frame: av.VideoFrame, stream: av.VideoStream) -> Image.Image:
-    """Converts to RGB with square pixels, turned and mirrored as the display matrix asks."""
-    image = Image.fromarray(frame.to_ndarray(format="rgb24"))
-    size = square_pixels(*image.size, stream.sample_aspect_ratio)
-    if size != image.size:
-        image = image.resize(size, Image.Resampling.BICUBIC)
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-    turn = _TRANSPOSES.get(_linear_part(bytes(matrix))) if matrix is not None else None
-    return image.transpose(turn) if turn is not None else image
+class _Display:
+    """How the frames of a clip are shown: as RGB with square pixels, turned and mirrored."""
+
+    def __init__(self, stream: av.VideoStream) -> None:
+        self._aspect = stream.sample_aspect_ratio
+        self._known = False
+        self._turn: Image.Transpose | None = None
+
+    def show(self, frame: av.VideoFrame) -> Image.Image:
+        """Converts a frame, as the display matrix of the first one asks."""
+        if not self._known:
+            self._known = True
+            # Once a clip: a frame that was asked for it is kept, with its threads, by a cycle.
+            matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+            self._turn = (
+                _TRANSPOSES.get(_linear_part(bytes(matrix))) if matrix is not None else None
+            )
+        image = Image.fromarray(frame.to_ndarray(format="rgb24"))
+        size = square_pixels(*image.size, self._aspect)
+        if size != image.size:
+            image = image.resize(size, Image.Resampling.BICUBIC)
+        return image.transpose(self._turn) if self._turn is not None else image
 
 
 def square_pixels(width: int, height: int, aspect: Any) -> tuple[int, int]:
