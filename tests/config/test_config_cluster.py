@@ -22,7 +22,8 @@ checkpoint:
   keepLast: 3
   keepEvery: 10000
   secretRef: {name: arlow-store}
-  options: {endpoint: https://minio.example, anonymous: false}
+  options:
+    {endpoint: https://minio.example, anonymous: false, requesterPays: true, pathStyle: false}
 nodes:
   count: 2
   gpus: 8

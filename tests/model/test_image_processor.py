@@ -51,7 +51,7 @@ def test_settings_of_a_call() -> None:
         assert ArlowImageProcessor(**bounds).size["longest_edge"] == 56 * 56
     older = ArlowImageProcessor(max_pixels=56 * 56)
     larger = older(image(300, 300), size={"longest_edge": 224 * 224})
-    assert larger["image_grid_thw"].tolist() == [[1, 16, 16]]
+    assert larger["image_grid_thw"].tolist() == [[1, 14, 14]]
     assert processor.size == {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}
     assert processor.get_number_of_image_patches(100, 150) == 80
     assert processor.get_number_of_image_patches(300, 300, {"max_pixels": 56 * 56}) == 4

@@ -93,7 +93,7 @@ class CheckpointSection(Section):
         yield from credentials_mismatch("url", self.url)
         scheme, separator, path = self.url.partition("://")
         bucket = path.partition("/")[0]
-        shown = self.options and self.options.model_dump(by_alias=True, exclude_none=True)
+        shown = self.options and self.options.model_dump(by_alias=True, exclude_defaults=True)
         if not separator:
             scheme = self.url.partition(":")[0]
             if scheme != self.url and scheme in STORE_SCHEMES:
