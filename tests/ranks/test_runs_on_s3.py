@@ -117,6 +117,7 @@ def test_logs_go_where_the_checkpoints_go(stored: Stored, tmp_path: Path) -> Non
         # Where a client without the endpoint would go: it refuses at once.
         **(stored.server.environment | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}),
         "ARLOW_ATTEMPT": "3",
+        "ARLOW_ALLOW_CPU": "1",
     }
     command = [ARLOW, "train", str(file), "--ranks", "1", "--plain"]
     process = Process(command, tmp_path / "log.txt", environment)

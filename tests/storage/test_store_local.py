@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -184,3 +185,25 @@ def test_only_regular_files_are_read(tmp_path: Path, kind: str, read: str) -> No
     assert read == "file" or "it is no regular file, and nothing else is read" in said
     assert store.list() == {}
     assert store.list_files() == []
+
+
+def test_a_folder_that_another_rank_removes_is_made_again(tmp_path: Path) -> None:
+    store, file = Store(str(tmp_path)), tmp_path / "file"
+    file.write_bytes(b"1")
+    ended = threading.Event()
+
+    def remove() -> None:
+        while not ended.is_set():
+            store.delete_empty_folders("checkpoint-5")
+
+    remover = threading.Thread(target=remove)
+    remover.start()
+    try:
+        for _ in range(200):
+            store.write_bytes("checkpoint-5/a/b", b"1")
+            store.delete("checkpoint-5/a/b")
+            store.put_file(file, "checkpoint-5/a/c")
+            store.delete("checkpoint-5/a/c")
+    finally:
+        ended.set()
+        remover.join()

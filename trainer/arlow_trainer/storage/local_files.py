@@ -11,9 +11,13 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from fsspec.implementations.local import LocalFileSystem
+
+T = TypeVar("T")
+
+_TRIES = 10
 
 
 class RegularFiles(LocalFileSystem):  # type: ignore[misc]
@@ -62,10 +66,9 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     Temporary name, flush to the device, rename, flush the folder: a reader, or a machine that lost
     power, sees the old content or the new, never a part.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
-        with temporary.open("wb") as file:
+        with _in_folder_of(path, lambda: temporary.open("wb")) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -80,10 +83,9 @@ def create_exclusively(path: Path, data: bytes) -> None:
 
     A link instead of a rename: it never replaces a file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
-        with temporary.open("wb") as file:
+        with _in_folder_of(path, lambda: temporary.open("wb")) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -95,11 +97,10 @@ def create_exclusively(path: Path, data: bytes) -> None:
 
 def put_local(source: Path, target: Path, *, move: bool) -> None:
     """Copies a file atomically; with `move` it is renamed instead, within one file system."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if move and source.stat().st_dev == target.parent.stat().st_dev:
+    if move and source.stat().st_dev == _in_folder_of(target, target.parent.stat).st_dev:
         with source.open("rb") as file:
             os.fsync(file.fileno())
-        os.replace(source, target)
+        _in_folder_of(target, lambda: os.replace(source, target))
         _sync_folder(target.parent)
         return
     with source.open("rb") as opened:
@@ -111,6 +112,19 @@ def remove_empty_folders(path: Path) -> None:
     for folder, _, _ in os.walk(path, topdown=False):
         with suppress(OSError):  # It holds something, by now perhaps.
             os.rmdir(folder)
+
+
+def _in_folder_of(path: Path, act: Callable[[], T]) -> T:
+    """Makes the folder of a file and acts in it, again where it is removed in between.
+
+    Another rank removes it, while it is empty, when a checkpoint is not saved.
+    """
+    for _ in range(_TRIES - 1):
+        with suppress(FileNotFoundError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return act()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return act()
 
 
 def _sync_folder(folder: Path) -> None:
