@@ -89,6 +89,15 @@ class Attempt:
         except FileNotFoundError:
             return None
 
+    def begin_steps(self) -> None:
+        """Says that the run has loaded, and from now on has something to save in a stop."""
+        self._write("steps", "")
+
+    @property
+    def loading(self) -> bool:
+        """Whether there is nothing to save yet."""
+        return not (self.folder / "steps").exists()
+
     @property
     def began(self) -> float:
         """When the attempt began, by `time.monotonic`, which all processes of a machine share."""

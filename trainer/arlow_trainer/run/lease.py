@@ -174,7 +174,12 @@ class Lease(AbstractContextManager["Lease"]):
                 # Since now, not since this run began to wait for another's end.
                 now = time.time()
                 record = record.model_copy(update={"acquired": now, "renewed": now})
-                version = store.write_if_unchanged(LEASE_FILE, _to_bytes(record), found.version)
+                try:
+                    version = store.write_if_unchanged(LEASE_FILE, _to_bytes(record), found.version)
+                except ArlowError:
+                    # It may have been written though no answer came.
+                    _withdraw(store, record)
+                    raise
                 if version is not None:
                     return cls(store, record, version, ttl_s, on_lost)
                 lost_races += 1
@@ -209,12 +214,7 @@ class Lease(AbstractContextManager["Lease"]):
                 log.warning("the lease could not be renewed: %s", error)
             if self.loss is not None:
                 return
-        try:
-            found = _read(self._store)
-            if self._is_own(found) and found.version is not None:
-                self._store.delete_if_unchanged(LEASE_FILE, found.version)
-        except ArlowError as error:
-            log.warning("the lease ends by itself in %.0f s: %s", self._ttl_s, error)
+        _withdraw(self._store, self._record)
 
     def _renew(self) -> None:
         data = _to_bytes(self._record.model_copy(update={"renewed": time.time()}))
@@ -233,7 +233,7 @@ class Lease(AbstractContextManager["Lease"]):
             self._version, self._renewed = version, time.monotonic()
 
     def _is_own(self, found: _Found) -> bool:
-        return found.record is not None and found.record.token == self._record.token
+        return _is_of(self._record, found)
 
     def _lose(self, what: str) -> None:
         self.loss = LeaseLost(
@@ -311,6 +311,20 @@ def _read(store: Store) -> _Found:
     except ValidationError:
         log.warning("%s cannot be read and is ignored", store.url_of(LEASE_FILE))
         return _Found(None, found.version)
+
+
+def _is_of(record: LeaseRecord, found: _Found) -> bool:
+    return found.record is not None and found.record.token == record.token
+
+
+def _withdraw(store: Store, record: LeaseRecord) -> None:
+    """Removes the lease where it is still this record's; a failure is a warning."""
+    try:
+        found = _read(store)
+        if _is_of(record, found) and found.version is not None:
+            store.delete_if_unchanged(LEASE_FILE, found.version)
+    except ArlowError as error:
+        log.warning("the lease ends by itself after a while: %s", error)
 
 
 def _to_bytes(record: LeaseRecord) -> bytes:
