@@ -24,7 +24,8 @@ _NONE = -1
 class Reason:
     """Why a rank ended, as that rank reports it.
 
-    `second_hand`: it only reports another rank's failure.
+    `time` is that of `time.monotonic`, which all processes of a machine share. `second_hand`: it
+    only reports another rank's failure.
     """
 
     rank: int
@@ -128,7 +129,7 @@ class Attempt:
 
     def report(self, rank: int, exit_code: int, message: str, second_hand: bool = False) -> None:
         """Records why a rank ends."""
-        reason = Reason(rank, exit_code, message, time.time(), second_hand)
+        reason = Reason(rank, exit_code, message, time.monotonic(), second_hand)
         self._write(f"reason-{rank}.json", json.dumps(asdict(reason)))
 
     def close_reports(self) -> None:

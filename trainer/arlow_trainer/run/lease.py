@@ -41,8 +41,9 @@ log = logging.getLogger(__name__)
 class LeaseRecord(BaseModel):
     """What `lease.json` holds. Times are seconds since 1970, by the holder's clock.
 
-    `machine` identifies one boot of one process namespace: only there do `pid` and
-    `process_started` identify the holder.
+    `machine` identifies one boot of one process namespace: only there do `pid` and the process's
+    start identify the holder. `started_after_boot` is that in seconds which no change of the clock
+    moves; None where the system does not tell it, and in leases of earlier versions.
     """
 
     # A later version's lease must not count as damaged, and hence as none.
@@ -54,6 +55,7 @@ class LeaseRecord(BaseModel):
     machine: str
     pid: int
     process_started: float
+    started_after_boot: float | None = None
     acquired: float
     renewed: float
 
@@ -259,15 +261,32 @@ def process_alive(holder: LeaseRecord) -> bool:
 
     A zombie counts as dead; the start time distinguishes another process with the same number.
     """
+    started = _started_after_boot(holder.pid)
     try:
         process = psutil.Process(holder.pid)
         if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
             return False
+        if started is not None and holder.started_after_boot is not None:
+            return started == holder.started_after_boot
         return abs(process.create_time() - holder.process_started) < STARTED_TOLERANCE_S
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:
         return True
+
+
+def _started_after_boot(pid: int) -> float | None:
+    """Returns the seconds from this machine's boot to a process's start; None if nothing tells.
+
+    psutil's time of creation adds the boot's, which moves whenever somebody sets the clock: a run
+    that lives would seem to be another process.
+    """
+    try:
+        # The name in parentheses may hold anything.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def this_machine() -> str:
@@ -288,6 +307,7 @@ def _new_record(owner: str) -> LeaseRecord:
         machine=this_machine(),
         pid=os.getpid(),
         process_started=psutil.Process().create_time(),
+        started_after_boot=_started_after_boot(os.getpid()),
         acquired=now,
         renewed=now,
     )
