@@ -99,11 +99,23 @@ def put_local(source: Path, target: Path, *, move: bool) -> None:
     if move and source.stat().st_dev == target.parent.stat().st_dev:
         with source.open("rb") as file:
             os.fsync(file.fileno())
+        # Its writer may have kept it from all but its owner, as safetensors does.
+        source.chmod(_mode_of_new_file(target))
         os.replace(source, target)
         _sync_folder(target.parent)
         return
     with source.open("rb") as opened:
         write_atomically(target, lambda file: shutil.copyfileobj(opened, file, 2**20))
+
+
+def _mode_of_new_file(beside: Path) -> int:
+    """Returns the permissions that the process and the folder give to a new file."""
+    temporary = temporary_beside(beside)
+    try:
+        temporary.touch()
+        return stat.S_IMODE(temporary.stat().st_mode)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def remove_empty_folders(path: Path) -> None:
