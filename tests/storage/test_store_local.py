@@ -109,6 +109,31 @@ def test_a_folder_without_rights_is_named(tmp_path: Path) -> None:
     assert message.endswith("Check spec.checkpoint.url.")
 
 
+@pytest.mark.parametrize("move", [False, True])
+def test_a_file_may_be_read_by_whoever_may_read_others(tmp_path: Path, move: bool) -> None:
+    """safetensors keeps what it writes from all but its owner: other users load checkpoints."""
+    store = Store(str(tmp_path / "run"))
+    store.write_bytes("a", b"")
+    written = local_file(tmp_path / "b", 10)
+    written.chmod(0o600)
+    store.put_file(written, "b", move=move)
+    modes = {stat.S_IMODE((tmp_path / "run" / name).stat().st_mode) for name in "ab"}
+    assert len(modes) == 1
+    assert [path.name for path in sorted((tmp_path / "run").iterdir())] == ["a", "b"]
+
+
+def test_who_may_not_read_is_told_so(tmp_path: Path) -> None:
+    def read() -> str:
+        become_nobody()
+        with pytest.raises(StoreError) as refused:
+            Store(str(tmp_path)).read_bytes("a")
+        return str(refused.value)
+
+    tmp_path.chmod(0o755)
+    (tmp_path / "a").touch(0o600)
+    assert "right to read there" in in_fork(read)
+
+
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "runs").write_bytes(b"")
     with pytest.raises(StoreError, match=r"runs/run: .*Not a directory"):

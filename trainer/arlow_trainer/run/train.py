@@ -109,8 +109,10 @@ def train(
         reached = attempt.progress() if ranks.first else None
         ranks.agree(lambda: check_batch_covers_ranks(ranks.size, batch_size))
         store = store_of(run)
+        # While nothing is to be saved, a stop does not wait for a store that does not answer.
+        loading = store.stoppable(stop.grace.within)
         lease = ranks.agree(
-            lambda: acquire_run(store, run, options.adopt, stop) if ranks.first else None
+            lambda: acquire_run(loading, run, options.adopt, stop) if ranks.first else None
         )
         events = None
         if lease is not None:
@@ -124,13 +126,16 @@ def train(
         stack.callback(lambda: telemetry.close(stop.grace.within))
         stack.enter_context(report_end(telemetry, lambda: first_reason(attempt)))
 
-        number = ranks.from_first(lambda: reserve_attempt(store, os.environ))
+        number = ranks.from_first(stop.obeyed()(lambda: reserve_attempt(loading, os.environ)))
         if ranks.first_here:
             attempt.keep_logs_as(number)
 
         # 2. The newest valid checkpoint, if there is one.
-        newest = ranks.from_first(lambda: find_newest(store, telemetry, stop, early))
-        saved = ranks.agree(lambda: read_state(store, newest.step)) if newest else None
+        newest = ranks.from_first(lambda: find_newest(loading, telemetry, stop, early))
+        saved = None
+        if newest:
+            step = newest.step
+            saved = ranks.agree(stop.interruptible()(lambda: read_state(loading, step)))
         if newest and saved:
             telemetry.resumed(resumed_from(newest, saved))
             run = with_saved_batch(run, saved, newest.url)
@@ -146,7 +151,7 @@ def train(
         sources = ranks.agree(lambda: open_data(training.data, ranks, stop)) or {}
         set_sizes: dict[str, int] = {modality: len(source) for modality, source in sources.items()}
         check_same_sets(ranks.gather(set_sizes))
-        fingerprints = ranks.from_first(lambda: fingerprints_of(sources))
+        fingerprints = ranks.from_first(lambda: fingerprints_of(sources, stop))
         set_size = set_sizes["image" if "image" in sources else "video"]
         steps = total_steps(run, set_size)
         for warning in advise(run, set_size) if ranks.first else ():
@@ -160,7 +165,7 @@ def train(
             if ranks.first:
                 warn_of_changes(telemetry, saved, run, steps, fingerprints)
         # Not before: a start with a wrong setting must leave everything as it is.
-        ranks.from_first(lambda: remove_killed_saves(store, newest, telemetry))
+        ranks.from_first(lambda: remove_killed_saves(loading, newest, telemetry, stop))
 
         # 4. The decoding processes, and the model under ZeRO-2 with the checkpoint's state.
         stop_if_asked(ranks, stop)
@@ -193,15 +198,15 @@ def train(
         stack.callback(batches.close)
         telemetry.starting(start_times.end("data"))
         # A checkpoint's weights replace all others, so that none are drawn for a resume.
+        build = partial(build_autoencoder, training)
         if saved:
-            module = build_empty_autoencoder(training, ranks.device)
-        else:
-            module = build_autoencoder(training)
+            build = partial(build_empty_autoencoder, training, ranks.device)
+        module = ranks.agree(stop.interruptible()(build))
         engine = initialize_engine(module, training, precision, ranks.device)
         telemetry.starting(start_times.end("model"))
         if newest and saved:
             telemetry.phase("loading", f"resuming from {newest.url}")
-            restore(store, saved, engine, ranks)
+            restore(loading, saved, engine, ranks, reading=stop.interruptible)
             telemetry.starting(start_times.end("restore"))
         start = TrainingState.start(
             run,
@@ -261,6 +266,9 @@ def train(
             + kernels_text(runner),
         )
         reporter.start()
+        if ranks.first:
+            attempt.begin_steps()
+        stop.grace.loading = False
         times = CheckpointTimes(run.spec.checkpoint)
         while progress.step < steps:
             try:

@@ -100,11 +100,23 @@ def put_local(source: Path, target: Path, *, move: bool) -> None:
     if move and source.stat().st_dev == _in_folder_of(target, target.parent.stat).st_dev:
         with source.open("rb") as file:
             os.fsync(file.fileno())
+        # Its writer may have kept it from all but its owner, as safetensors does.
+        source.chmod(_in_folder_of(target, lambda: _mode_of_new_file(target)))
         _in_folder_of(target, lambda: os.replace(source, target))
         _sync_folder(target.parent)
         return
     with source.open("rb") as opened:
         write_atomically(target, lambda file: shutil.copyfileobj(opened, file, 2**20))
+
+
+def _mode_of_new_file(beside: Path) -> int:
+    """Returns the permissions that the process and the folder give to a new file."""
+    temporary = temporary_beside(beside)
+    try:
+        temporary.touch()
+        return stat.S_IMODE(temporary.stat().st_mode)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def remove_empty_folders(path: Path) -> None:
@@ -120,7 +132,8 @@ def _in_folder_of(path: Path, act: Callable[[], T]) -> T:
     Another rank removes it, while it is empty, when a checkpoint is not saved.
     """
     for _ in range(_TRIES - 1):
-        with suppress(FileNotFoundError):
+        # The latter by `mkdir`, of a folder that is removed before it looks what has the name.
+        with suppress(FileNotFoundError, FileExistsError):
             path.parent.mkdir(parents=True, exist_ok=True)
             return act()
     path.parent.mkdir(parents=True, exist_ok=True)
