@@ -26,7 +26,12 @@ Memory is counted, and agrees with what an H200 was seen to hold within 3 %. Tim
 H200, where a step of 192 images and 64 clips took 1.65 s with a wait for data of 0.2 s; what
 several GPUs add, and all of the other chips, is estimated from data sheets. Samples are taken to be
 ImageNet's and UCF101's files; the store of checkpoints is taken to be a local disk that reads
-0.47 GB/s, checked, and writes 0.65 GB/s.
+2 GB/s and writes 0.65 GB/s. A node has 8 cores for each GPU where `spec.nodes.cpu` does not say it.
+
+The start is an estimate from its parts: imports as they were on the H200's machine (13 to 16 s),
+beside them the checkpoint read from the disk and hashed, one thread a file (1.7 GB/s); its
+optimiser state read again, from memory; DeepSpeed's set-up and the first step's kernels 12 s.
+`make bench-gpu` measures it, and the `started` event of every run tells it.
 
 A micro-batch is as large as pays on the chip, as fits, and as a device's share of a step. How many
 images and clips a device gets differs from step to step, so micro-batches are computed in at most
