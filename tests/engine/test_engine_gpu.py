@@ -13,13 +13,7 @@ from arlow_trainer.config import TrainingSection
 from arlow_trainer.engine import build_autoencoder
 from arlow_trainer.engine.attention import attention_kernels, kernel, set_gpu_switches
 from arlow_trainer.mae import MaskedAutoencoder, visible_unit_batch
-
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(
-        not torch.cuda.is_available(), reason="needs a GPU: run make test-gpu on a machine with one"
-    ),
-]
+from support.gpu import needs_gpu
 
 FRAMES = pytest.mark.parametrize("frames", [1, 4], ids=["image", "video"])
 SCALE = 256.0
@@ -44,6 +38,7 @@ def gradient(module: MaskedAutoencoder) -> torch.Tensor:
     return torch.cat(parts)
 
 
+@needs_gpu
 @FRAMES
 def test_fp16_takes_the_memory_efficient_kernel_forwards_and_backwards(frames: int) -> None:
     """Turing's only fused kernel that takes a bias: no other is allowed here."""
@@ -60,6 +55,7 @@ def test_fp16_takes_the_memory_efficient_kernel_forwards_and_backwards(frames: i
     assert torch.cosine_similarity(found, gradient(exact), dim=0) > 0.98
 
 
+@needs_gpu
 @pytest.mark.parametrize(("images", "length"), [(True, 64), (False, 512)], ids=["image", "clip"])
 def test_attention_as_it_is_switched_has_finite_gradients(images: bool, length: int) -> None:
     """At logits of -120, where cuDNN's backward pass gives NaN for 64 tokens."""
@@ -92,6 +88,7 @@ def no_waiting() -> Iterator[None]:
     torch.cuda.set_sync_debug_mode(before)
 
 
+@needs_gpu
 @FRAMES
 @pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
 def test_a_step_does_not_wait_for_the_device(
