@@ -10,8 +10,9 @@ from engine_cases import samples, training
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from arlow_trainer.config import TrainingSection
-from arlow_trainer.engine import build_autoencoder
+from arlow_trainer.engine import Ranks, StepRunner, build_autoencoder, initialize_engine
 from arlow_trainer.engine.attention import attention_kernels, kernel, set_gpu_switches
+from arlow_trainer.engine.reduction import StepReduction
 from arlow_trainer.mae import MaskedAutoencoder, visible_unit_batch
 from support.gpu import needs_gpu
 
@@ -86,6 +87,40 @@ def no_waiting() -> Iterator[None]:
     torch.cuda.set_sync_debug_mode("error")
     yield
     torch.cuda.set_sync_debug_mode(before)
+
+
+@needs_gpu
+def test_first_weights_drawn_on_a_gpu_are_the_seeds_and_spread_as_on_a_cpu() -> None:
+    device = torch.device("cuda", torch.cuda.current_device())
+    torch.manual_seed(5)
+    expected = torch.rand(1, device=device)
+    torch.manual_seed(5)
+    first, again = (build_autoencoder(training(), device).state_dict() for _ in range(2))
+    assert torch.equal(torch.rand(1, device=device), expected)
+    for name, drawn in build_autoencoder(training()).state_dict().items():
+        assert first[name].device == device
+        assert torch.equal(first[name], again[name])
+        assert first[name].std(correction=0).item() == pytest.approx(
+            drawn.std(correction=0).item(), rel=0.3, abs=1e-3
+        )
+
+
+@needs_gpu
+def test_gradients_reduced_on_a_stream_of_their_own_are_the_same(alone: Ranks) -> None:
+    """The streams, on one GPU; what several ranks reduce is shown on CPUs."""
+    found = []
+    for overlap in (False, True):
+        section = training()
+        engine = initialize_engine(build_autoencoder(section), section, "fp16", alone.device)
+        engine.optimizer.reduce_bucket_size = 10_000
+        runner = StepRunner(engine, section, 8, 20)
+        runner._reduction = StepReduction(engine, overlap)
+        for step in range(6):
+            runner.step(step, [samples(4, first=8 * step), samples(4, 4, first=8 * step + 4)])
+        found.append({name: value.cpu() for name, value in engine.module.state_dict().items()})
+    after, beside = found
+    for name, value in after.items():
+        torch.testing.assert_close(beside[name], value)
 
 
 @needs_gpu

@@ -78,7 +78,13 @@ def device_table(devices: Sequence[DevicePlan]) -> Table:
         ("a step", lambda d: _seconds(d.seconds.total)),
         ("- images", lambda d: _seconds(d.seconds.images)),
         ("- clips", lambda d: _seconds(d.seconds.clips)),
-        ("- gradients' reduction", lambda d: _seconds(d.seconds.reduce)),
+        (
+            "- gradients' reduction",
+            lambda d: (
+                f"{_seconds(d.seconds.reduce)}, and "
+                f"{_seconds(d.seconds.hidden)} beside the backward"
+            ),
+        ),
         ("- update", lambda d: _seconds(d.seconds.update)),
         ("- weights' gathering", lambda d: _seconds(d.seconds.gather)),
         ("sent by a GPU in a step", lambda d: f"{d.communicated_bytes / 1e9:.2f} GB, {d.link}"),
