@@ -162,7 +162,7 @@ def _measure(ranks: Ranks, run: ArlowPretrain, size: Size) -> Measured:
     precision = effective_precision(training.precision, device)
     hardware = hardware_of_device(device_name(device))
     choice = choose_micro_batch(run, 1, device_memory(device, 1), hardware, precision)
-    module = build_autoencoder(training)
+    module = build_autoencoder(training, device)
     parameters = sum(p.numel() for p in module.parameters())
     engine = initialize_engine(module, training, precision, device)
     halved: list[str] = []

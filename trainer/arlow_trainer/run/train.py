@@ -197,7 +197,7 @@ def train(
         if saved:
             module = build_empty_autoencoder(training, ranks.device)
         else:
-            module = build_autoencoder(training)
+            module = build_autoencoder(training, ranks.device)
         engine = initialize_engine(module, training, precision, ranks.device)
         telemetry.starting(start_times.end("model"))
         if newest and saved:
