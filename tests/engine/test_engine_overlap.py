@@ -13,6 +13,7 @@ import torch
 from engine_cases import Samples, build_runner, samples, weights
 from torch.profiler import ProfilerActivity, profile
 
+from arlow_trainer.config.errors import DeviceMemoryError
 from arlow_trainer.engine import Ranks, StepRunner
 from arlow_trainer.engine.reduction import StepReduction, overlaps
 from support.two_ranks import on_two_ranks
@@ -170,6 +171,21 @@ def test_a_failing_rank_reduces_nothing_more(failed: list[dict[str, dict[str, An
     assert second["failed at"] == [second["reduced"]]
     assert second["reduced"] > 0
     assert first["ended"] == "RuntimeError"
+
+
+def test_no_memory_for_the_reduction_itself_is_no_smaller_micro_batch(
+    alone: Ranks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is half handed over cannot be finished."""
+    beside = runner(alone, True)
+
+    def refuse(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    optimizer = beside.engine.optimizer
+    monkeypatch.setattr(optimizer, "reduce_ready_partitions_and_remove_grads", refuse)
+    with pytest.raises(DeviceMemoryError, match="too little memory for the reduction"):
+        beside.step(0, [samples(2)])
 
 
 def test_it_is_for_several_ranks_on_gpus() -> None:

@@ -26,6 +26,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from arlow_trainer.engine.devices import explain_out_of_memory
+
 CHUNKS = 64
 """Into so many parts of about equal size the parameters are cut; each is handed over as a whole."""
 
@@ -123,7 +125,8 @@ class StepReduction:
             if parameter.grad is None:
                 # The same sum as without it, and the same collective on all ranks.
                 parameter.grad = torch.zeros_like(parameter)
-        with self._on_the_stream():
+        # Not as for a micro-batch that does not fit: half a chunk would be another sum here.
+        with explain_out_of_memory("the reduction"), self._on_the_stream():
             for parameter, group in chunk:
                 if self._stream is not None and parameter.grad is not None:
                     # DeepSpeed drops it for the bucket's; until it is copied it must not be reused.
