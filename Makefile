@@ -18,6 +18,9 @@ DEMO := demo
 
 # With wheels the machine's own torch is used, as it is; without, the same environment as elsewhere.
 ifdef WHEELS
+ifeq ($(wildcard $(WHEELS)/*.whl),)
+$(error no wheels in $(WHEELS))
+endif
 GPU_VENV := .venv-gpu
 GPU_STAMP := $(GPU_VENV)/installed
 else
@@ -91,11 +94,15 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 ifdef WHEELS
+SITE := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+
+# PYTHON may be an environment itself, whose packages another one does not see by itself.
 $(GPU_STAMP): $(wildcard $(WHEELS)/*.whl)
 	@test -x $(GPU_PYTHON) || $(PYTHON) -m venv --system-site-packages $(GPU_VENV)
+	@$(PYTHON) $(SITE) > $$($(GPU_PYTHON) $(SITE))/machine.pth
 	@$(GPU_PYTHON) -m pip --disable-pip-version-check install --quiet --no-index --no-deps \
 		$(WHEELS)/*.whl
-	@$(GPU_PYTHON) -c 'import arlow_trainer' 2>/dev/null || { echo "make: $(WHEELS) needs this \
-	project'"'"'s own wheel, too: pip wheel --no-deps -w $(WHEELS) ." >&2; exit 1; }
+	@$(GPU_PYTHON) -c 'import arlow_trainer' 2>/dev/null || { echo "make: the wheel of this project is \
+	missing, too: pip wheel --no-deps -w $(WHEELS) ." >&2; exit 1; }
 	@touch $@
 endif

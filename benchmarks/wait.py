@@ -22,13 +22,13 @@ from arlow_trainer.data import (
     StepLoader,
     deal,
     open_source,
-    share_cores,
     threads_asked,
     token_costs,
     usable_cores,
 )
 from arlow_trainer.data.decode import Source
 from arlow_trainer.data.decoder import Decoder, Job, share_slots
+from arlow_trainer.plan.cores import share_cores
 
 from .loader import wait_for_children
 from .result import Result, milliseconds

@@ -1,6 +1,6 @@
 """Which sample comes when, and how it gets from its file into a micro-batch."""
 
-from arlow_trainer.data.cores import Cores, share_cores, threads_asked, usable_cores
+from arlow_trainer.data.cores import threads_asked, usable_cores
 from arlow_trainer.data.decode import (
     BrokenSample,
     RawSample,
@@ -28,7 +28,6 @@ from arlow_trainer.data.sources import open_source, open_sources
 __all__ = [
     "BrokenSample",
     "Choice",
-    "Cores",
     "DemoSet",
     "MicroBatch",
     "Modality",
@@ -52,7 +51,6 @@ __all__ = [
     "permute",
     "prepare_ucf101",
     "random_view",
-    "share_cores",
     "threads_asked",
     "token_costs",
     "usable_cores",

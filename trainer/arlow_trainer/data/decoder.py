@@ -22,9 +22,8 @@ from arlow_trainer.data.decode import (
 )
 from arlow_trainer.data.order import Choice, choose
 from arlow_trainer.data.worker_processes import worker_died
+from arlow_trainer.plan.loading import job_samples
 
-# Small enough to divide a step among the processes, large enough that a job's overhead is small.
-_FRAMES_PER_JOB = 16
 _NAMED_IN_ERRORS = 5
 
 
@@ -53,7 +52,7 @@ class Decoder(Dataset[Decoded]):
         self._sources = dict(sources)
         self._sizes = {modality: len(source) for modality, source in sources.items()}
         self._seed = seed
-        self._job_sizes = {m: max(1, _FRAMES_PER_JOB // self._length(m)) for m in sources}
+        self._job_sizes = {m: job_samples(self._length(m)) for m in sources}
         frames = max(self._job_sizes[m] * self._length(m) for m in sources)
         self.slots = torch.empty((slots, frames, *self.frame_shape), dtype=torch.uint8)
 

@@ -20,7 +20,7 @@ from arlow_trainer.checkpoint.training_state import (
 from arlow_trainer.checkpoint.writer import OutOfTime
 from arlow_trainer.config import ArlowPretrain, Precision, advise, total_steps
 from arlow_trainer.config.errors import ArlowError, CredentialsError, Interrupted, StoreError
-from arlow_trainer.data import StepBatch, StepLoader, share_cores, threads_asked, usable_cores
+from arlow_trainer.data import StepBatch, StepLoader, threads_asked, usable_cores
 from arlow_trainer.engine import (
     FiniteGuard,
     Ranks,
@@ -36,6 +36,7 @@ from arlow_trainer.engine import (
 )
 from arlow_trainer.pictures.writer import PictureWriter
 from arlow_trainer.plan.choice import MicroBatchChoice, choose_micro_batch
+from arlow_trainer.plan.cores import share_cores
 from arlow_trainer.plan.hardware import hardware_of_device
 from arlow_trainer.plan.micro_batches import micro_batch_sizes
 from arlow_trainer.probe import BackgroundProbe
@@ -198,7 +199,7 @@ def train(
         stack.callback(batches.close)
         telemetry.starting(start_times.end("data"))
         # A checkpoint's weights replace all others, so that none are drawn for a resume.
-        build = partial(build_autoencoder, training)
+        build = partial(build_autoencoder, training, ranks.device)
         if saved:
             build = partial(build_empty_autoencoder, training, ranks.device)
         module = ranks.agree(stop.interruptible()(build))
