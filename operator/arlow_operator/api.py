@@ -119,9 +119,12 @@ class Api:
         path = f"{_leases(metadata['namespace'])}/{metadata['name']}"
         return await self._request("PUT", path, dict(lease))
 
-    async def read_job(self, namespace: str, name: str) -> Json | None:
-        """Returns a Job; None where there is none."""
-        return await self._found("GET", f"{_path('apis/batch/v1', namespace, 'jobs')}/{name}")
+    async def read_labels(self, kind: str, namespace: str, name: str) -> dict[str, str] | None:
+        """Returns the labels of a Job, Service or ConfigMap; None where there is none."""
+        group = "apis/batch/v1" if kind == "Job" else "api/v1"
+        path = _path(group, namespace, f"{kind.lower()}s")
+        found = await self._found("GET", f"{path}/{name}")
+        return None if found is None else dict(found["metadata"].get("labels") or {})
 
     async def delete_job(self, namespace: str, name: str, uid: str) -> None:
         """Deletes a Job of this uid with its pods; one that is gone already is well."""

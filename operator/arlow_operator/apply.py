@@ -94,16 +94,25 @@ async def _create(api: Api, run: Run, number: int, image: str, settings: Setting
             await api.create(body)
         except ApiError as error:
             if error.reason == "AlreadyExists":
-                continue
-            if error.code in REFUSALS:
+                await _must_be_own(api, run, body)
+            elif error.code in REFUSALS:
                 raise Refused(f"{body['kind']} {body['metadata']['name']}: {error}") from None
-            raise
-    # A Job of this run that was there already is found by the next pass; another's is in the way.
-    name = job["metadata"]["name"]
-    found = await api.read_job(run.namespace, name)
-    labels = (found or job)["metadata"].get("labels") or {}
+            else:
+                raise
+
+
+async def _must_be_own(api: Api, run: Run, body: Mapping[str, Any]) -> None:
+    """Raises Refused where an object of this name was not made for this run.
+
+    One that was is what is left of a pass that did not come to its end. That of an earlier run of
+    the name is deleted with it some moments after that, and may hold another manifest.
+    """
+    kind, name = body["kind"], body["metadata"]["name"]
+    labels = await api.read_labels(kind, run.namespace, name)
+    if labels is None:
+        raise Refused(f"the {kind} {name} of an earlier run is just being deleted")
     if labels.get(RUN_UID_LABEL) != run.uid:
-        raise Refused(f"there is a Job {name} already, which was not made for this run")
+        raise Refused(f"there is a {kind} {name} already, which was not made for this run")
 
 
 async def tell(api: Api, run: Run, before: Status, after: Status) -> None:

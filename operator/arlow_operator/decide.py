@@ -12,7 +12,7 @@ from arlow_operator.observation import Observation
 from arlow_operator.policies.admission import refuse_invalid
 from arlow_operator.policies.deadline import deadline
 from arlow_operator.policies.finish import stay_finished, succeed
-from arlow_operator.policies.progress import follow, remember
+from arlow_operator.policies.progress import follow, remember, shown_progress
 from arlow_operator.policies.restart import restart_ended
 from arlow_operator.policies.situation import Decision, Situation
 from arlow_operator.policies.stall import judge_stall
@@ -53,6 +53,7 @@ def decide(
             "run_url": run_url,
             "conditions": conditions_of(run, decision, now),
             "goodput": before.goodput if before.finished else account(before, decision.status, now),
+            "progress": shown_progress(decision.status),
         }
     )
     return replace(decision, status=decided)

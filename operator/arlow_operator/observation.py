@@ -30,6 +30,7 @@ class JobSeen:
         run_uid, attempt: of its labels; attempt is 0 where that is no number.
         generation: of the run that it was made from.
         image: of the trainer.
+        started: when it was started last; a queue may stop a Job and start it again.
         suspended: whether it waits, for a queue.
         ended: whether it is Complete or Failed, or neither.
     """
@@ -41,6 +42,7 @@ class JobSeen:
     attempt: int
     generation: int | None = None
     image: str | None = None
+    started: datetime | None = None
     suspended: bool = False
     ended: Literal["Complete", "Failed"] | None = None
 
@@ -68,8 +70,10 @@ class PodSeen:
     Attributes:
         name, uid: of its metadata.
         job_uid, run_uid, attempt: whose it is.
+        created: of its metadata.
         node, address: where it runs; empty until it does.
         running, ready: of the trainer's container.
+        running_since: when that was started; None while it does not run.
         over: whether nothing of it runs any more.
         deleted: when it was asked to end; the grace is already in it.
         disruption: reason of the condition DisruptionTarget; empty without one.
@@ -83,10 +87,12 @@ class PodSeen:
     job_uid: str
     run_uid: str
     attempt: int
+    created: datetime
     node: str = ""
     address: str = ""
     running: bool = False
     ready: bool = False
+    running_since: datetime | None = None
     over: bool = False
     deleted: datetime | None = None
     disruption: str = ""
@@ -134,6 +140,7 @@ def job_seen(body: Json) -> JobSeen:
     true = [each["type"] for each in status.get("conditions", ()) if each["status"] == "True"]
     containers = spec["template"]["spec"]["containers"]
     generation = annotations.get(GENERATION_ANNOTATION, "")
+    started = status.get("startTime")
     return JobSeen(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -142,7 +149,9 @@ def job_seen(body: Json) -> JobSeen:
         attempt=_number(labels.get(ATTEMPT_LABEL)),
         generation=int(generation) if generation.isdecimal() else None,
         image=next((each["image"] for each in containers if each["name"] == CONTAINER), None),
-        suspended=bool(spec.get("suspend")),
+        started=datetime.fromisoformat(started) if started else None,
+        # The condition outlives the field for a moment, in which the old start time still stands.
+        suspended=bool(spec.get("suspend")) or "Suspended" in true,
         ended="Complete" if "Complete" in true else "Failed" if "Failed" in true else None,
     )
 
@@ -159,6 +168,7 @@ def pod_seen(body: Json) -> PodSeen:
     state = container.get("state") or {}
     disruption = conditions.get("DisruptionTarget", {})
     deleted = metadata.get("deletionTimestamp")
+    since = (state.get("running") or {}).get("startedAt")
     return PodSeen(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -168,10 +178,12 @@ def pod_seen(body: Json) -> PodSeen:
         ),
         run_uid=labels.get(RUN_UID_LABEL, ""),
         attempt=_number(labels.get(ATTEMPT_LABEL)),
+        created=datetime.fromisoformat(metadata["creationTimestamp"]),
         node=spec.get("nodeName", ""),
         address=status.get("podIP", ""),
         running="running" in state,
         ready=conditions.get("Ready", {}).get("status") == "True",
+        running_since=datetime.fromisoformat(since) if since else None,
         over=phase in ("Succeeded", "Failed"),
         deleted=datetime.fromisoformat(deleted) if deleted else None,
         disruption=disruption.get("reason", "") if disruption.get("status") == "True" else "",

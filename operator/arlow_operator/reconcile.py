@@ -26,10 +26,6 @@ CONFLICT_AGAIN_S = 0.2
 FULL_PASS_S = 600.0
 # Writes of progress in all, whatever the number of runs.
 PROGRESS_WRITES_PER_MINUTE = 240
-# A run that trains is read anew that often, although no event told of a change.
-FULL_PASS_S = 600.0
-# Writes of progress in all, whatever the number of runs.
-PROGRESS_WRITES_PER_MINUTE = 240
 
 
 class Key(NamedTuple):

@@ -158,10 +158,25 @@ def test_a_disruption_is_free_and_waits_for_the_pod_to_end(disruption: str) -> N
 def test_a_lost_node_is_left_when_its_taint_is_not_tolerated_any_more() -> None:
     world = started()
     world.train(10)
-    world.ask_to_end(world.pod, "DeletionByTaintManager")
+    world.lose_node(world.pod)
     world.passes()
     assert world.status.restarts.by_cause == {"disruption": 1}
     assert [job["metadata"]["name"] for job in world.jobs] == ["run-2"]
+
+
+def test_a_node_that_is_tainted_and_answers_lets_its_pods_save() -> None:
+    world = started()
+    world.train(10)
+    world.ask_to_end(world.pod, "DeletionByTaintManager")
+    world.passes()
+    assert world.status.restarts.total == 0
+    assert "saves a checkpoint" in world.status.message
+    world.train(5)
+    world.end(world.pod, 75)
+    world.settle()
+    world.passes()
+    assert world.status.restarts.by_cause == {"disruption": 1}
+    assert world.status.checkpoint_step == 15
 
 
 def test_a_pod_evicted_by_its_own_limit_is_not_free() -> None:
@@ -226,7 +241,7 @@ def test_a_resumed_run_never_starts_beside_pods_that_still_end() -> None:
     world.body["spec"]["suspend"] = False
     world.passes()
     assert not world.jobs
-    assert "waits until run-1-0-abcde has ended" in world.status.message
+    assert "waits until run-1-0-00001 has ended" in world.status.message
 
 
 def test_a_run_that_is_not_valid_makes_no_attempt_and_is_judged_anew() -> None:
@@ -318,13 +333,113 @@ def test_a_status_that_cannot_be_reached_is_no_restart() -> None:
     assert world.status.restarts.total == 0
 
 
-def test_a_suspended_job_is_queued() -> None:
+def test_a_job_that_its_queue_stops_and_starts_is_the_same_attempt() -> None:
     world = started()
-    world.jobs[0]["spec"]["suspend"] = True
-    world.pods.clear()
+    world.train(10)
+    world.passes()
+    world.stop_job(world.jobs[0])
+    world.wait(1)
     world.passes()
     assert world.status.phase == "Queued"
+    assert world.status.message == "stopped by its queue: its pods save a checkpoint and end"
+    world.train(3)
+    world.end(world.pod, 75)
+    world.settle()
+    world.passes()
+    assert world.status.phase == "Queued"
+    assert world.status.checkpoint_step == 13
+    world.wait(1000)
+    world.start_job(world.jobs[0])
+    world.passes()
+    assert world.status.phase == "Running"
+    assert world.status.attempt is not None
+    assert (world.status.attempt.number, world.status.restarts.total) == (1, 0)
+    # It is judged by its new pods, and what the old ones left counts for nothing.
+    world.end(world.pod, 70)
+    world.passes()
+    assert world.status.restarts.by_cause == {"crash": 1}
+
+
+def test_a_job_stopped_by_its_queue_on_a_lost_node_is_left() -> None:
+    world = started()
+    world.train(10)
+    world.passes()
+    world.stop_job(world.jobs[0])
+    world.wait(180 + 61)
+    world.passes()
+    assert world.status.restarts.by_cause == {"disruption": 1}
+    assert [job["metadata"]["name"] for job in world.jobs] == ["run-2"]
+
+
+def test_the_deadline_of_a_start_does_not_count_the_queue() -> None:
+    world = World(manifest(startDeadlineSeconds=60))
+    world.trainer_phase = "loading"
+    world.passes()
+    world.stop_job(world.jobs[0])
+    world.end(world.pod, 75)
+    world.settle()
+    world.wait(1000)
+    world.passes()
+    world.start_job(world.jobs[0])
+    world.passes()
+    assert world.status.phase == "Starting"
+    world.wait(61)
+    world.passes()
+    assert conditions(world)["Failed"].reason == "DeadlineExceeded"
+
+
+def test_rates_are_shown_of_a_run_that_trains_alone() -> None:
+    world = started()
+    world.train(10)
+    world.passes()
+    progress = world.status.progress
+    assert progress is not None
+    assert progress.images_per_second == 100
+    assert progress.eta == "1m30s"
+    world.body["spec"]["suspend"] = True
+    world.passes()
+    progress = world.status.progress
+    assert progress is not None
+    assert (progress.step, progress.images_per_second, progress.eta) == (10, None, None)
+
+
+def test_a_trainer_that_loads_takes_nothing_back_of_the_progress() -> None:
+    world = started()
+    world.train(10)
+    world.passes()
+    world.end(world.pod, 70)
+    world.trainer_phase = "loading"
+    world.passes()
+    world.step = 0
+    world.passes()
+    assert world.status.phase == "Starting"
+    assert world.status.message == "the trainer is loading"
+    assert world.status.progress is not None
+    assert (world.status.progress.step, world.status.progress.percent) == (10, 10.0)
+
+
+def test_a_pod_that_never_answers_is_told_with_what_to_do() -> None:
+    world = World()
+    world.reachable = False
+    world.passes()
+    assert world.status.message == "the pods start"
+    world.wait(31)
+    world.passes()
+    assert world.status.phase == "Starting"
+    assert "/status cannot be reached (no answer): add a NetworkPolicy" in world.status.message
+    assert conditions(world)["Running"].reason == "Unreachable"
     assert world.status.restarts.total == 0
+
+
+def test_a_run_that_is_made_invalid_in_the_moment_of_its_start_is_looked_after() -> None:
+    world = World()
+    world.write(world.decide())
+    world.act(world.decide())
+    world.body["spec"]["nodes"]["count"] = 2
+    world.passes()
+    assert world.status.attempt is not None
+    assert world.status.attempt.job_uid == "job-1"
+    assert conditions(world)["Validated"].status == "False"
 
 
 def stalled(**spec: object) -> World:

@@ -34,7 +34,7 @@ def choose_number(situation: Situation) -> Decision | None:
 def make_attempt(situation: Situation) -> Decision | None:
     """Makes the attempt that the status has announced."""
     attempt, parsed, status = situation.attempt, situation.run.parsed, situation.status
-    if attempt is None or attempt.job_uid is not None or parsed is None:
+    if attempt is None or attempt.job_uid is not None:
         return None
     phase: Phase = "Restarting" if status.phase == "Restarting" else "Pending"
     held: Reason = "Restarting" if phase == "Restarting" else "Pending"
@@ -51,6 +51,8 @@ def make_attempt(situation: Situation) -> Decision | None:
         message = f"attempt {attempt.number} starts"
         starting = situation.with_status(attempt=made, phase="Starting", message=message)
         return Decision(starting, "Starting", again_after=1)
+    if parsed is None:
+        return None
     for old in situation.own_jobs:
         return Decision(
             situation.with_status(phase=phase),

@@ -105,7 +105,7 @@ def _container(
         "name": CONTAINER,
         "image": image,
         "command": command,
-        "env": _environment(run, parsed, attempt),
+        "env": _environment(run, parsed, attempt, settings),
         "ports": [{"name": "status", "containerPort": STATUS_PORT}],
         "resources": _resources(parsed, settings),
         "securityContext": {
@@ -122,7 +122,9 @@ def _container(
     return container
 
 
-def _environment(run: Run, parsed: ArlowPretrain, attempt: int) -> list[dict[str, Any]]:
+def _environment(
+    run: Run, parsed: ArlowPretrain, attempt: int, settings: Settings
+) -> list[dict[str, Any]]:
     grace = parsed.spec.termination_grace_period_seconds
     ours: dict[str, Any] = {
         "HOME": HOME,
@@ -132,6 +134,8 @@ def _environment(run: Run, parsed: ArlowPretrain, attempt: int) -> list[dict[str
         "ARLOW_ATTEMPT": str(attempt),
         "ARLOW_GRACE_SECONDS": str(grace),
     }
+    if settings.allow_cpu:
+        ours["ARLOW_ALLOW_CPU"] = "1"
     fields = {"ARLOW_POD": "metadata.name", "ARLOW_NODE_NAME": "spec.nodeName"}
     users = [_written(each) for each in parsed.spec.env or ()]
     named = {each["name"] for each in users}
