@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import ClientError
@@ -12,6 +12,7 @@ from kubernetes.aio import client, config
 from arlow_operator.resource import GROUP, MANAGER, PLURAL, VERSION
 
 TIMEOUT_S = 10.0
+VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 Json = dict[str, Any]
 
 
@@ -34,11 +35,15 @@ class ApiError(Exception):
 class Api:
     """The requests that the operator makes. Each raises ApiError."""
 
-    def __init__(self, api_client: client.ApiClient) -> None:
+    def __init__(
+        self, api_client: client.ApiClient, count: Callable[[str, int], None] | None = None
+    ) -> None:
+        """`count` is told the verb of every request, and the HTTP code of its answer."""
         self._client = api_client
+        self._count = count or (lambda verb, code: None)
 
     @classmethod
-    async def connected(cls) -> Api:
+    async def connected(cls, count: Callable[[str, int], None] | None = None) -> Api:
         """Returns a client of the cluster that KUBECONFIG names, or of the pod's own."""
         configuration = client.Configuration()
         # Addresses of the API and of pods are not for a company's proxy.
@@ -48,7 +53,7 @@ class Api:
         except config.ConfigException:
             await config.load_kube_config(client_configuration=configuration)
         configuration.proxy = None
-        return cls(client.ApiClient(configuration))
+        return cls(client.ApiClient(configuration), count)
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -146,7 +151,7 @@ class Api:
                 raise
 
     async def _items(self, path: str, **query: str) -> list[Json]:
-        answer = await self._request("GET", path, None, **query)
+        answer = await self._request("GET", path, None, verb="list", **query)
         return list(answer["items"])
 
     async def _found(self, method: str, path: str, body: Json | None = None) -> Json | None:
@@ -163,9 +168,11 @@ class Api:
         path: str,
         body: Json | None = None,
         content_type: str = "application/json",
+        verb: str = "",
         **query: str,
     ) -> Json:
         where = f"{method} {path}"
+        verb = verb or VERBS[method]
         method, url, headers, sent, post = await self._client.param_serialize(
             method,
             path,
@@ -180,7 +187,9 @@ class Api:
             )
             text = await response.read()
         except (ClientError, TimeoutError, OSError) as error:
+            self._count(verb, 0)
             raise ApiError(0, "NoAnswer", str(error) or "no answer", where) from error
+        self._count(verb, response.status)
         try:
             answer: Json = json.loads(text)
         except ValueError:
