@@ -12,22 +12,8 @@ import pytest
 
 # What only the extra `trainer` brings, and is imported by its name.
 TRAINER_ALONE = [
-    "torch",
-    "transformers",
-    "deepspeed",
-    "datasets",
-    "safetensors",
-    "numpy",
-    "PIL",
-    "av",
-    "fsspec",
-    "s3fs",
-    "gcsfs",
-    "adlfs",
-    "matplotlib",
-    "jinja2",
-    "markupsafe",
-    "ninja",
+    *("torch", "transformers", "deepspeed", "datasets", "safetensors", "numpy", "PIL", "av"),
+    *("fsspec", "s3fs", "gcsfs", "adlfs", "matplotlib", "jinja2", "markupsafe", "ninja"),
 ]
 PROGRAM = f"""
 import sys

@@ -51,13 +51,14 @@ def watch(
     from arlow_trainer.telemetry.times import utc_now
     from arlow_trainer.telemetry.watch import WatchState, after_answer, panel, watch_run
 
+    earlier: list[LossPoint] = []
     if name := run_name(target):
         run = ClusterRun.of(name, namespace)
         # A name that is wrong is told at once; later the cluster may be away for a while.
         run.read()
-        source, interval, earlier = run.status, ENDPOINT_INTERVAL_S, []
+        source, interval = run.status, ENDPOINT_INTERVAL_S
     elif is_endpoint(target):
-        source, interval, earlier = from_endpoint(target), ENDPOINT_INTERVAL_S, []
+        source, interval = from_endpoint(target), ENDPOINT_INTERVAL_S
     else:
         store = _store(target, overrides)
         source = from_store(lambda: store.read_bytes(STATUS_FILE), store.url_of(STATUS_FILE))

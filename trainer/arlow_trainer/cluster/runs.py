@@ -84,10 +84,8 @@ class ClusterRun:
             raise NoAnswer(str(error)) from None
         if own is None:
             return told
-        words = object_message(body)
-        return own.model_copy(
-            update={"message": f"{words}; {own.message}" if own.message else words}
-        )
+        words = "; ".join(filter(None, (object_message(body), own.message)))
+        return own.model_copy(update={"message": words})
 
     def retry(self) -> None:
         """Tells a failed run to begin again. Raises ConfigError where it has not failed."""
@@ -157,11 +155,11 @@ class ClusterRun:
         try:
             found = json.loads(text)
         except ValueError:
-            found = {"message": text[:200].decode(errors="replace")}
+            found = text[:200].decode(errors="replace")
         if code == 404:
             raise ConfigError(f"there is no {self.target}; `kubectl get apt -A` lists all")
         if not isinstance(found, dict) or not 200 <= code < 300:
-            message = found.get("message") if isinstance(found, dict) else text[:200]
+            message = found.get("message") if isinstance(found, dict) else found
             if code in (401, 403, 422):
                 raise ConfigError(f"{self.target}: {message}")
             raise Unreachable(f"the cluster answers {code}: {message}")
