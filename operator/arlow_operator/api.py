@@ -12,6 +12,7 @@ from kubernetes.aio import client, config
 from arlow_operator.resource import GROUP, MANAGER, PLURAL, VERSION
 
 TIMEOUT_S = 10.0
+KUEUE_VERSIONS = ("v1beta2", "v1beta1")
 VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 Json = dict[str, Any]
 
@@ -79,6 +80,18 @@ class Api:
         """Returns the events about an object."""
         selector = f"involvedObject.uid={uid}"
         return await self._items(_path("api/v1", namespace, "events"), fieldSelector=selector)
+
+    async def list_workloads(self, namespace: str, job_uid: str) -> list[Json]:
+        """Returns Kueue's Workloads of a Job; none where there is no Kueue, or it may not be
+        asked."""
+        for version in KUEUE_VERSIONS:
+            path = _path(f"apis/kueue.x-k8s.io/{version}", namespace, "workloads")
+            try:
+                return await self._items(path, labelSelector=f"kueue.x-k8s.io/job-uid={job_uid}")
+            except ApiError as error:
+                if error.code not in (403, 404):
+                    raise
+        return []
 
     async def write_status(self, run: Mapping[str, Any], status: Json) -> Json:
         """Applies the whole status of a run as it was read, and returns the run.

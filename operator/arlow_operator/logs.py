@@ -38,5 +38,6 @@ def configure_logging() -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)
-    # A line for every event that was handled says nothing.
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    # A line for every event that was handled and every question of the kubelet's says nothing.
+    for name in ("kopf.objects", "kopf.activities.probe", "aiohttp.access"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from arlow_operator.resource import (
     ATTEMPT_LABEL,
     GENERATION_ANNOTATION,
+    QUEUE_LABEL,
     RUN_UID_LABEL,
 )
 from arlow_trainer.config.ending import Ending
@@ -32,6 +33,7 @@ class JobSeen:
         image: of the trainer.
         started: when it was started last; a queue may stop a Job and start it again.
         suspended: whether it waits, for a queue.
+        queue: the LocalQueue that it is in; empty where it is in none.
         ended: whether it is Complete or Failed, or neither.
     """
 
@@ -44,6 +46,7 @@ class JobSeen:
     image: str | None = None
     started: datetime | None = None
     suspended: bool = False
+    queue: str = ""
     ended: Literal["Complete", "Failed"] | None = None
 
 
@@ -117,6 +120,21 @@ class Reported:
 
 
 @dataclass(frozen=True)
+class QueueSeen:
+    """What Kueue says of the attempt's Job.
+
+    Attributes:
+        workload: name of the Job's Workload.
+        active: whether Kueue considers it at all.
+        message: why it is not admitted; empty where nothing is said.
+    """
+
+    workload: str
+    active: bool
+    message: str
+
+
+@dataclass(frozen=True)
 class Observation:
     """All that is known of a run's children.
 
@@ -125,12 +143,22 @@ class Observation:
         obstacle: what keeps the attempt from starting and only events or a refused request tell:
             its Job cannot make pods, a pod cannot mount a volume, the Job cannot be made.
         reported: the trainer's answer; None where nobody was asked.
+        queue: of a Job that waits; None where no Kueue has taken notice of it.
     """
 
     jobs: Sequence[JobSeen] = ()
     pods: Sequence[PodSeen] = ()
     obstacle: str = ""
     reported: Reported | None = None
+    queue: QueueSeen | None = None
+
+
+def queue_seen(body: Json) -> QueueSeen:
+    """Returns what counts of a Workload."""
+    conditions = {c["type"]: c for c in (body.get("status") or {}).get("conditions", ())}
+    active = body["spec"].get("active", True)
+    telling = conditions.get("QuotaReserved" if active else "Evicted", {})
+    return QueueSeen(body["metadata"]["name"], active, telling.get("message", ""))
 
 
 def job_seen(body: Json) -> JobSeen:
@@ -151,6 +179,7 @@ def job_seen(body: Json) -> JobSeen:
         image=next((each["image"] for each in containers if each["name"] == CONTAINER), None),
         started=datetime.fromisoformat(started) if started else None,
         # The condition outlives the field for a moment, in which the old start time still stands.
+        queue=labels.get(QUEUE_LABEL, ""),
         suspended=bool(spec.get("suspend")) or "Suspended" in true,
         ended="Complete" if "Complete" in true else "Failed" if "Failed" in true else None,
     )

@@ -129,8 +129,8 @@ class Reconciler:
             log.warning("cannot start: %s", error)
             return decision.again_after if str(error) == refused else 0
         except ApiError as error:
-            if error.code == 409:
-                # Somebody was faster, or what was read was old.
+            if error.code in (404, 409):
+                # Somebody was faster, what was read was old, or the run is gone.
                 return CONFLICT_AGAIN_S
             raise
         self._refused.pop(key, None)

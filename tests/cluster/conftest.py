@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kube import Cluster, address_towards
+from kube import Cluster, Kit, address_towards
 
 from support.s3_server import S3, S3Unavailable, running_s3
 
@@ -25,6 +25,15 @@ def cluster() -> Cluster:
     found = Cluster()
     found.install(MANIFESTS)
     return found
+
+
+@pytest.fixture(scope="session")
+def kit() -> Kit:
+    """What kills containers and loses nodes of a test cluster."""
+    folder = os.environ.get("ARLOW_CLUSTER_KIT")
+    if not folder:
+        pytest.skip("no kit of a test cluster: set ARLOW_CLUSTER_KIT (docs/operator.md, Tests)")
+    return Kit(Path(folder))
 
 
 @pytest.fixture(scope="session")

@@ -69,8 +69,14 @@ class Cluster:
         metadata = {"name": name, "labels": labels}
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 
-    def install(self, manifests: Path) -> None:
-        """Installs the operator as users do, with the images of the test, and waits for it."""
+    def install(self, manifests: Path, account: str = "", namespaces: str = "") -> None:
+        """Installs the operator as users do, with the images of the test, and waits for it.
+
+        Args:
+            manifests: their folder.
+            account: the service account that it runs as instead of its own.
+            namespaces: whose runs it looks after; empty for all.
+        """
         objects = [
             each
             for path in sorted(manifests.glob("*.yaml"))
@@ -82,7 +88,15 @@ class Cluster:
         template["metadata"]["annotations"] = {"arlow.dev/test-session": uuid.uuid4().hex}
         container = template["spec"]["containers"][0]
         container["image"] = OPERATOR_IMAGE
-        changed = {"ARLOW_TRAINER_IMAGE": TRAINER_IMAGE, "ARLOW_PROGRESS_SECONDS": "1"}
+        changed = {
+            "ARLOW_TRAINER_IMAGE": TRAINER_IMAGE,
+            "ARLOW_PROGRESS_SECONDS": "1",
+            # The GPUs of a test cluster are on paper.
+            "ARLOW_ALLOW_CPU": "1",
+            "ARLOW_NAMESPACES": namespaces,
+        }
+        if account:
+            template["spec"]["serviceAccountName"] = account
         kept = [each for each in container["env"] if each["name"] not in changed]
         container["env"] = [*kept, *({"name": k, "value": v} for k, v in changed.items())]
         objects.sort(key=lambda each: each["kind"] != "Namespace")
@@ -145,6 +159,20 @@ class Cluster:
             if time.monotonic() > deadline:
                 raise AssertionError(f"{name} never came so far: {json.dumps(status, indent=1)}")
             time.sleep(0.3)
+
+
+class Kit:
+    """Programs that do to a test cluster what no API does; docs/operator.md names them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def run(self, program: str, *arguments: str) -> str:
+        """Runs one of them, and returns what it prints."""
+        command = [str(self._folder / program), *arguments]
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=120
+        ).stdout
 
 
 OPERATOR = ("-n", "arlow-system", "deployment/arlow-operator")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from world import TOTAL_STEPS, World, manifest
 
+from arlow_operator.observation import QueueSeen
 from arlow_operator.status import Condition
 from arlow_trainer.config.status import Phase
 
@@ -360,6 +361,45 @@ def test_a_job_that_its_queue_stops_and_starts_is_the_same_attempt() -> None:
     assert world.status.restarts.by_cause == {"crash": 1}
 
 
+@pytest.mark.parametrize(
+    ("queue", "reason", "words"),
+    [
+        (None, "CannotStart", "Kueue has taken no notice of the Job run-1: does it run?"),
+        (QueueSeen("w", True, "LocalQueue typo doesn't exist"), "Queued", "LocalQueue typo"),
+        (QueueSeen("w", True, ""), "Queued", "queued: the Job waits to be admitted"),
+        (
+            QueueSeen("w", False, "exceeded the limit of requeues"),
+            "CannotStart",
+            "Kueue has deactivated the Workload w (exceeded the limit of requeues): mend the cause",
+        ),
+    ],
+)
+def test_what_kueue_says_of_a_job_that_waits_is_told(
+    queue: QueueSeen | None, reason: str, words: str
+) -> None:
+    world = started()
+    world.stop_job(world.jobs[0])
+    world.pods.clear()
+    world.queue = queue
+    world.wait(11)
+    world.passes()
+    assert words in world.status.message
+    assert conditions(world)["Running"].reason == reason
+    assert world.status.phase == "Queued"
+
+
+def test_a_queue_that_the_run_did_not_name_is_told() -> None:
+    world = started()
+    world.stop_job(world.jobs[0])
+    world.pods.clear()
+    world.jobs[0]["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "default"
+    world.passes()
+    assert world.status.message == (
+        "queued in the LocalQueue default (the run names none, and the namespace has a default): "
+        "the Job waits to be admitted"
+    )
+
+
 def test_a_job_stopped_by_its_queue_on_a_lost_node_is_left() -> None:
     world = started()
     world.train(10)
@@ -463,6 +503,16 @@ def test_a_stall_is_told_its_stacks_are_kept_and_the_run_is_restarted() -> None:
     assert conditions(world)["TrainingStalled"].status == "False"
     assert not world.jobs
     assert "deletionTimestamp" in world.pod["metadata"]
+
+
+def test_a_stalled_pod_has_its_short_grace_though_the_operator_is_killed_before_it_acts() -> None:
+    world = stalled()
+    world.wait(5)
+    world.write(world.decide())
+    assert world.status.restarts.by_cause == {"stalled": 1}
+    world.passes()
+    assert world.stopped == 1
+    assert not world.jobs
 
 
 def test_a_stall_that_goes_by_leaves_nothing() -> None:

@@ -16,6 +16,7 @@ from arlow_operator.decide import decide
 from arlow_operator.observation import (
     Observation,
     PodSeen,
+    QueueSeen,
     Reported,
     job_seen,
     pod_seen,
@@ -83,7 +84,9 @@ class World:
     seen_ends: dict[str, PodSeen] = field(default_factory=dict)
     created: int = 0
     pods_made: int = 0
+    queue: QueueSeen | None = None
     stacks: int = 0
+    stopped: int = 0
     trainer_phase: Phase = "training"
 
     # --- the operator
@@ -96,7 +99,8 @@ class World:
         for pod in self.pods:
             self._watch(pod)
         pods = with_ends([pod_seen(pod) for pod in self.pods], list(self.seen_ends.values()))
-        return Observation([job_seen(job) for job in self.jobs], pods, "", self._reported())
+        jobs = [job_seen(job) for job in self.jobs]
+        return Observation(jobs, pods, "", self._reported(), self.queue)
 
     def decide(self) -> Decision:
         run, status = read_run(self.body)
@@ -116,6 +120,7 @@ class World:
             case DeleteJob(_, uid):
                 self.delete_job(uid)
             case StopPods(pods):
+                self.stopped += 1
                 names = {name for name, _ in pods}
                 for pod in self.pods:
                     if pod["metadata"]["name"] in names:

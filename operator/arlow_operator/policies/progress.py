@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from arlow_operator.observation import Observation
+from arlow_operator.observation import JobSeen, Observation
 from arlow_operator.policies.situation import Decision, Situation
-from arlow_operator.resource import RUN_LABEL
+from arlow_operator.resource import PRIORITY_LABEL, QUEUE_LABEL, RUN_LABEL
 from arlow_operator.settings import STATUS_PORT
 from arlow_operator.status import CheckpointStatus, ProgressStatus, Status, whole_second
 from arlow_trainer.config.status import RunStatus
 
 STARTING = ("starting", "loading")
 TRAINING = ("training", "saving", "finished")
+# Kueue makes a Job's Workload at once.
+UNNOTICED_AFTER = timedelta(seconds=10)
 # The trainer answers some seconds after its process begins.
 SILENT_AFTER = timedelta(seconds=30)
 POLICY_HINT = (
@@ -64,11 +66,9 @@ def follow(situation: Situation) -> Decision:
         attempt = situation.attempt.model_copy(update={"nodes": nodes})
         status = status.model_copy(update={"attempt": attempt})
     if job and job.suspended:
-        message = "queued: the Job waits for its queue to admit it"
-        if situation.ending_pods:
-            message = "stopped by its queue: its pods save a checkpoint and end"
+        held, message = _queue(situation, job)
         queued = status.model_copy(update={"phase": "Queued", "message": message})
-        return Decision(queued, "Queued", again_after=every)
+        return Decision(queued, "CannotStart" if held else "Queued", again_after=min(every, 5))
     deleted = next((pod for pod in pods if pod.deleted), None)
     if deleted:
         message = f"pod {deleted.name} was asked to end and saves a checkpoint"
@@ -105,6 +105,29 @@ def follow(situation: Situation) -> Decision:
         return Decision(silent, "Unreachable", again_after=2)
     starting = status.model_copy(update={"phase": "Starting", "message": message})
     return Decision(starting, "CannotStart" if obstacle else "Starting", again_after=2)
+
+
+def _queue(situation: Situation, job: JobSeen) -> tuple[bool, str]:
+    """Returns whether a Job waits for what never comes by itself, and why it waits, in words."""
+    if situation.ending_pods:
+        return False, "stopped by its queue: its pods save a checkpoint and end"
+    queue = situation.seen.queue
+    where = f"queued in the LocalQueue {job.queue}" if job.queue else "queued"
+    if job.queue and QUEUE_LABEL not in situation.run.labels:
+        where += " (the run names none, and the namespace has a default)"
+    if queue is None:
+        if situation.now - job.created < UNNOTICED_AFTER:
+            return False, f"{where}: the Job waits to be admitted"
+        label = situation.run.labels.get(PRIORITY_LABEL)
+        which = f"is {label!r} a WorkloadPriorityClass" if label else "does it run"
+        return True, f"{where}: Kueue has taken no notice of the Job {job.name}: {which}?"
+    if not queue.active:
+        return True, (
+            f"Kueue has deactivated the Workload {queue.workload}"
+            f"{f' ({queue.message})' if queue.message else ''}: mend the cause, then suspend and "
+            "resume the run"
+        )
+    return False, f"{where}: {queue.message or 'the Job waits to be admitted'}"
 
 
 def _progress(told: RunStatus, asked: datetime, before: ProgressStatus | None) -> ProgressStatus:

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from arlow_operator.policies.restart import backoff
-from arlow_operator.policies.situation import CreateAttempt, Decision, DeleteJob, Situation
-from arlow_operator.status import Phase, Reason, whole_second
+from arlow_operator.policies.situation import (
+    CreateAttempt,
+    Decision,
+    DeleteJob,
+    Situation,
+    StopPods,
+)
+from arlow_operator.policies.stall import STALLED, live_pods
+from arlow_operator.status import Phase, Reason, Status, whole_second
 
 # Nothing tells when a request that was refused would be granted.
 REFUSED_AGAIN_S = 10.0
+
+
+def _stalled(status: Status) -> bool:
+    """Whether the last attempt was ended since it made no steps."""
+    return bool(status.restarts.last) and status.restarts.last[0].cause == STALLED
 
 
 def choose_number(situation: Situation) -> Decision | None:
@@ -49,17 +61,16 @@ def make_attempt(situation: Situation) -> Decision | None:
             }
         )
         message = f"attempt {attempt.number} starts"
-        starting = situation.with_status(attempt=made, phase="Starting", message=message)
-        return Decision(starting, "Starting", again_after=1)
+        begun: Phase = "Queued" if job.suspended else "Starting"
+        starting = situation.with_status(attempt=made, phase=begun, message=message)
+        return Decision(starting, begun, again_after=1)
     if parsed is None:
         return None
     for old in situation.own_jobs:
-        return Decision(
-            situation.with_status(phase=phase),
-            held,
-            DeleteJob(old.name, old.uid),
-            again_after=0,
-        )
+        # A stall's pods were stopped with it, unless the operator was killed just then.
+        hanging = live_pods(situation, old.uid) if _stalled(status) else ()
+        action = StopPods(hanging) if hanging else DeleteJob(old.name, old.uid)
+        return Decision(situation.with_status(phase=phase), held, action, again_after=0)
     blocking = [job.name for job in situation.seen.jobs if job.name == attempt.job_name]
     blocking += [pod.name for pod in situation.ending_pods]
     if blocking:
