@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from arlow_operator.policies.restart import backoff
 from arlow_operator.policies.situation import (
     CreateAttempt,
@@ -61,7 +63,7 @@ def make_attempt(situation: Situation) -> Decision | None:
             }
         )
         message = f"attempt {attempt.number} starts"
-        begun: Phase = "Queued" if job.suspended else "Starting"
+        begun: Literal["Queued", "Starting"] = "Queued" if job.suspended else "Starting"
         starting = situation.with_status(attempt=made, phase=begun, message=message)
         return Decision(starting, begun, again_after=1)
     if parsed is None:
@@ -69,8 +71,8 @@ def make_attempt(situation: Situation) -> Decision | None:
     for old in situation.own_jobs:
         # A stall's pods were stopped with it, unless the operator was killed just then.
         hanging = live_pods(situation, old.uid) if _stalled(status) else ()
-        action = StopPods(hanging) if hanging else DeleteJob(old.name, old.uid)
-        return Decision(situation.with_status(phase=phase), held, action, again_after=0)
+        clearing = StopPods(hanging) if hanging else DeleteJob(old.name, old.uid)
+        return Decision(situation.with_status(phase=phase), held, clearing, again_after=0)
     blocking = [job.name for job in situation.seen.jobs if job.name == attempt.job_name]
     blocking += [pod.name for pod in situation.ending_pods]
     if blocking:
