@@ -112,6 +112,23 @@ class Cluster:
         self.kubectl("rollout", "restart", *OPERATOR)
         self.kubectl("rollout", "status", *OPERATOR, "--timeout=120s")
 
+    def evict(self, pod: str, namespace: str) -> None:
+        """Evicts a pod, as a drain of its node does."""
+        metadata = {"name": pod, "namespace": namespace}
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata}
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction"
+        self.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(body))
+
+    def keep_operator_off(self, node: str) -> None:
+        """Has the operator run on another node than this one; on any, where it is empty."""
+        wanted = {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": [node]}
+        terms = {"nodeSelectorTerms": [{"matchExpressions": [wanted]}]}
+        rule = {"requiredDuringSchedulingIgnoredDuringExecution": terms}
+        affinity = {"nodeAffinity": rule} if node else None
+        patch = {"spec": {"template": {"spec": {"affinity": affinity}}}}
+        self.kubectl("patch", *OPERATOR, "--type=merge", "-p", json.dumps(patch))
+        self.kubectl("rollout", "status", *OPERATOR, "--timeout=120s")
+
     def lease_holder(self) -> str:
         """Returns the pod of the operator that works; empty where none does."""
         lease = self.get("lease", "arlow-operator", "arlow-system")
