@@ -112,11 +112,13 @@ class Reported:
         asked: when it was asked.
         status: what it said; None where it could not be reached.
         problem: why not; empty where it answered.
+        refused: whether the pod's address was reached and nothing listens there, as in a start.
     """
 
     asked: datetime
     status: RunStatus | None = None
     problem: str = ""
+    refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -258,10 +260,18 @@ def _container_end(terminated: Json | None) -> ContainerEnd | None:
 def _ending(message: str) -> Ending | None:
     for line in reversed(message.strip().splitlines()):
         try:
-            return Ending.model_validate_json(line)
+            ending = Ending.model_validate_json(line)
         except ValidationError:
             continue
+        if is_count(ending.step) and is_count(ending.saved):
+            return ending
     return None
+
+
+def is_count(number: float | None) -> bool:
+    """Whether a number of a trainer's fits into a status: the API refuses NaN and what is above
+    int64, and with it the whole write."""
+    return number is None or 0 <= number < 2**53
 
 
 def _obstacle(status: Json, conditions: Mapping[str, Json]) -> str:

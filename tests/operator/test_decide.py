@@ -471,6 +471,15 @@ def test_a_pod_that_never_answers_is_told_with_what_to_do() -> None:
     assert world.status.restarts.total == 0
 
 
+def test_a_termination_message_with_numbers_that_no_status_holds_is_none() -> None:
+    world = started()
+    world.step = 10**30
+    world.end(world.pod, 70)
+    world.passes()
+    assert world.status.restarts.by_cause == {"crash": 1}
+    assert "said nothing" in world.status.restarts.last[0].message
+
+
 def test_a_run_that_is_made_invalid_in_the_moment_of_its_start_is_looked_after() -> None:
     world = World()
     world.write(world.decide())

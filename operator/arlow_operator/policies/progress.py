@@ -87,16 +87,18 @@ def follow(situation: Situation) -> Decision:
         since = status.progress.last_update_time if status.progress else None
         message = (
             f"/status cannot be reached since {since:%H:%M:%S} UTC ({reported.problem}): step and "
-            f"checkpoint are unknown; {POLICY_HINT}"
+            "checkpoint are unknown"
             if since
             else f"/status cannot be reached ({reported.problem})"
         )
+        if not reported.refused:
+            message += f"; {POLICY_HINT}"
         unknown = status.model_copy(update={"message": message})
         return Decision(unknown, "Unreachable", again_after=every)
     obstacle = next((pod.obstacle for pod in pods if pod.obstacle), situation.seen.obstacle)
     message = f"cannot start yet: {obstacle}" if obstacle else "the pods start"
     since = next((pod.running_since for pod in pods if pod.running_since), None)
-    if reported and since and situation.now - since > SILENT_AFTER:
+    if reported and not reported.refused and since and situation.now - since > SILENT_AFTER:
         message = (
             f"the pod runs since {since:%H:%M:%S} UTC, and /status cannot be reached "
             f"({reported.problem}): {POLICY_HINT}"
