@@ -204,6 +204,25 @@ def test_out_of_memory_is_told_by_the_kubelet_whatever_the_code() -> None:
     assert world.status.restarts.by_cause == {"outOfMemory": 1}
 
 
+def test_a_node_on_which_attempts_fail_is_avoided() -> None:
+    world = started()
+    for _ in range(2):
+        world.train(10)
+        world.pod["spec"]["nodeName"] = "broken"
+        world.end(world.pod, 70)
+        world.passes()
+    affinity = world.jobs[0]["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+    [wish] = affinity["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert wish["preference"]["matchFields"] == [
+        {"key": "metadata.name", "operator": "NotIn", "values": ["broken"]}
+    ]
+    world.train(10)
+    world.wait(31 * 60)
+    world.end(world.pod, 70)
+    world.passes()
+    assert "affinity" not in world.jobs[0]["spec"]["template"]["spec"]
+
+
 def test_a_job_deleted_by_hand_is_made_anew_under_the_next_number() -> None:
     world = started()
     world.delete_job(world.jobs[0]["metadata"]["uid"])
@@ -506,6 +525,7 @@ def test_a_stall_is_told_its_stacks_are_kept_and_the_run_is_restarted() -> None:
     assert world.stacks == 1
     assert world.status.phase == "Running"
     assert "no step after 10 for 601 s, and 600 s are allowed" in world.status.message
+    assert "its stacks go to s3://bucket/runs/run/logs/1/" in world.status.message
     world.wait(5)
     world.passes()
     assert world.status.restarts.by_cause == {"stalled": 1}

@@ -112,9 +112,9 @@ class World:
     def act(self, decision: Decision) -> None:
         run, _ = read_run(self.body)
         match decision.action:
-            case CreateAttempt(number, image):
+            case CreateAttempt(number, image, avoided):
                 assert run.parsed is not None
-                job = render_job(run, run.parsed, number, image, SETTINGS)
+                job = render_job(run, run.parsed, number, image, SETTINGS, avoided)
                 if all(each["metadata"]["name"] != job["metadata"]["name"] for each in self.jobs):
                     self.create_job(job)
             case DeleteJob(_, uid):

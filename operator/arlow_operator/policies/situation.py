@@ -18,10 +18,12 @@ LOST_AFTER = timedelta(seconds=60)
 
 @dataclass(frozen=True)
 class CreateAttempt:
-    """Make the ConfigMap, the Service and the Job of an attempt."""
+    """Make the ConfigMap, the Service and the Job of an attempt, on other nodes than some if it
+    can be."""
 
     number: int
     image: str
+    avoided_nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

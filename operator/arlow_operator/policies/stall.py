@@ -34,6 +34,8 @@ def judge_stall(situation: Situation) -> Decision | None:
         f"no step after {told.step:,} for {(situation.now - since).total_seconds():,.0f} s, and "
         f"{limit:,.0f} s are allowed (spec.failurePolicy.stall)"
     )
+    if status.run_url:
+        message += f"; its stacks go to {status.run_url}/logs/{attempt.number}/"
     every = situation.settings.progress_seconds
     reported_at = _reported_at(situation)
     if reported_at is None:

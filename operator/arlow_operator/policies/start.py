@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from arlow_operator.policies.placement import nodes_to_avoid
 from arlow_operator.policies.restart import backoff
 from arlow_operator.policies.situation import (
     CreateAttempt,
@@ -89,7 +90,8 @@ def make_attempt(situation: Situation) -> Decision | None:
                 again_after=left.total_seconds(),
             )
     image = parsed.spec.image or attempt.image or situation.settings.image
-    action = CreateAttempt(attempt.number, image)
+    avoided = nodes_to_avoid(status.restarts, situation.now)
+    action = CreateAttempt(attempt.number, image, avoided)
     if obstacle := situation.seen.obstacle:
         message = f"cannot start yet: {obstacle}"
         held_up = situation.with_status(phase=phase, message=message)

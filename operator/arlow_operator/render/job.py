@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from arlow_operator.observation import CONTAINER
@@ -23,7 +24,12 @@ DEFAULT_CPU_MEMORY = "4Gi"
 
 
 def render_job(
-    run: Run, parsed: ArlowPretrain, attempt: int, image: str, settings: Settings
+    run: Run,
+    parsed: ArlowPretrain,
+    attempt: int,
+    image: str,
+    settings: Settings,
+    avoided_nodes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Returns the Job of an attempt.
 
@@ -33,7 +39,11 @@ def render_job(
         attempt: the attempt's number.
         image: of the trainer.
         settings: of the operator.
+        avoided_nodes: which its pods do not run on where others take them.
     """
+    pod = _pod(run, parsed, attempt, image, settings)
+    if avoided_nodes:
+        pod["affinity"] = {"nodeAffinity": _other_than(avoided_nodes)}
     count = parsed.spec.nodes.count
     return {
         "apiVersion": "batch/v1",
@@ -55,7 +65,7 @@ def render_job(
                         "sidecar.istio.io/inject": "false",
                     },
                 },
-                "spec": _pod(run, parsed, attempt, image, settings),
+                "spec": pod,
             },
         },
     }
@@ -167,6 +177,14 @@ def _node_selector(parsed: ArlowPretrain, settings: Settings) -> dict[str, str]:
     if nodes.gpus and nodes.gpu_product:
         selector.setdefault(settings.gpu_label, settings.gpu_products[nodes.gpu_product])
     return selector
+
+
+def _other_than(nodes: Sequence[str]) -> dict[str, Any]:
+    field = {"key": "metadata.name", "operator": "NotIn"}
+    # A list of one value is all that this field takes.
+    terms = [{**field, "values": [node]} for node in nodes]
+    wish = {"weight": 100, "preference": {"matchFields": terms}}
+    return {"preferredDuringSchedulingIgnoredDuringExecution": [wish]}
 
 
 def _tolerations(parsed: ArlowPretrain) -> list[dict[str, Any]]:
