@@ -152,6 +152,7 @@ async def _relist(
     api: Api, queue: WorkQueue[Key], health: Health, settings: Settings, runs: Runs
 ) -> None:
     """Finds each minute what no event told of."""
+    began: float | None = time.monotonic()
     while True:
         try:
             existing = set()
@@ -163,6 +164,10 @@ async def _relist(
                 queue.add(key)
             await queue.drained()
             health.full_pass()
+            if began is not None:
+                seconds = time.monotonic() - began
+                log.info("first full pass over %d runs after %.1f s", len(existing), seconds)
+                began = None
         except ApiError as error:
             log.warning("the runs cannot be listed: %s", error)
         await asyncio.sleep(RELIST_S)

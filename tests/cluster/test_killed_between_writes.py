@@ -17,7 +17,8 @@ from arlow_operator.settings import Settings
 from support.s3_server import S3
 
 IMAGE = "localhost/missing:1"
-MOST_PASSES = 60
+MOST_PASSES = 200
+PAUSE_S = 0.05
 WRITES = ("write_status", "create", "delete_job")
 
 
@@ -75,6 +76,8 @@ class Story:
             body = await self._api.read_run(self._key.namespace, self._key.name)
             if holds(body.get("status") or {}):
                 return
+            # A pod takes a second to end.
+            await asyncio.sleep(PAUSE_S)
         raise AssertionError(body)
 
 
