@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from arlow_operator.pod_patch import CONTAINER
 from arlow_operator.resource import (
     ATTEMPT_LABEL,
     GENERATION_ANNOTATION,
@@ -18,7 +19,6 @@ from arlow_operator.resource import (
 from arlow_trainer.config.ending import Ending
 from arlow_trainer.config.status import RunStatus
 
-CONTAINER = "trainer"
 Json = Mapping[str, Any]
 
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 
 from arlow_trainer.config import ConfigError
 
-STATUS_PORT = 9100
-
 # As GPU feature discovery labels nodes.
 GPU_PRODUCTS = {
     "rtx-8000": "Quadro-RTX-8000",

@@ -10,7 +10,7 @@ from aiohttp import ClientConnectorError, ClientError, ClientSession, ClientTime
 from pydantic import ValidationError
 
 from arlow_operator.observation import Reported, is_count
-from arlow_operator.settings import STATUS_PORT
+from arlow_operator.pod_patch import STATUS_PORT
 from arlow_trainer.config import RunStatus
 
 TIMEOUT_S = 2.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from arlow_operator.observation import JobSeen, Observation
+from arlow_operator.pod_patch import STATUS_PORT
 from arlow_operator.policies.situation import Decision, Situation
 from arlow_operator.resource import PRIORITY_LABEL, QUEUE_LABEL, RUN_LABEL
-from arlow_operator.settings import STATUS_PORT
 from arlow_operator.status import CheckpointStatus, ProgressStatus, Status, whole_second
 from arlow_trainer.config.status import RunStatus
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from arlow_operator.observation import CONTAINER
+from arlow_operator.pod_patch import CONFIG_FOLDER, CONTAINER, STATUS_PORT, merged
 from arlow_operator.render.config_map import MANIFEST
 from arlow_operator.render.metadata import labels, metadata
 from arlow_operator.resource import ADOPT_ANNOTATION, Run, attempt_name
-from arlow_operator.settings import STATUS_PORT, Settings
+from arlow_operator.settings import Settings
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.section import Section
 
 USER = 65532
-CONFIG_FOLDER = "/etc/arlow"
 HOME = "/home/arlow"
 CACHE = "/var/cache/arlow"
 # A node that does not answer is left after a minute instead of five.
@@ -44,6 +43,17 @@ def render_job(
     pod = _pod(run, parsed, attempt, image, settings)
     if avoided_nodes:
         pod["affinity"] = {"nodeAffinity": _other_than(avoided_nodes)}
+    template = {
+        "metadata": {
+            "labels": labels(run, attempt),
+            "annotations": {
+                "karpenter.sh/do-not-disrupt": "true",
+                "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+                "sidecar.istio.io/inject": "false",
+            },
+        },
+        "spec": pod,
+    }
     count = parsed.spec.nodes.count
     return {
         "apiVersion": "batch/v1",
@@ -56,17 +66,7 @@ def render_job(
             # A new attempt is a new Job: it starts in under a second, a replaced pod after ten.
             "backoffLimit": 0,
             "podReplacementPolicy": "Failed",
-            "template": {
-                "metadata": {
-                    "labels": labels(run, attempt),
-                    "annotations": {
-                        "karpenter.sh/do-not-disrupt": "true",
-                        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
-                        "sidecar.istio.io/inject": "false",
-                    },
-                },
-                "spec": pod,
-            },
+            "template": merged(template, parsed.spec.pod_template_patch),
         },
     }
 
