@@ -1,7 +1,7 @@
 """`spec.podTemplatePatch`: a strategic merge over the pods' template, and what it may not say.
 
 It merges as `kubectl patch --type strategic` does, with these differences: a null means nothing,
-since `kubectl apply` drops it before it is sent; a volume or an init container that is there$
+since `kubectl apply` drops it before it is sent; a volume or an init container that is there
 is replaced whole, since half of one is none; and envFrom is appended.
 """
 

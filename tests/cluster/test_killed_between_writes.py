@@ -1,4 +1,4 @@
-"""The operator is killed before and after every write that it makes, and the run comes through."""
+"""The operator is killed at every write that it makes. `make soak-cluster` runs it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 from aiohttp import ClientSession
 from cluster_runs import tiny_run
 from kube import OPERATOR, Cluster, condition
@@ -15,6 +16,8 @@ from arlow_operator.metrics import Runs
 from arlow_operator.reconcile import Key, Reconciler
 from arlow_operator.settings import Settings
 from support.s3_server import S3
+
+pytestmark = pytest.mark.soak
 
 IMAGE = "localhost/missing:1"
 MOST_PASSES = 200
