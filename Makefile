@@ -49,7 +49,8 @@ test-cluster: $(STAMP) ## Test the operator in the cluster that KUBECONFIG names
 	$(ON_CPU) $(TEST_ENV) $(BIN)/python -m pytest -q tests/cluster -m "not soak" $(ARGS)
 
 soak-cluster: $(STAMP) ## Take the store, the operator, a node and the API away in that cluster, half an hour
-	$(ON_CPU) $(TEST_ENV) $(BIN)/python -m pytest -rA tests/cluster -m soak $(ARGS)
+	$(ON_CPU) $(TEST_ENV) ARLOW_SOAK_PAGE=docs/soak-cluster.md \
+		$(BIN)/python -m pytest -q tests/cluster -m soak $(ARGS)
 
 test-gpu: $(GPU_STAMP) ## Run the tests that need a GPU; docs/gpu-tests.md is their table
 	$(TEST_ENV) $(GPU_PYTHON) -m benchmarks.gpu tests --out docs/gpu-tests.md
