@@ -16,7 +16,7 @@ from arlow_operator.policies.progress import follow, remember, shown_progress
 from arlow_operator.policies.restart import restart_ended
 from arlow_operator.policies.situation import Decision, Situation
 from arlow_operator.policies.stall import judge_stall
-from arlow_operator.policies.start import choose_number, make_attempt
+from arlow_operator.policies.start import choose_number, delete_others, make_attempt
 from arlow_operator.policies.suspend import suspend
 from arlow_operator.resource import Run
 from arlow_operator.settings import Settings
@@ -31,6 +31,7 @@ POLICIES: tuple[Callable[[Situation], Decision | None], ...] = (
     suspend,
     deadline,
     choose_number,
+    delete_others,
     make_attempt,
     judge_stall,
     follow,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 from world import TOTAL_STEPS, World, manifest
 
@@ -289,6 +291,21 @@ def test_a_run_without_its_status_adopts_its_job() -> None:
     assert world.status.attempt is not None
     assert (world.status.attempt.number, world.status.attempt.job_uid) == (1, "job-1")
     assert world.created == 1
+
+
+def test_of_two_live_jobs_the_newest_is_kept() -> None:
+    world = started()
+    older = copy.deepcopy(world.jobs[0])
+    world.train(10)
+    world.end(world.pod, 70)
+    world.passes()
+    world.jobs.append(older)
+    assert [job["metadata"]["name"] for job in world.jobs] == ["run-2", "run-1"]
+    world.body.pop("status")
+    world.passes()
+    assert [job["metadata"]["name"] for job in world.jobs] == ["run-2"]
+    assert world.status.attempt is not None
+    assert world.status.attempt.number == 2
 
 
 def test_pods_of_an_earlier_run_of_the_name_are_waited_for() -> None:

@@ -46,6 +46,18 @@ def choose_number(situation: Situation) -> Decision | None:
     return Decision(begun, "Pending", again_after=0)
 
 
+def delete_others(situation: Situation) -> Decision | None:
+    """Deletes live Jobs of the run beside its attempt's, as a restored status may leave them."""
+    attempt = situation.attempt
+    if attempt is None or attempt.job_uid is None:
+        return None
+    for job in situation.own_jobs:
+        if job.uid != attempt.job_uid and job.ended is None:
+            action = DeleteJob(job.name, job.uid)
+            return Decision(situation.status, "Starting", action, again_after=0)
+    return None
+
+
 def make_attempt(situation: Situation) -> Decision | None:
     """Makes the attempt that the status has announced."""
     attempt, parsed, status = situation.attempt, situation.run.parsed, situation.status
