@@ -22,7 +22,7 @@ from support.s3_server import S3
 pytestmark = pytest.mark.soak
 
 IMAGE = "localhost/missing:1"
-SEEDS = 20
+SEEDS = 10
 MOST_PASSES = 400
 PAUSE_S = 0.05
 SHARE = 0.15
