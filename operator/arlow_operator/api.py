@@ -138,7 +138,7 @@ class Api:
         return await self._request("PUT", path, dict(lease))
 
     async def read_labels(self, kind: str, namespace: str, name: str) -> dict[str, str] | None:
-        """Returns the labels of a Job, Service or ConfigMap; None where there is none."""
+        """Returns the labels of an object by its kind; None where there is none."""
         group = "apis/batch/v1" if kind == "Job" else "api/v1"
         path = _path(group, namespace, f"{kind.lower()}s")
         found = await self._found("GET", f"{path}/{name}")

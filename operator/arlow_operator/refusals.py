@@ -15,8 +15,6 @@ def refusals(run: ArlowPretrain) -> Iterator[str]:
     if spec.nodes.count > 1:
         yield f"spec.nodes.count: {spec.nodes.count} is not possible yet; allowed: 1"
     yield from _store(run)
-    if spec.cache_volume and spec.cache_volume.size:
-        yield "spec.cacheVolume.size: a new claim is not possible yet; name one with claimName"
     yield from refused(spec.pod_template_patch)
 
 

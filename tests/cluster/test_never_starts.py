@@ -31,6 +31,10 @@ OBSTACLES: dict[str, tuple[dict[str, Any], str]] = {
         {"dataVolumes": [{"claimName": "nothing", "mountPath": "/data"}]},
         'persistentvolumeclaim "nothing" not found',
     ),
+    "cache": (
+        {"cacheVolume": {"size": "1Gi", "storageClassName": "nowhere"}},
+        "no node takes the pod:",
+    ),
     "gpus": ({"nodes": {"gpus": 64}}, "no node takes the pod:"),
     "priority": ({"priorityClassName": "nope"}, "no PriorityClass with name nope was found"),
     "patch": (

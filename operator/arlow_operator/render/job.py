@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from arlow_operator.pod_patch import CONFIG_FOLDER, CONTAINER, STATUS_PORT, merged
+from arlow_operator.render.cache_claim import cache_claim_name
 from arlow_operator.render.config_map import MANIFEST
 from arlow_operator.render.metadata import labels, metadata
 from arlow_operator.resource import ADOPT_ANNOTATION, Run, attempt_name
@@ -210,8 +211,9 @@ def _volumes(run: Run, parsed: ArlowPretrain, attempt: int) -> list[dict[str, An
         {"name": "home", "emptyDir": {}},
     ]
     limit = {"sizeLimit": nodes.ephemeral_storage} if nodes.ephemeral_storage else {}
-    if cache and cache.claim_name:
-        volumes.append({"name": "cache", "persistentVolumeClaim": {"claimName": cache.claim_name}})
+    if cache and (cache.claim_name or cache.size):
+        claimed = cache.claim_name or cache_claim_name(run)
+        volumes.append({"name": "cache", "persistentVolumeClaim": {"claimName": claimed}})
     else:
         volumes.append({"name": "cache", "emptyDir": limit})
     for number, volume in enumerate(parsed.spec.data_volumes or ()):
