@@ -16,7 +16,7 @@ import yaml
 
 TRAINER_IMAGE = os.environ.get("ARLOW_TRAINER_IMAGE", "localhost/arlow-trainer:test")
 OPERATOR_IMAGE = os.environ.get("ARLOW_OPERATOR_IMAGE", "localhost/arlow-operator:test")
-TIMEOUT_S = 180.0
+TIMEOUT_S = 300.0
 
 
 class Refused(Exception):
