@@ -129,6 +129,11 @@ class Cluster:
         self.kubectl("patch", *OPERATOR, "--type=merge", "-p", json.dumps(patch))
         self.kubectl("rollout", "status", *OPERATOR, "--timeout=120s")
 
+    def operator_metrics(self) -> str:
+        """Returns what Prometheus reads of the operator that works."""
+        path = f"/api/v1/namespaces/arlow-system/pods/{self.lease_holder()}:8081/proxy/metrics"
+        return self.kubectl("get", "--raw", path)
+
     def lease_holder(self) -> str:
         """Returns the pod of the operator that works; empty where none does."""
         lease = self.get("lease", "arlow-operator", "arlow-system")
