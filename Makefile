@@ -30,7 +30,7 @@ endif
 GPU_PYTHON := $(GPU_VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster test-gpu lint bench bench-gpu soak docs clean
+.PHONY: help demo test test-cluster soak-cluster test-gpu lint bench bench-gpu soak docs clean
 
 help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -49,7 +49,11 @@ test: $(STAMP) ## Run the tests, in as many processes as there are cores
 	$(ON_CPU) $(TEST_ENV) env -u KUBECONFIG $(BIN)/python -m pytest -q -n auto --dist loadfile $(ARGS)
 
 test-cluster: $(STAMP) ## Test the operator in the cluster that KUBECONFIG names, which it is installed into
-	$(ON_CPU) $(TEST_ENV) $(BIN)/python -m pytest -q tests/cluster $(ARGS)
+	$(ON_CPU) $(TEST_ENV) $(BIN)/python -m pytest -q tests/cluster -m "not soak" $(ARGS)
+
+soak-cluster: $(STAMP) ## Take the store, the operator, a node and the API away in that cluster, half an hour
+	$(ON_CPU) $(TEST_ENV) ARLOW_SOAK_PAGE=docs/soak-cluster.md \
+		$(BIN)/python -m pytest -q tests/cluster -m soak $(ARGS)
 
 test-gpu: $(GPU_STAMP) ## Run the tests that need a GPU; docs/gpu-tests.md is their table
 	$(TEST_ENV) $(GPU_PYTHON) -m benchmarks.gpu tests --out docs/gpu-tests.md
