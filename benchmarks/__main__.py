@@ -18,7 +18,7 @@ from .result import GPU_HEAD, HEAD, page, say
 GPU_BENCHMARKS = ("gpu_steps", "gpu_run")
 # Modules, each with a `measure` and its sizes `FULL` and `TOY`.
 BENCHMARKS = (
-    *("tower", "step", "loader", "wait", "checkpoint", "start", "telemetry", "pictures"),
+    *("tower", "step", "loader", "wait", "checkpoint", "start", "counts", "telemetry", "pictures"),
     *GPU_BENCHMARKS,
 )
 

@@ -94,7 +94,8 @@ def test_deepspeed_config_of_each_precision() -> None:
     assert scaler["min_loss_scale"] == MIN_LOSS_SCALE
     assert "loss_scale" not in scaler, "a fixed scale is not dynamic"
     huge = deepspeed_config(section, "fp16", 10**12)["zero_optimization"]
-    assert huge["reduce_bucket_size"] == 500_000_000
+    assert huge["reduce_bucket_size"] == 100_000_000
+    assert huge["allgather_bucket_size"] == 500_000_000
 
 
 @pytest.mark.parametrize(
