@@ -105,5 +105,5 @@ def read_status(document: object) -> Status:
 
 
 def attempt_name(run: str, number: int) -> str:
-    """Returns the name of an attempt's Job, Service and ConfigMap."""
+    """Returns the name of an attempt's Job and Service."""
     return f"{run}-{number}"

@@ -101,6 +101,17 @@ def test_the_config_map_holds_the_run_as_it_was_written() -> None:
     assert validate(json.loads(text), "run.yaml") == run.parsed
 
 
+def test_a_run_created_anew_has_config_maps_of_names_of_its_own() -> None:
+    volumes = {each["name"]: each for each in pod()["volumes"]}
+    name = volumes["config"]["configMap"]["name"]
+    old, _ = read_run(manifest("11111111-2222"))
+    new, _ = read_run(manifest("33333333-4444"))
+    assert render_config_map(old, 1)["metadata"]["name"] == "run-1-11111111"
+    assert render_config_map(new, 1)["metadata"]["name"] == "run-1-33333333"
+    run, _ = read_run(manifest())
+    assert render_config_map(run, 3)["metadata"]["name"] == name
+
+
 def test_the_service_finds_the_pods_of_its_attempt_before_they_are_ready() -> None:
     run, _ = read_run(manifest())
     service = render_service(run, 3)

@@ -7,7 +7,7 @@ from typing import Any
 
 from arlow_operator.pod_patch import CONFIG_FOLDER, CONTAINER, STATUS_PORT, merged
 from arlow_operator.render.cache_claim import cache_claim_name
-from arlow_operator.render.config_map import MANIFEST
+from arlow_operator.render.config_map import MANIFEST, config_map_name
 from arlow_operator.render.metadata import labels, metadata
 from arlow_operator.resource import ADOPT_ANNOTATION, Run, attempt_name
 from arlow_operator.settings import Settings
@@ -205,7 +205,7 @@ def _volumes(run: Run, parsed: ArlowPretrain, attempt: int) -> list[dict[str, An
     nodes = parsed.spec.nodes
     cache = parsed.spec.cache_volume
     volumes: list[dict[str, Any]] = [
-        {"name": "config", "configMap": {"name": attempt_name(run.name, attempt)}},
+        {"name": "config", "configMap": {"name": config_map_name(run, attempt)}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _shared_memory(parsed)}},
         {"name": "tmp", "emptyDir": {}},
         {"name": "home", "emptyDir": {}},
