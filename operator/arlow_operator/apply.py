@@ -32,10 +32,10 @@ REFUSALS = (400, 403, 409, 413, 422)
 
 def is_due(before: Status, after: Status, now: datetime, every_s: float) -> bool:
     """Whether a status is written: a transition at once, progress now and then."""
-    old, new = before.document(), after.document()
-    if old == new:
+    changed = _changed(before, after)
+    if not changed:
         return False
-    if not is_progress(before, after):
+    if not changed <= PROGRESS:
         return True
     last = before.goodput.as_of if before.goodput else None
     # A little less, so that a look that comes early by milliseconds is not one too few.
@@ -44,8 +44,12 @@ def is_due(before: Status, after: Status, now: datetime, every_s: float) -> bool
 
 def is_progress(before: Status, after: Status) -> bool:
     """Whether a status differs from an earlier one in nothing but how far the training is."""
+    return _changed(before, after) <= PROGRESS
+
+
+def _changed(before: Status, after: Status) -> set[str]:
     old, new = before.document(), after.document()
-    return {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)} <= PROGRESS
+    return {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
 
 
 async def write_status(

@@ -180,8 +180,8 @@ def job_seen(body: Json) -> JobSeen:
         generation=int(generation) if generation.isdecimal() else None,
         image=next((each["image"] for each in containers if each["name"] == CONTAINER), None),
         started=datetime.fromisoformat(started) if started else None,
-        # The condition outlives the field for a moment, in which the old start time still stands.
         queue=labels.get(QUEUE_LABEL, ""),
+        # The condition outlives the field for a moment, in which the old start time still stands.
         suspended=bool(spec.get("suspend")) or "Suspended" in true,
         ended="Complete" if "Complete" in true else "Failed" if "Failed" in true else None,
     )
