@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 import s3fs
-import yaml
-from training_runs import Ended, Media, Process, TrainingRun
+from training_runs import Ended, Media, Process, TrainingRun, run_on_s3
 
 from arlow_trainer.checkpoint.layout import SaveMark
 from support.holding_proxy import holding_proxy
-from support.s3_server import S3, S3Unavailable, running_s3
+from support.s3_server import S3
 
 RUN = "models/small"
 # Five waits of two seconds each: an answer, the lease, events, status, logs.
@@ -58,19 +57,12 @@ class Stored:
 @pytest.fixture(scope="module")
 def stored(media: Media, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
     folder = tmp_path_factory.mktemp("stored")
-    run = TrainingRun(folder, media)
-    manifest = yaml.safe_load(run.file.read_text())
-    try:
-        with running_s3(folder / "server") as server:
-            manifest["spec"]["checkpoint"]["url"] = server.url("models")
-            run.file.write_text(yaml.safe_dump(manifest))
-            found = Stored(run, server, folder)
-            process = found.start(server.endpoint, steps=5)
-            ended = process.ended()
-            assert ended.code == 0, ended.log
-            yield found
-    except S3Unavailable as error:
-        pytest.skip(str(error))
+    with run_on_s3(folder, media) as (run, server):
+        found = Stored(run, server, folder)
+        process = found.start(server.endpoint, steps=5)
+        ended = process.ended()
+        assert ended.code == 0, ended.log
+        yield found
 
 
 class Store:
