@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import stat
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,7 +18,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 T = TypeVar("T")
 
-_TRIES = 10
+# How long a folder is made again that another rank keeps removing, and the pause between.
+_REMOVED_SECONDS, _PAUSE_SECONDS = 10.0, 0.001
 
 
 class RegularFiles(LocalFileSystem):  # type: ignore[misc]
@@ -131,13 +133,25 @@ def _in_folder_of(path: Path, act: Callable[[], T]) -> T:
 
     Another rank removes it, while it is empty, when a checkpoint is not saved.
     """
-    for _ in range(_TRIES - 1):
-        # The latter by `mkdir`, of a folder that is removed before it looks what has the name.
-        with suppress(FileNotFoundError, FileExistsError):
+    until = time.monotonic() + _REMOVED_SECONDS
+    while True:
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
             return act()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return act()
+        except (FileNotFoundError, FileExistsError):
+            # The latter by `mkdir`, of a folder that is removed before it looks what has the name.
+            if time.monotonic() > until or _in_the_way(path.parent):
+                raise
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _in_the_way(folder: Path) -> bool:
+    """Whether something that is no folder has the name of one of the path's folders."""
+    return any(
+        each.is_symlink() or each.exists()
+        for each in (folder, *folder.parents)
+        if not each.is_dir()
+    )
 
 
 def _sync_folder(folder: Path) -> None:
