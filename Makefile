@@ -18,6 +18,9 @@ DEMO := demo
 
 # With wheels the machine's own torch is used, as it is; without, the same environment as elsewhere.
 ifdef WHEELS
+ifeq ($(wildcard $(WHEELS)/*.whl),)
+$(error no wheels in $(WHEELS))
+endif
 GPU_VENV := .venv-gpu
 GPU_STAMP := $(GPU_VENV)/installed
 else
@@ -27,7 +30,7 @@ endif
 GPU_PYTHON := $(GPU_VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster test-gpu lint bench bench-gpu soak docs clean
+.PHONY: help demo test test-cluster soak-cluster test-gpu lint bench bench-gpu soak docs clean
 
 help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,7 +49,11 @@ test: $(STAMP) ## Run the tests, in as many processes as there are cores
 	$(ON_CPU) $(TEST_ENV) env -u KUBECONFIG $(BIN)/python -m pytest -q -n auto --dist loadfile $(ARGS)
 
 test-cluster: $(STAMP) ## Test the operator in the cluster that KUBECONFIG names, which it is installed into
-	$(ON_CPU) $(TEST_ENV) $(BIN)/python -m pytest -q tests/cluster $(ARGS)
+	$(ON_CPU) $(TEST_ENV) $(BIN)/python -m pytest -q tests/cluster -m "not soak" $(ARGS)
+
+soak-cluster: $(STAMP) ## Take the store, the operator, a node and the API away in that cluster, half an hour
+	$(ON_CPU) $(TEST_ENV) ARLOW_SOAK_PAGE=docs/soak-cluster.md \
+		$(BIN)/python -m pytest -q tests/cluster -m soak $(ARGS)
 
 test-gpu: $(GPU_STAMP) ## Run the tests that need a GPU; docs/gpu-tests.md is their table
 	$(TEST_ENV) $(GPU_PYTHON) -m benchmarks.gpu tests --out docs/gpu-tests.md
@@ -91,11 +98,15 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 ifdef WHEELS
+SITE := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+
+# PYTHON may be an environment itself, whose packages another one does not see by itself.
 $(GPU_STAMP): $(wildcard $(WHEELS)/*.whl)
 	@test -x $(GPU_PYTHON) || $(PYTHON) -m venv --system-site-packages $(GPU_VENV)
+	@$(PYTHON) $(SITE) > $$($(GPU_PYTHON) $(SITE))/machine.pth
 	@$(GPU_PYTHON) -m pip --disable-pip-version-check install --quiet --no-index --no-deps \
 		$(WHEELS)/*.whl
-	@$(GPU_PYTHON) -c 'import arlow_trainer' 2>/dev/null || { echo "make: $(WHEELS) needs this \
-	project'"'"'s own wheel, too: pip wheel --no-deps -w $(WHEELS) ." >&2; exit 1; }
+	@$(GPU_PYTHON) -c 'import arlow_trainer' 2>/dev/null || { echo "make: the wheel of this project is \
+	missing, too: pip wheel --no-deps -w $(WHEELS) ." >&2; exit 1; }
 	@touch $@
 endif

@@ -13,12 +13,13 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from .result import page, say
+from .result import GPU_HEAD, HEAD, page, say
 
+GPU_BENCHMARKS = ("gpu_steps", "gpu_run")
 # Modules, each with a `measure` and its sizes `FULL` and `TOY`.
 BENCHMARKS = (
-    *("tower", "step", "loader", "wait", "checkpoint", "start", "telemetry", "pictures"),
-    "full_run",
+    *("tower", "step", "loader", "wait", "checkpoint", "start", "counts", "telemetry", "pictures"),
+    *GPU_BENCHMARKS,
 )
 
 
@@ -29,8 +30,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the page to this file, too")
     parser.add_argument("--note", default="", help="a paragraph for the page: how it was taken")
     options = parser.parse_args()
-    if options.only != ["full_run"]:
-        # All others are for CPUs, and `full_run` takes one where there is no GPU.
+    if not set(options.only or BENCHMARKS) <= set(GPU_BENCHMARKS):
+        # All others are for CPUs.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     load_before = os.getloadavg()[0]
     chosen = options.only or list(BENCHMARKS)
@@ -42,7 +43,8 @@ def main() -> None:
         results.append(benchmark.measure(benchmark.TOY if options.toy else benchmark.FULL, show))
         show(f"done in {time.perf_counter() - start:.0f} s")
         print(results[-1].to_markdown(), flush=True)
-    text = page(results, load_before, options.note)
+    of_gpus = set(chosen) <= set(GPU_BENCHMARKS)
+    text = page(GPU_HEAD if of_gpus else HEAD, results, load_before, options.note)
     if options.out is not None:
         options.out.write_text(text)
         print(f"written to {options.out}")

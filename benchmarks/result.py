@@ -35,27 +35,32 @@ class Result:
         return "\n\n".join(parts) + "\n"
 
 
-def page(results: Sequence[Result], load_before: float, note: str) -> str:
+HEAD = (
+    "# Benchmarks",
+    "Written by `make bench ARGS='--out docs/benchmarks.md'`. Everything that is compared was "
+    "measured in turn in one run (A, B, A, B, ...), one thread a process. Times are medians, "
+    "and a ratio is the median of the rounds' own ratios. Where one thread does all the work, "
+    "its CPU time is compared: what wall time would be on a machine without neighbours.",
+)
+GPU_HEAD = ("# Benchmarks on a GPU", "Written by `make bench-gpu`.")
+NOT_RUN = "Not run: this machine has no GPU. `make bench-gpu` measures it on one."
+GPU_TESTS_HEAD = ("# Tests on a GPU", "Written by `make test-gpu`.")
+
+
+def page(head: Sequence[str], results: Sequence[Result], load_before: float, note: str) -> str:
     """Returns the Markdown page of a whole run.
 
     Args:
+        head: its title, and how it is written.
         results: in order.
         load_before: the machine's load average before the first benchmark.
         note: a paragraph on how the numbers were taken, or nothing.
     """
-    head = [
-        "# Benchmarks",
-        "Written by `make bench ARGS='--out docs/benchmarks.md'`. Everything that is compared was "
-        "measured in turn in one run (A, B, A, B, ...), one thread a process. Times are medians, "
-        "and a ratio is the median of the rounds' own ratios. Where one thread does all the work, "
-        "its CPU time is compared: what wall time would be on a machine without neighbours.",
-        *([note] if note else []),
-        _row(("machine", "")),
-    ]
     machine = "\n".join(
-        [head.pop(), _row((":---", ":---")), *(_row(pair) for pair in machine_facts(load_before))]
+        _row(pair) for pair in (("machine", ""), (":---", ":---"), *machine_facts(load_before))
     )
-    return "\n\n".join([*head, machine, *(result.to_markdown() for result in results)])
+    parts = [*head, *([note] if note else []), machine]
+    return "\n\n".join([*parts, *(result.to_markdown() for result in results)])
 
 
 def machine_facts(load_before: float) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from typing import Any
 import av
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from arlow_trainer.config import ArlowPretrain, validate
@@ -63,22 +64,51 @@ def write_jpegs(folder: Path, count: int) -> list[Path]:
     return paths
 
 
+def write_drawn_jpegs(folder: Path, count: int) -> None:
+    """Writes `count` JPEG files of about ImageNet's size, drawn here: no photographs are needed."""
+    folder.mkdir(parents=True)
+    width, height = PICTURE_SIZE
+    for number in range(count):
+        Image.fromarray(_drawn(number, width, height)).save(
+            folder / f"{number:05d}.jpg", quality=92
+        )
+
+
+def write_drawn_films(folder: Path, count: int, frames: int) -> None:
+    """Writes `count` MPEG-4 films like UCF101's: a window that moves over a picture drawn here."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        _write_film(folder / f"{number:05d}.mp4", _drawn(number, *PICTURE_SIZE), frames)
+
+
+def _drawn(number: int, width: int, height: int) -> NDArray[np.uint8]:
+    """Coarse and fine noise, which decodes about as slowly as a photograph."""
+    random = np.random.default_rng(number)
+    coarse = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), dtype=np.int16)
+    fine = random.integers(-12, 13, (height, width, 3), dtype=np.int16)
+    return np.clip(smooth + fine, 0, 255).astype(np.uint8)
+
+
 def write_films(folder: Path, count: int, frames: int) -> None:
     """Writes `count` MPEG-4 films: a window that moves over the photographs."""
     folder.mkdir(parents=True)
-    width, height = FILM_SIZE
     for number, picture in enumerate(islice(cycle(photographs()), count)):
-        pixels = np.asarray(picture)
-        with av.open(str(folder / f"{number:05d}.mp4"), "w") as film:
-            stream = film.add_stream("mpeg4", rate=25)
-            stream.width, stream.height = FILM_SIZE
-            stream.pix_fmt, stream.bit_rate = "yuv420p", 1_000_000
-            for frame in range(frames):
-                left = frame % (PICTURE_SIZE[0] - width)
-                top = frame // 2 % (PICTURE_SIZE[1] - height)
-                window = np.ascontiguousarray(pixels[top : top + height, left : left + width])
-                film.mux(stream.encode(av.VideoFrame.from_ndarray(window, format="rgb24")))
-            film.mux(stream.encode())
+        _write_film(folder / f"{number:05d}.mp4", np.asarray(picture), frames)
+
+
+def _write_film(path: Path, pixels: NDArray[np.uint8], frames: int) -> None:
+    width, height = FILM_SIZE
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream("mpeg4", rate=25)
+        stream.width, stream.height = FILM_SIZE
+        stream.pix_fmt, stream.bit_rate = "yuv420p", 1_000_000
+        for frame in range(frames):
+            left = frame % (PICTURE_SIZE[0] - width)
+            top = frame // 2 % (PICTURE_SIZE[1] - height)
+            window = np.ascontiguousarray(pixels[top : top + height, left : left + width])
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(window, format="rgb24")))
+        film.mux(stream.encode())
 
 
 def micro_batch(run: ArlowPretrain, count: int, first: int = 0) -> MicroBatch:

@@ -22,13 +22,14 @@ from arlow_trainer.data import (
     StepLoader,
     deal,
     open_source,
-    share_cores,
     threads_asked,
     token_costs,
     usable_cores,
 )
 from arlow_trainer.data.decode import Source
 from arlow_trainer.data.decoder import Decoder, Job, share_slots
+from arlow_trainer.plan.cores import share_cores
+from arlow_trainer.plan.micro_batches import micro_batch_sizes
 
 from .loader import wait_for_children
 from .result import Result, milliseconds
@@ -38,6 +39,7 @@ PLAIN, OURS = "copied by torch on the rank's thread", "`StepLoader`"
 OTHER_WORK_S = 1.5
 MAX_WAIT = 0.01
 JOBS_AHEAD = 3
+MICRO_BATCH = 96
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def main(folder: str, batch: str, steps: str, way: str, before: str) -> None:
                 global_batch_size=int(batch),
                 rank=0,
                 ranks=1,
-                micro_batch=96,
+                micro_batch=MICRO_BATCH,
                 workers=cores.workers,
                 start_step=0,
             )
@@ -187,9 +189,10 @@ def plain_loader(
     """Yields a step's micro-batches, each sample copied by torch in the thread that asks."""
     decoder = Decoder(training.data, sources, training.seed, slots=JOBS_AHEAD * workers + 1)
     costs = token_costs(training.data, training.model)
+    sizes = micro_batch_sizes(training, batch, 1, MICRO_BATCH)
     share_slots(decoder.slots)
     shares = (
-        deal([decoder.choose(step * batch + i) for i in range(batch)], costs, 1, 96)[0]
+        deal([decoder.choose(step * batch + i) for i in range(batch)], costs, 1, sizes)[0]
         for step in count()
     )
     for_jobs, for_steps = tee(shares)

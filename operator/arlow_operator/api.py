@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import ClientError
@@ -12,6 +12,8 @@ from kubernetes.aio import client, config
 from arlow_operator.resource import GROUP, MANAGER, PLURAL, VERSION
 
 TIMEOUT_S = 10.0
+KUEUE_VERSIONS = ("v1beta2", "v1beta1")
+VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 Json = dict[str, Any]
 
 
@@ -34,11 +36,15 @@ class ApiError(Exception):
 class Api:
     """The requests that the operator makes. Each raises ApiError."""
 
-    def __init__(self, api_client: client.ApiClient) -> None:
+    def __init__(
+        self, api_client: client.ApiClient, count: Callable[[str, int], None] | None = None
+    ) -> None:
+        """`count` is told the verb of every request, and the HTTP code of its answer."""
         self._client = api_client
+        self._count = count or (lambda verb, code: None)
 
     @classmethod
-    async def connected(cls) -> Api:
+    async def connected(cls, count: Callable[[str, int], None] | None = None) -> Api:
         """Returns a client of the cluster that KUBECONFIG names, or of the pod's own."""
         configuration = client.Configuration()
         # Addresses of the API and of pods are not for a company's proxy.
@@ -48,7 +54,7 @@ class Api:
         except config.ConfigException:
             await config.load_kube_config(client_configuration=configuration)
         configuration.proxy = None
-        return cls(client.ApiClient(configuration))
+        return cls(client.ApiClient(configuration), count)
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -74,6 +80,18 @@ class Api:
         """Returns the events about an object."""
         selector = f"involvedObject.uid={uid}"
         return await self._items(_path("api/v1", namespace, "events"), fieldSelector=selector)
+
+    async def list_workloads(self, namespace: str, job_uid: str) -> list[Json]:
+        """Returns Kueue's Workloads of a Job; none where there is no Kueue, or it may not be
+        asked."""
+        for version in KUEUE_VERSIONS:
+            path = _path(f"apis/kueue.x-k8s.io/{version}", namespace, "workloads")
+            try:
+                return await self._items(path, labelSelector=f"kueue.x-k8s.io/job-uid={job_uid}")
+            except ApiError as error:
+                if error.code not in (403, 404):
+                    raise
+        return []
 
     async def write_status(self, run: Mapping[str, Any], status: Json) -> Json:
         """Applies the whole status of a run as it was read, and returns the run.
@@ -119,9 +137,12 @@ class Api:
         path = f"{_leases(metadata['namespace'])}/{metadata['name']}"
         return await self._request("PUT", path, dict(lease))
 
-    async def read_job(self, namespace: str, name: str) -> Json | None:
-        """Returns a Job; None where there is none."""
-        return await self._found("GET", f"{_path('apis/batch/v1', namespace, 'jobs')}/{name}")
+    async def read_labels(self, kind: str, namespace: str, name: str) -> dict[str, str] | None:
+        """Returns the labels of an object by its kind; None where there is none."""
+        group = "apis/batch/v1" if kind == "Job" else "api/v1"
+        path = _path(group, namespace, f"{kind.lower()}s")
+        found = await self._found("GET", f"{path}/{name}")
+        return None if found is None else dict(found["metadata"].get("labels") or {})
 
     async def delete_job(self, namespace: str, name: str, uid: str) -> None:
         """Deletes a Job of this uid with its pods; one that is gone already is well."""
@@ -143,7 +164,7 @@ class Api:
                 raise
 
     async def _items(self, path: str, **query: str) -> list[Json]:
-        answer = await self._request("GET", path, None, **query)
+        answer = await self._request("GET", path, None, verb="list", **query)
         return list(answer["items"])
 
     async def _found(self, method: str, path: str, body: Json | None = None) -> Json | None:
@@ -160,9 +181,11 @@ class Api:
         path: str,
         body: Json | None = None,
         content_type: str = "application/json",
+        verb: str = "",
         **query: str,
     ) -> Json:
         where = f"{method} {path}"
+        verb = verb or VERBS[method]
         method, url, headers, sent, post = await self._client.param_serialize(
             method,
             path,
@@ -177,7 +200,9 @@ class Api:
             )
             text = await response.read()
         except (ClientError, TimeoutError, OSError) as error:
+            self._count(verb, 0)
             raise ApiError(0, "NoAnswer", str(error) or "no answer", where) from error
+        self._count(verb, response.status)
         try:
             answer: Json = json.loads(text)
         except ValueError:

@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import ClientSession
 
 from arlow_operator.api import Api, ApiError
+from arlow_operator.events import events_of
 from arlow_operator.policies.situation import (
     CreateAttempt,
     Decision,
@@ -17,8 +18,8 @@ from arlow_operator.policies.situation import (
     StopPods,
     WriteStacks,
 )
-from arlow_operator.render import render_config_map, render_job, render_service
-from arlow_operator.resource import API_VERSION, KIND, MANAGER, RUN_UID_LABEL, Run
+from arlow_operator.render import render_cache_claim, render_config_map, render_job, render_service
+from arlow_operator.resource import RUN_UID_LABEL, Run
 from arlow_operator.settings import Settings
 from arlow_operator.status import Status
 from arlow_operator.status_endpoint import ask_stacks
@@ -31,10 +32,10 @@ REFUSALS = (400, 403, 409, 413, 422)
 
 def is_due(before: Status, after: Status, now: datetime, every_s: float) -> bool:
     """Whether a status is written: a transition at once, progress now and then."""
-    old, new = before.document(), after.document()
-    if old == new:
+    changed = _changed(before, after)
+    if not changed:
         return False
-    if not is_progress(before, after):
+    if not changed <= PROGRESS:
         return True
     last = before.goodput.as_of if before.goodput else None
     # A little less, so that a look that comes early by milliseconds is not one too few.
@@ -43,8 +44,12 @@ def is_due(before: Status, after: Status, now: datetime, every_s: float) -> bool
 
 def is_progress(before: Status, after: Status) -> bool:
     """Whether a status differs from an earlier one in nothing but how far the training is."""
+    return _changed(before, after) <= PROGRESS
+
+
+def _changed(before: Status, after: Status) -> set[str]:
     old, new = before.document(), after.document()
-    return {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)} <= PROGRESS
+    return {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
 
 
 async def write_status(
@@ -74,8 +79,8 @@ async def act(
 ) -> None:
     """Does what a decision says, once its status is written. Raises Refused and ApiError."""
     match decision.action:
-        case CreateAttempt(number, image):
-            await _create(api, run, number, image, settings)
+        case CreateAttempt() as attempt:
+            await _create(api, run, attempt, settings)
         case DeleteJob(name, uid):
             await api.delete_job(run.namespace, name, uid)
         case StopPods(pods, grace_seconds):
@@ -85,53 +90,41 @@ async def act(
             await ask_stacks(http, address)
 
 
-async def _create(api: Api, run: Run, number: int, image: str, settings: Settings) -> None:
+async def _create(api: Api, run: Run, attempt: CreateAttempt, settings: Settings) -> None:
     if run.parsed is None:
         raise AssertionError("no attempt is decided on for a run that is not valid")
-    job = render_job(run, run.parsed, number, image, settings)
-    for body in (render_config_map(run, number), render_service(run, number), job):
+    number = attempt.number
+    job = render_job(run, run.parsed, number, attempt.image, settings, attempt.avoided_nodes)
+    claim = render_cache_claim(run, run.parsed)
+    made = [render_config_map(run, number), render_service(run, number), job]
+    for body in [claim, *made] if claim else made:
         try:
             await api.create(body)
         except ApiError as error:
             if error.reason == "AlreadyExists":
-                continue
-            if error.code in REFUSALS:
+                await _must_be_own(api, run, body)
+            elif error.code in REFUSALS:
                 raise Refused(f"{body['kind']} {body['metadata']['name']}: {error}") from None
-            raise
-    # A Job of this run that was there already is found by the next pass; another's is in the way.
-    name = job["metadata"]["name"]
-    found = await api.read_job(run.namespace, name)
-    labels = (found or job)["metadata"].get("labels") or {}
+            else:
+                raise
+
+
+async def _must_be_own(api: Api, run: Run, body: Mapping[str, Any]) -> None:
+    """Raises Refused where an object of this name was not made for this run.
+
+    One that was is what is left of a pass that did not come to its end. That of an earlier run of
+    the name is deleted with it some moments after that, and may hold another manifest.
+    """
+    kind, name = body["kind"], body["metadata"]["name"]
+    labels = await api.read_labels(kind, run.namespace, name)
+    if labels is None:
+        raise Refused(f"the {kind} {name} of an earlier run is just being deleted")
     if labels.get(RUN_UID_LABEL) != run.uid:
-        raise Refused(f"there is a Job {name} already, which was not made for this run")
+        raise Refused(f"there is a {kind} {name} already, which was not made for this run")
 
 
 async def tell(api: Api, run: Run, before: Status, after: Status) -> None:
-    """Writes an event about a transition; one that cannot be written is left out."""
-    if before.phase == after.phase:
-        return
-    moment = after.conditions[0].last_transition_time if after.conditions else run.created
-    moment = max([moment, *(each.last_transition_time for each in after.conditions)])
-    time = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-    event = {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"generateName": f"{run.name}-", "namespace": run.namespace},
-        "involvedObject": {
-            "apiVersion": API_VERSION,
-            "kind": KIND,
-            "name": run.name,
-            "namespace": run.namespace,
-            "uid": run.uid,
-        },
-        "type": "Warning" if after.phase in ("Restarting", "Failed") else "Normal",
-        "reason": after.phase,
-        "message": (after.message or f"the run is {after.phase}")[:1000],
-        "firstTimestamp": time,
-        "lastTimestamp": time,
-        "count": 1,
-        "source": {"component": MANAGER},
-        "reportingComponent": MANAGER,
-    }
-    with contextlib.suppress(ApiError):
-        await api.create(event)
+    """Writes the events of a transition; one that cannot be written is left out."""
+    for event in events_of(run, before, after):
+        with contextlib.suppress(ApiError):
+            await api.create(event)

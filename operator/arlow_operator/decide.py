@@ -12,11 +12,11 @@ from arlow_operator.observation import Observation
 from arlow_operator.policies.admission import refuse_invalid
 from arlow_operator.policies.deadline import deadline
 from arlow_operator.policies.finish import stay_finished, succeed
-from arlow_operator.policies.progress import follow, remember
+from arlow_operator.policies.progress import follow, remember, shown_progress
 from arlow_operator.policies.restart import restart_ended
 from arlow_operator.policies.situation import Decision, Situation
 from arlow_operator.policies.stall import judge_stall
-from arlow_operator.policies.start import choose_number, make_attempt
+from arlow_operator.policies.start import choose_number, delete_others, make_attempt
 from arlow_operator.policies.suspend import suspend
 from arlow_operator.resource import Run
 from arlow_operator.settings import Settings
@@ -31,6 +31,7 @@ POLICIES: tuple[Callable[[Situation], Decision | None], ...] = (
     suspend,
     deadline,
     choose_number,
+    delete_others,
     make_attempt,
     judge_stall,
     follow,
@@ -53,6 +54,7 @@ def decide(
             "run_url": run_url,
             "conditions": conditions_of(run, decision, now),
             "goodput": before.goodput if before.finished else account(before, decision.status, now),
+            "progress": shown_progress(decision.status),
         }
     )
     return replace(decision, status=decided)

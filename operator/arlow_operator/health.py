@@ -24,12 +24,16 @@ class Health:
         """Tells that all runs were listed, and that a worker has taken each."""
         self._last = self._clock()
 
+    def age(self) -> float:
+        """Returns the seconds since the last full pass."""
+        return self._clock() - self._last
+
     def check(self) -> float:
         """Returns the seconds since the last full pass. Raises Unhealthy where they are too many.
 
         kopf answers 200 whatever a probe returns, and 500 where it raises.
         """
-        age = self._clock() - self._last
+        age = self.age()
         if age > TOO_OLD_S:
             raise Unhealthy(f"no full pass for {age:.0f} s")
         return age

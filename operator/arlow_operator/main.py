@@ -7,16 +7,20 @@ import contextlib
 import logging
 import signal
 import sys
+import time
 from collections.abc import Coroutine
 from typing import Any
 
 import kopf
 from aiohttp import ClientSession
+from prometheus_client import start_http_server
 
 from arlow_operator.api import Api, ApiError
 from arlow_operator.handlers import register
 from arlow_operator.health import Health
 from arlow_operator.lease import OperatorLease
+from arlow_operator.logs import configure_logging, of_run
+from arlow_operator.metrics import Metrics, Runs
 from arlow_operator.reconcile import Key, Reconciler
 from arlow_operator.resource import RUN_LABEL
 from arlow_operator.settings import Settings, settings_from
@@ -27,6 +31,7 @@ log = logging.getLogger("arlow_operator")
 
 WORKERS = 4
 HEALTH_PORT = 8080
+METRICS_PORT = 8081
 PASS_TIMEOUT_S = 30.0
 FAILED_AGAIN_S = 5.0
 RELIST_S = 60.0
@@ -34,11 +39,7 @@ RELIST_S = 60.0
 
 def main() -> None:
     """Runs the operator until SIGTERM."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    # A line for every event that was handled says nothing.
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    configure_logging()
     try:
         settings = settings_from()
     except ConfigError as error:
@@ -48,15 +49,17 @@ def main() -> None:
 
 async def run_operator(settings: Settings) -> None:
     """Looks after runs, once it is the only operator, until SIGTERM or until a watch has died."""
-    api = await Api.connected()
+    metrics = Metrics()
+    api = await Api.connected(metrics.requested)
+    start_http_server(METRICS_PORT, registry=metrics.registry)
     try:
         if settings.lease_namespace is None:
-            await _look_after_runs(api, settings, None)
+            await _look_after_runs(api, settings, metrics, None)
             return
         lease = OperatorLease(api, settings.lease_namespace, settings.identity)
         await _unless_stopped(lease.acquire())
         try:
-            await _look_after_runs(api, settings, lease)
+            await _look_after_runs(api, settings, metrics, lease)
         finally:
             with contextlib.suppress(ApiError):
                 await lease.release()
@@ -75,13 +78,16 @@ async def _unless_stopped(waiting: Coroutine[Any, Any, None]) -> None:
         sys.exit(0)
 
 
-async def _look_after_runs(api: Api, settings: Settings, lease: OperatorLease | None) -> None:
+async def _look_after_runs(
+    api: Api, settings: Settings, metrics: Metrics, lease: OperatorLease | None
+) -> None:
     queue: WorkQueue[Key] = WorkQueue()
     async with ClientSession(trust_env=False) as http, asyncio.TaskGroup() as tasks:
         health = Health()
-        reconciler = Reconciler(api, http, settings)
-        background = [tasks.create_task(_work(queue, reconciler)) for _ in range(WORKERS)]
-        background.append(tasks.create_task(_relist(api, queue, health, settings)))
+        metrics.watch(queue.__len__, health.age)
+        reconciler = Reconciler(api, http, settings, metrics.runs)
+        background = [tasks.create_task(_work(queue, reconciler, metrics)) for _ in range(WORKERS)]
+        background.append(tasks.create_task(_relist(api, queue, health, settings, metrics.runs)))
         if lease:
             background.append(tasks.create_task(lease.keep()))
 
@@ -118,35 +124,50 @@ def _kopf_settings() -> kopf.OperatorSettings:
     return kopf_settings
 
 
-async def _work(queue: WorkQueue[Key], reconciler: Reconciler) -> None:
+async def _work(queue: WorkQueue[Key], reconciler: Reconciler, metrics: Metrics) -> None:
     while True:
         key = await queue.take()
         again: float | None = FAILED_AGAIN_S
-        try:
-            async with asyncio.timeout(PASS_TIMEOUT_S):
-                again = await reconciler.reconcile(key)
-        except ApiError as error:
-            log.warning("%s: %s: %s", "/".join(key), error.where, error)
-        except TimeoutError:
-            log.warning("%s: the pass took more than %g s", "/".join(key), PASS_TIMEOUT_S)
-        except Exception:
-            # A bug in one pass must not end the looking after of all other runs.
-            log.exception("%s: the pass failed", "/".join(key))
-        finally:
-            queue.done(key)
+        began, failed = time.monotonic(), True
+        with of_run(namespace=key.namespace, run=key.name):
+            try:
+                async with asyncio.timeout(PASS_TIMEOUT_S):
+                    again = await reconciler.reconcile(key)
+                failed = False
+            except ApiError as error:
+                log.warning("%s: %s", error.where, error)
+            except TimeoutError:
+                log.warning("the pass took more than %g s", PASS_TIMEOUT_S)
+            except Exception:
+                # A bug in one pass must not end the looking after of all other runs.
+                log.exception("the pass failed")
+            finally:
+                queue.done(key)
+                metrics.passed(time.monotonic() - began, failed=failed)
         if again is not None:
             queue.add_after(key, again)
 
 
-async def _relist(api: Api, queue: WorkQueue[Key], health: Health, settings: Settings) -> None:
+async def _relist(
+    api: Api, queue: WorkQueue[Key], health: Health, settings: Settings, runs: Runs
+) -> None:
     """Finds each minute what no event told of."""
+    began: float | None = time.monotonic()
     while True:
         try:
+            existing = set()
             for namespace in settings.namespaces or (None,):
                 for body in await api.list_runs(namespace):
-                    queue.add(Key(body["metadata"]["namespace"], body["metadata"]["name"]))
+                    existing.add(Key(body["metadata"]["namespace"], body["metadata"]["name"]))
+            runs.keep_only(existing)
+            for key in existing:
+                queue.add(key)
             await queue.drained()
             health.full_pass()
+            if began is not None:
+                seconds = time.monotonic() - began
+                log.info("first full pass over %d runs after %.1f s", len(existing), seconds)
+                began = None
         except ApiError as error:
             log.warning("the runs cannot be listed: %s", error)
         await asyncio.sleep(RELIST_S)

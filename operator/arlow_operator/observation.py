@@ -9,15 +9,16 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from arlow_operator.pod_patch import CONTAINER
 from arlow_operator.resource import (
     ATTEMPT_LABEL,
     GENERATION_ANNOTATION,
+    QUEUE_LABEL,
     RUN_UID_LABEL,
 )
 from arlow_trainer.config.ending import Ending
 from arlow_trainer.config.status import RunStatus
 
-CONTAINER = "trainer"
 Json = Mapping[str, Any]
 
 
@@ -30,7 +31,9 @@ class JobSeen:
         run_uid, attempt: of its labels; attempt is 0 where that is no number.
         generation: of the run that it was made from.
         image: of the trainer.
+        started: when it was started last; a queue may stop a Job and start it again.
         suspended: whether it waits, for a queue.
+        queue: the LocalQueue that it is in; empty where it is in none.
         ended: whether it is Complete or Failed, or neither.
     """
 
@@ -41,7 +44,9 @@ class JobSeen:
     attempt: int
     generation: int | None = None
     image: str | None = None
+    started: datetime | None = None
     suspended: bool = False
+    queue: str = ""
     ended: Literal["Complete", "Failed"] | None = None
 
 
@@ -68,8 +73,10 @@ class PodSeen:
     Attributes:
         name, uid: of its metadata.
         job_uid, run_uid, attempt: whose it is.
+        created: of its metadata.
         node, address: where it runs; empty until it does.
         running, ready: of the trainer's container.
+        running_since: when that was started; None while it does not run.
         over: whether nothing of it runs any more.
         deleted: when it was asked to end; the grace is already in it.
         disruption: reason of the condition DisruptionTarget; empty without one.
@@ -83,10 +90,12 @@ class PodSeen:
     job_uid: str
     run_uid: str
     attempt: int
+    created: datetime
     node: str = ""
     address: str = ""
     running: bool = False
     ready: bool = False
+    running_since: datetime | None = None
     over: bool = False
     deleted: datetime | None = None
     disruption: str = ""
@@ -103,11 +112,28 @@ class Reported:
         asked: when it was asked.
         status: what it said; None where it could not be reached.
         problem: why not; empty where it answered.
+        refused: whether the pod's address was reached and nothing listens there, as in a start.
     """
 
     asked: datetime
     status: RunStatus | None = None
     problem: str = ""
+    refused: bool = False
+
+
+@dataclass(frozen=True)
+class QueueSeen:
+    """What Kueue says of the attempt's Job.
+
+    Attributes:
+        workload: name of the Job's Workload.
+        active: whether Kueue considers it at all.
+        message: why it is not admitted; empty where nothing is said.
+    """
+
+    workload: str
+    active: bool
+    message: str
 
 
 @dataclass(frozen=True)
@@ -119,12 +145,22 @@ class Observation:
         obstacle: what keeps the attempt from starting and only events or a refused request tell:
             its Job cannot make pods, a pod cannot mount a volume, the Job cannot be made.
         reported: the trainer's answer; None where nobody was asked.
+        queue: of a Job that waits; None where no Kueue has taken notice of it.
     """
 
     jobs: Sequence[JobSeen] = ()
     pods: Sequence[PodSeen] = ()
     obstacle: str = ""
     reported: Reported | None = None
+    queue: QueueSeen | None = None
+
+
+def queue_seen(body: Json) -> QueueSeen:
+    """Returns what counts of a Workload."""
+    conditions = {c["type"]: c for c in (body.get("status") or {}).get("conditions", ())}
+    active = body["spec"].get("active", True)
+    telling = conditions.get("QuotaReserved" if active else "Evicted", {})
+    return QueueSeen(body["metadata"]["name"], active, telling.get("message", ""))
 
 
 def job_seen(body: Json) -> JobSeen:
@@ -134,6 +170,7 @@ def job_seen(body: Json) -> JobSeen:
     true = [each["type"] for each in status.get("conditions", ()) if each["status"] == "True"]
     containers = spec["template"]["spec"]["containers"]
     generation = annotations.get(GENERATION_ANNOTATION, "")
+    started = status.get("startTime")
     return JobSeen(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -142,7 +179,10 @@ def job_seen(body: Json) -> JobSeen:
         attempt=_number(labels.get(ATTEMPT_LABEL)),
         generation=int(generation) if generation.isdecimal() else None,
         image=next((each["image"] for each in containers if each["name"] == CONTAINER), None),
-        suspended=bool(spec.get("suspend")),
+        started=datetime.fromisoformat(started) if started else None,
+        queue=labels.get(QUEUE_LABEL, ""),
+        # The condition outlives the field for a moment, in which the old start time still stands.
+        suspended=bool(spec.get("suspend")) or "Suspended" in true,
         ended="Complete" if "Complete" in true else "Failed" if "Failed" in true else None,
     )
 
@@ -159,6 +199,7 @@ def pod_seen(body: Json) -> PodSeen:
     state = container.get("state") or {}
     disruption = conditions.get("DisruptionTarget", {})
     deleted = metadata.get("deletionTimestamp")
+    since = (state.get("running") or {}).get("startedAt")
     return PodSeen(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -168,10 +209,12 @@ def pod_seen(body: Json) -> PodSeen:
         ),
         run_uid=labels.get(RUN_UID_LABEL, ""),
         attempt=_number(labels.get(ATTEMPT_LABEL)),
+        created=datetime.fromisoformat(metadata["creationTimestamp"]),
         node=spec.get("nodeName", ""),
         address=status.get("podIP", ""),
         running="running" in state,
         ready=conditions.get("Ready", {}).get("status") == "True",
+        running_since=datetime.fromisoformat(since) if since else None,
         over=phase in ("Succeeded", "Failed"),
         deleted=datetime.fromisoformat(deleted) if deleted else None,
         disruption=disruption.get("reason", "") if disruption.get("status") == "True" else "",
@@ -217,10 +260,18 @@ def _container_end(terminated: Json | None) -> ContainerEnd | None:
 def _ending(message: str) -> Ending | None:
     for line in reversed(message.strip().splitlines()):
         try:
-            return Ending.model_validate_json(line)
+            ending = Ending.model_validate_json(line)
         except ValidationError:
             continue
+        if is_count(ending.step) and is_count(ending.saved):
+            return ending
     return None
+
+
+def is_count(number: float | None) -> bool:
+    """Whether a number of a trainer's fits into a status: the API refuses NaN and what is above
+    int64, and with it the whole write."""
+    return number is None or 0 <= number < 2**53
 
 
 def _obstacle(status: Json, conditions: Mapping[str, Json]) -> str:

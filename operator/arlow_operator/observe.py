@@ -12,6 +12,7 @@ from arlow_operator.observation import (
     PodSeen,
     job_seen,
     pod_seen,
+    queue_seen,
     with_ends,
 )
 from arlow_operator.resource import RUN_LABEL, Run
@@ -42,11 +43,14 @@ async def observe(
     pods = with_ends([pod_seen(p) for p in await api.list_pods(run.namespace, selector)], earlier)
     jobs = [job_seen(job) for job in await api.list_jobs(run.namespace, selector)]
     job_uid = status.attempt.job_uid if status.attempt else None
-    obstacle = refused
+    obstacle, queue = refused, None
+    if any(job.uid == job_uid and job.suspended for job in jobs):
+        workloads = await api.list_workloads(run.namespace, str(job_uid))
+        queue = next(map(queue_seen, workloads), None)
     if job_uid and not status.finished:
         own = [pod for pod in pods if pod.job_uid == job_uid]
         obstacle = await _obstacle(api, run.namespace, job_uid, own)
-    return await with_report(http, status, Observation(jobs, pods, obstacle))
+    return await with_report(http, status, Observation(jobs, pods, obstacle, queue=queue))
 
 
 async def with_report(http: ClientSession, status: Status, seen: Observation) -> Observation:

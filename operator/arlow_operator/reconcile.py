@@ -14,6 +14,7 @@ from aiohttp import ClientSession
 from arlow_operator.api import Api, ApiError
 from arlow_operator.apply import Refused, act, is_progress, tell, write_status
 from arlow_operator.decide import decide
+from arlow_operator.metrics import Runs
 from arlow_operator.observation import Observation, PodSeen, pod_seen
 from arlow_operator.observe import observe, with_report
 from arlow_operator.resource import MANAGER, RUN_LABEL, read_run
@@ -22,10 +23,6 @@ from arlow_operator.settings import Settings
 log = logging.getLogger(__name__)
 
 CONFLICT_AGAIN_S = 0.2
-# A run that trains is read anew that often, although no event told of a change.
-FULL_PASS_S = 600.0
-# Writes of progress in all, whatever the number of runs.
-PROGRESS_WRITES_PER_MINUTE = 240
 # A run that trains is read anew that often, although no event told of a change.
 FULL_PASS_S = 600.0
 # Writes of progress in all, whatever the number of runs.
@@ -54,8 +51,9 @@ class Reconciler:
     While a run trains and no event tells of a change, a pass asks its trainer alone, and writes.
     """
 
-    def __init__(self, api: Api, http: ClientSession, settings: Settings) -> None:
+    def __init__(self, api: Api, http: ClientSession, settings: Settings, runs: Runs) -> None:
         self._api = api
+        self._runs = runs
         self._http = http
         self._settings = settings
         self._ended: dict[Key, dict[str, PodSeen]] = {}
@@ -109,9 +107,11 @@ class Reconciler:
         if body is None:
             self._ended.pop(key, None)
             self._refused.pop(key, None)
+            self._runs.forget(key)
             return None
         run, status = read_run(body)
         if run.managed_by != MANAGER or run.deleted:
+            self._runs.forget(key)
             return None
         ended = self._ended.get(key, {})
         refused = self._refused.get(key, "")
@@ -121,21 +121,22 @@ class Reconciler:
         every = self._settings.progress_seconds
         try:
             body = await write_status(self._api, body, status, decision, now, every)
+            self._runs.tell(key, decision.status)
             await tell(self._api, run, status, decision.status)
             await act(self._api, self._http, run, decision, self._settings)
         except Refused as error:
             self._refused[key] = str(error)
-            log.warning("%s: %s", "/".join(key), error)
+            log.warning("cannot start: %s", error)
             return decision.again_after if str(error) == refused else 0
         except ApiError as error:
-            if error.code == 409:
-                # Somebody was faster, or what was read was old.
+            if error.code in (404, 409):
+                # Somebody was faster, what was read was old, or the run is gone.
                 return CONFLICT_AGAIN_S
             raise
         self._refused.pop(key, None)
         if decision.status.phase != status.phase or decision.action:
             action = decision.action or "no action"
-            log.info("%s: %s, %s", "/".join(key), decision.status.phase, action)
+            log.info("%s, %s", decision.status.phase, action)
         current = decision.status.attempt
         if current and current.job_uid:
             self._ended[key] = {u: p for u, p in ended.items() if p.job_uid == current.job_uid}
@@ -169,6 +170,7 @@ class Reconciler:
                 return None
             raise
         training.body = body
+        self._runs.tell(key, decision.status)
         return every
 
 

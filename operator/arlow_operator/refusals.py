@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
+from arlow_operator.pod_patch import refused
 from arlow_trainer.config import ArlowPretrain
 
 
@@ -14,10 +15,7 @@ def refusals(run: ArlowPretrain) -> Iterator[str]:
     if spec.nodes.count > 1:
         yield f"spec.nodes.count: {spec.nodes.count} is not possible yet; allowed: 1"
     yield from _store(run)
-    if spec.cache_volume and spec.cache_volume.size:
-        yield "spec.cacheVolume.size: a new claim is not possible yet; name one with claimName"
-    if spec.pod_template_patch:
-        yield "spec.podTemplatePatch: is not possible yet"
+    yield from refused(spec.pod_template_patch)
 
 
 def _store(run: ArlowPretrain) -> Iterator[str]:

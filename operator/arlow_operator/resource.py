@@ -23,7 +23,9 @@ ATTEMPT_LABEL = "arlow.dev/attempt"
 GENERATION_ANNOTATION = "arlow.dev/generation"
 RETRY_ANNOTATION = "arlow.dev/retry"
 ADOPT_ANNOTATION = "arlow.dev/adopt"
-QUEUE_LABELS = ("kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class")
+PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+QUEUE_LABELS = (QUEUE_LABEL, PRIORITY_LABEL)
 
 
 @dataclass(frozen=True)
@@ -103,5 +105,5 @@ def read_status(document: object) -> Status:
 
 
 def attempt_name(run: str, number: int) -> str:
-    """Returns the name of an attempt's Job, Service and ConfigMap."""
+    """Returns the name of an attempt's Job and Service."""
     return f"{run}-{number}"

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 
 from arlow_trainer.config import ConfigError
 
-STATUS_PORT = 9100
-
 # As GPU feature discovery labels nodes.
 GPU_PRODUCTS = {
     "rtx-8000": "Quadro-RTX-8000",
@@ -38,6 +36,7 @@ class Settings:
         gpu_label: label of a node that holds its GPUs' product.
         gpu_products: that label's value by the name in the hardware table.
         progress_seconds: between two questions for a run's progress.
+        allow_cpu: whether runs of GPUs train on CPUs where the pods' GPUs are on paper, for tests.
     """
 
     image: str
@@ -48,6 +47,7 @@ class Settings:
     gpu_label: str = "nvidia.com/gpu.product"
     gpu_products: Mapping[str, str] = field(default_factory=lambda: GPU_PRODUCTS)
     progress_seconds: float = 15.0
+    allow_cpu: bool = False
 
 
 def settings_from(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -70,4 +70,5 @@ def settings_from(environ: Mapping[str, str] = os.environ) -> Settings:
         gpu_resource=environ.get("ARLOW_GPU_RESOURCE", "nvidia.com/gpu"),
         gpu_label=environ.get("ARLOW_GPU_LABEL", "nvidia.com/gpu.product"),
         progress_seconds=progress_seconds,
+        allow_cpu=environ.get("ARLOW_ALLOW_CPU") == "1",
     )

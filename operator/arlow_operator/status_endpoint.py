@@ -6,11 +6,11 @@ import contextlib
 import ipaddress
 from datetime import UTC, datetime
 
-from aiohttp import ClientError, ClientSession, ClientTimeout
+from aiohttp import ClientConnectorError, ClientError, ClientSession, ClientTimeout
 from pydantic import ValidationError
 
-from arlow_operator.observation import Reported
-from arlow_operator.settings import STATUS_PORT
+from arlow_operator.observation import Reported, is_count
+from arlow_operator.pod_patch import STATUS_PORT
 from arlow_trainer.config import RunStatus
 
 TIMEOUT_S = 2.0
@@ -32,6 +32,13 @@ async def ask_stacks(session: ClientSession, address: str, port: int = STATUS_PO
             pass
 
 
+def _believable(status: RunStatus) -> bool:
+    """Whether the numbers that the object's status takes over fit into it."""
+    last = status.last_checkpoint
+    counted = (status.step, status.total_steps, status.eta_seconds, status.median_step_seconds)
+    return all(map(is_count, (*counted, last.step if last else None)))
+
+
 async def ask_status(session: ClientSession, address: str, port: int = STATUS_PORT) -> Reported:
     """Returns what a trainer says, or why it says nothing; never raises for what it does."""
     asked = datetime.now(UTC)
@@ -46,10 +53,17 @@ async def ask_status(session: ClientSession, address: str, port: int = STATUS_PO
                 body += chunk
                 if len(body) > MAX_BYTES:
                     return Reported(asked, problem=f"it sends more than {MAX_BYTES:,} bytes")
-        return Reported(asked, RunStatus.model_validate_json(bytes(body)))
+        status = RunStatus.model_validate_json(bytes(body))
+        if not _believable(status):
+            return Reported(asked, problem="it sends numbers that are none or out of range")
+        return Reported(asked, status)
     except ValidationError as error:
         return Reported(asked, problem=f"it sends no status ({error.error_count()} mistakes)")
     except TimeoutError:
         return Reported(asked, problem=f"no answer within {TIMEOUT_S:g} s")
+    except ClientConnectorError as error:
+        refused = isinstance(error.os_error, ConnectionRefusedError)
+        problem = "nothing listens at its port" if refused else str(error)
+        return Reported(asked, problem=problem, refused=refused)
     except (ClientError, OSError) as error:
         return Reported(asked, problem=str(error) or type(error).__name__)

@@ -19,7 +19,7 @@ from arlow_trainer.config import ProbeSection, SourceSection, TrainingSection  #
 from arlow_trainer.plan.flops import forward_flops  # noqa: E402
 from arlow_trainer.plan.tokens import tokens_per_image  # noqa: E402
 from arlow_trainer.probe.labelled import open_labelled  # noqa: E402
-from benchmarks import pictures, telemetry, tower  # noqa: E402
+from benchmarks import gpu, pictures, telemetry, tower  # noqa: E402
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -35,6 +35,48 @@ def test_benchmark_writes_its_table(name: str, tmp_path: Path) -> None:
     assert len(rows) >= 3
     assert all(re.search(r"\d", row) for row in rows[2:])
     assert "\n- " in section
+
+
+def test_both_gpu_commands_run_whole_where_there_is_none(tmp_path: Path) -> None:
+    """At toy sizes on a CPU, so that nothing of them runs for the first time on a GPU."""
+    for what in ("tests", "benchmarks"):
+        out = tmp_path / f"{what}.md"
+        command = [sys.executable, "-m", "benchmarks.gpu", what, "--toy", "--out", str(out)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+    tests, measured = ((tmp_path / f"{what}.md").read_text() for what in ("tests", "benchmarks"))
+    assert "# Tests on a GPU" in tests
+    marked = [line for line in tests.splitlines() if "needs a GPU: run make test-gpu" in line]
+    assert len(marked) >= 10
+    for file in ("test_engine_gpu", "test_modeling", "test_buffers", "test_copies"):
+        assert any(file in line for line in marked)
+    assert measured.startswith("# Benchmarks on a GPU")
+    for told in (
+        *("1 images", "1 clips", "3 images + 1 clips", "start: imports", "start: restore"),
+        *("start: first step", "a step: data", "a step: optimizer"),
+        *("From the kill to the next step", "The wait for data", "Save 1:", "Save 2:"),
+        *("Memory of the process", "longest kernels", "again after it: mean loss"),
+    ):
+        assert told in measured
+    # The same steps, from the same state and samples.
+    (apart,) = re.findall(r", (\S+) apart", measured)
+    assert float(apart) < 1e-6
+
+
+@pytest.mark.parametrize("what", ["tests", "benchmarks"])
+def test_gpu_commands_say_that_there_is_no_gpu(what: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu", what, "--out", str(tmp_path / "page.md")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 78
+    assert f"{what} on a GPU: a GPU is needed: 1 rank on CPUs" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_gpu_commands_say_what_python_lacks() -> None:
+    assert gpu.missing_modules(gpu.MODULES + gpu.TEST_MODULES) is None
+    told = gpu.missing_modules(("torch", "a_module_of_nobody"))
+    assert told is not None
+    assert "lacks a_module_of_nobody: put their wheels" in told
 
 
 @pytest.mark.parametrize("size", [tower.FULL, tower.TOY])

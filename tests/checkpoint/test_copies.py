@@ -11,6 +11,7 @@ from torch import Tensor
 
 from arlow_trainer.checkpoint.copies import Copy, CopyBuffer, layout
 from arlow_trainer.config.errors import DeviceMemoryError
+from support.gpu import needs_gpu
 
 CPU = torch.device("cpu")
 
@@ -100,10 +101,7 @@ def test_a_failure_is_raised_wherever_the_copy_is_waited_for() -> None:
             copy.wait()
 
 
-@pytest.mark.skipif(
-    not torch.cuda.is_available(),
-    reason="needs a GPU: run make test ARGS=tests/checkpoint/test_copies.py on a machine with CUDA",
-)
+@needs_gpu
 def test_a_gpus_state_is_copied_into_locked_memory() -> None:
     device = torch.device("cuda", torch.cuda.current_device())
     tensors = {name: tensor.to(device) for name, tensor in state(0).items()}

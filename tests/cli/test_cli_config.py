@@ -56,6 +56,22 @@ def test_show_without_an_argument_is_the_full_run() -> None:
     assert arlow("config", "show").stdout == arlow("config", "show", "arlow-vision-3072").stdout
 
 
+def test_validate_warns_of_a_run_that_fits_no_gpu() -> None:
+    """More GPUs than the manifest says might hold it, so that it is no mistake."""
+    sizes = ("model.embedDim=65536", "model.numHeads=64", "model.depth=100")
+    large = [word for size in sizes for word in ("--set", size)]
+    result = arlow("config", "validate", "arlow-vision-3072", *large)
+    assert result.returncode == 0
+    assert "arlow-vision-3072: valid" in result.stdout
+    message = " ".join(result.stderr.split())
+    assert "the largest GPU known: the run needs" in message
+    assert "use more devices" in message
+    cpus = arlow("config", "validate", "arlow-vision-3072", *large, "--set", "nodes.gpus=0")
+    assert cpus.returncode == 0
+    assert "GPU known" not in cpus.stderr
+    assert "GPU known" not in arlow("config", "validate", "arlow-vision-3072").stderr
+
+
 def test_validate_reports_every_mistake_of_every_file(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(THREE_MISTAKES)

@@ -33,8 +33,9 @@ def test_a_plan_as_json_holds_all_gpus_and_parts() -> None:
     held = sum(parts[part] for part in ("parameters", "gradients", "optimizer", "buffers"))
     assert parts["total"] == held + max(parts["activations"], parts["update"])
     seconds = card["seconds"]
-    total = seconds.pop("total")
+    total, hidden = seconds.pop("total"), seconds.pop("hidden")
     assert total == sum(seconds.values())
+    assert hidden > 0
     assert card["utilization"] > 0
     assert min(found["imageFlops"].values()) > 0
 

@@ -15,7 +15,7 @@ from arlow_trainer.checkpoint.reader import newest_valid
 from arlow_trainer.checkpoint.training_state import TRAINING_STATE
 from arlow_trainer.storage.store import Store
 from support.crafted_runs import CRAFTED
-from support.crafting import ESCAPES, STEP, Crafted
+from support.crafting import ESCAPES, STEP, Crafted, with_file
 from support.stored_run import save_checkpoint, tiny_run
 
 COMMANDS = ("ls", "verify", "report", "reconstruct", "export", "watch", "curves")
@@ -81,6 +81,37 @@ def test_every_command_on_a_crafted_run(
         [(step, why)] = skipped
         assert step == STEP
         assert crafted.damaged in why
+
+
+@pytest.mark.parametrize("fits", [False, True])
+def test_a_file_that_is_cut_anywhere_is_passed_over(
+    real_run: Path, tmp_path: Path, fits: bool
+) -> None:
+    """Also where the manifest fits the rest of it; but then a card may say anything."""
+    run = tmp_path / "tiny-run"
+    shutil.copytree(real_run, run)
+    folder = run / f"checkpoint-{STEP}"
+    manifest = (folder / "manifest.json").read_bytes()
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        name, content = str(path.relative_to(folder)), path.read_bytes()
+        if fits and name in ("manifest.json", "README.md"):
+            continue
+        for length in {0, 1, 8, 9, len(content) // 3, len(content) // 2, len(content) - 2}:
+            if fits:
+                with_file(name, content[:length])(run)
+            else:
+                path.write_bytes(content[:length])
+            skipped: list[str] = []
+            newest = newest_valid(
+                Store(str(run)),
+                on_skip=lambda _, why, skipped=skipped: skipped.append(why),
+                contents=content_problems,
+            )
+            assert newest is not None
+            assert newest.step == 10, (name, length)
+            assert name in skipped[0]
+            path.write_bytes(content)
+            (folder / "manifest.json").write_bytes(manifest)
 
 
 def test_a_given_step_that_is_damaged_is_refused(arlow, real_run: Path, tmp_path: Path) -> None:

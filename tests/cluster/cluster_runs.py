@@ -18,10 +18,15 @@ SECRET = "store"
 def put_images(s3: S3, folder: Path) -> str:
     """Stores pictures on the server, and returns the URL of their folder."""
     url = s3.url(f"images-{uuid.uuid4().hex[:8]}")
+    put_images_at(s3, url, folder)
+    return url
+
+
+def put_images_at(s3: S3, url: str, folder: Path) -> None:
+    """Stores pictures on the server, in the folder of a URL."""
     write_folders(folder, train=12, test=0)
     file_system = fsspec.filesystem("s3", **s3.options)
     file_system.put(str(folder / "train"), url.removeprefix("s3://"), recursive=True)
-    return url
 
 
 def create_secret(cluster: Cluster, s3: S3, namespace: str) -> None:
@@ -70,3 +75,19 @@ def tiny_run(
             "terminationGracePeriodSeconds": 30,
         },
     }
+
+
+def trains(attempt: int, above: int = 0) -> Any:
+    """Returns whether an attempt makes steps above one, and has a checkpoint."""
+
+    def holds(status: dict[str, Any]) -> bool:
+        assert status.get("phase") not in ("Failed", "Succeeded"), status
+        return (
+            status.get("phase") == "Running"
+            and status["attempt"]["number"] == attempt
+            and status["progress"].get("step", 0) > above
+            and status.get("lastCheckpoint", {}).get("step", -1) >= above
+            and "lastCheckpoint" in status
+        )
+
+    return holds

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from kube import Cluster, address_towards
+from kube import Cluster, Kit, address_towards
 
 from support.s3_server import S3, S3Unavailable, running_s3
 
@@ -25,6 +27,15 @@ def cluster() -> Cluster:
     found = Cluster()
     found.install(MANIFESTS)
     return found
+
+
+@pytest.fixture(scope="session")
+def kit() -> Kit:
+    """What kills containers and loses nodes of a test cluster."""
+    folder = os.environ.get("ARLOW_CLUSTER_KIT")
+    if not folder:
+        pytest.skip("no kit of a test cluster: set ARLOW_CLUSTER_KIT (docs/operator.md, Tests)")
+    return Kit(Path(folder))
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +57,27 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.create_namespace(name)
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Writes the page of `make soak-cluster` where ARLOW_SOAK_PAGE names its file."""
+    page = os.environ.get("ARLOW_SOAK_PAGE")
+    if not page or not os.environ.get("KUBECONFIG"):
+        return
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    rows = [
+        f"| `{report.nodeid.rpartition('::')[2]}` | {outcome} | {report.duration:.0f} | "
+        f"{' '.join(report.capstdout.split())} |"
+        for outcome in ("passed", "failed", "skipped")
+        for report in terminalreporter.getreports(outcome)
+        if report.when == "call" or outcome == "skipped"
+    ]
+    head = (
+        "# Outages and faults in a cluster\n\n"
+        f"Written by `make soak-cluster` on {datetime.now(UTC):%Y-%m-%d}, commit {commit}, load "
+        f"{os.getloadavg()[1]:.0f} on {os.cpu_count()} cores.\n\n"
+        "| test | result | seconds | what was seen |\n| :--- | :--- | ---: | :--- |\n"
+    )
+    Path(page).write_text(head + "\n".join(rows) + "\n", "utf-8")

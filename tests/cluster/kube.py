@@ -16,7 +16,7 @@ import yaml
 
 TRAINER_IMAGE = os.environ.get("ARLOW_TRAINER_IMAGE", "localhost/arlow-trainer:test")
 OPERATOR_IMAGE = os.environ.get("ARLOW_OPERATOR_IMAGE", "localhost/arlow-operator:test")
-TIMEOUT_S = 180.0
+TIMEOUT_S = 300.0
 
 
 class Refused(Exception):
@@ -69,8 +69,14 @@ class Cluster:
         metadata = {"name": name, "labels": labels}
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 
-    def install(self, manifests: Path) -> None:
-        """Installs the operator as users do, with the images of the test, and waits for it."""
+    def install(self, manifests: Path, account: str = "", namespaces: str = "") -> None:
+        """Installs the operator as users do, with the images of the test, and waits for it.
+
+        Args:
+            manifests: their folder.
+            account: the service account that it runs as instead of its own.
+            namespaces: whose runs it looks after; empty for all.
+        """
         objects = [
             each
             for path in sorted(manifests.glob("*.yaml"))
@@ -82,7 +88,15 @@ class Cluster:
         template["metadata"]["annotations"] = {"arlow.dev/test-session": uuid.uuid4().hex}
         container = template["spec"]["containers"][0]
         container["image"] = OPERATOR_IMAGE
-        changed = {"ARLOW_TRAINER_IMAGE": TRAINER_IMAGE, "ARLOW_PROGRESS_SECONDS": "1"}
+        changed = {
+            "ARLOW_TRAINER_IMAGE": TRAINER_IMAGE,
+            "ARLOW_PROGRESS_SECONDS": "1",
+            # The GPUs of a test cluster are on paper.
+            "ARLOW_ALLOW_CPU": "1",
+            "ARLOW_NAMESPACES": namespaces,
+        }
+        if account:
+            template["spec"]["serviceAccountName"] = account
         kept = [each for each in container["env"] if each["name"] not in changed]
         container["env"] = [*kept, *({"name": k, "value": v} for k, v in changed.items())]
         objects.sort(key=lambda each: each["kind"] != "Namespace")
@@ -97,6 +111,28 @@ class Cluster:
         """Ends the operator and starts another."""
         self.kubectl("rollout", "restart", *OPERATOR)
         self.kubectl("rollout", "status", *OPERATOR, "--timeout=120s")
+
+    def evict(self, pod: str, namespace: str) -> None:
+        """Evicts a pod, as a drain of its node does."""
+        metadata = {"name": pod, "namespace": namespace}
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata}
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction"
+        self.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(body))
+
+    def keep_operator_off(self, node: str) -> None:
+        """Has the operator run on another node than this one; on any, where it is empty."""
+        wanted = {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": [node]}
+        terms = {"nodeSelectorTerms": [{"matchExpressions": [wanted]}]}
+        rule = {"requiredDuringSchedulingIgnoredDuringExecution": terms}
+        affinity = {"nodeAffinity": rule} if node else None
+        patch = {"spec": {"template": {"spec": {"affinity": affinity}}}}
+        self.kubectl("patch", *OPERATOR, "--type=merge", "-p", json.dumps(patch))
+        self.kubectl("rollout", "status", *OPERATOR, "--timeout=120s")
+
+    def operator_metrics(self) -> str:
+        """Returns what Prometheus reads of the operator that works."""
+        path = f"/api/v1/namespaces/arlow-system/pods/{self.lease_holder()}:8081/proxy/metrics"
+        return self.kubectl("get", "--raw", path)
 
     def lease_holder(self) -> str:
         """Returns the pod of the operator that works; empty where none does."""
@@ -145,6 +181,20 @@ class Cluster:
             if time.monotonic() > deadline:
                 raise AssertionError(f"{name} never came so far: {json.dumps(status, indent=1)}")
             time.sleep(0.3)
+
+
+class Kit:
+    """Programs that do to a test cluster what no API does; docs/operator.md names them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def run(self, program: str, *arguments: str) -> str:
+        """Runs one of them, and returns what it prints."""
+        command = [str(self._folder / program), *arguments]
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=120
+        ).stdout
 
 
 OPERATOR = ("-n", "arlow-system", "deployment/arlow-operator")

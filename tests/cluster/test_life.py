@@ -7,26 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-from cluster_runs import create_secret, put_images, tiny_run
+from cluster_runs import create_secret, put_images, tiny_run, trains
 from kube import Cluster, condition
 
 from support.s3_server import S3
-
-
-def trains(attempt: int, above: int = 0) -> Any:
-    """Returns whether an attempt makes steps above one, and has a checkpoint."""
-
-    def holds(status: dict[str, Any]) -> bool:
-        assert status.get("phase") not in ("Failed", "Succeeded"), status
-        return (
-            status.get("phase") == "Running"
-            and status["attempt"]["number"] == attempt
-            and status["progress"].get("step", 0) > above
-            and status.get("lastCheckpoint", {}).get("step", -1) >= above
-            and "lastCheckpoint" in status
-        )
-
-    return holds
 
 
 def signal_rank(cluster: Cluster, pod: dict[str, Any], name: str) -> None:

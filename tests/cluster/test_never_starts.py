@@ -31,8 +31,24 @@ OBSTACLES: dict[str, tuple[dict[str, Any], str]] = {
         {"dataVolumes": [{"claimName": "nothing", "mountPath": "/data"}]},
         'persistentvolumeclaim "nothing" not found',
     ),
+    "cache": (
+        {"cacheVolume": {"size": "1Gi", "storageClassName": "nowhere"}},
+        "no node takes the pod:",
+    ),
     "gpus": ({"nodes": {"gpus": 64}}, "no node takes the pod:"),
     "priority": ({"priorityClassName": "nope"}, "no PriorityClass with name nope was found"),
+    "patch": (
+        {"podTemplatePatch": {"spec": {"hostNetwrk": True}}},
+        'unknown field "spec.template.spec.hostNetwrk"',
+    ),
+    "privileged": (
+        {"podTemplatePatch": {"spec": {"hostNetwork": True}}},
+        'violates PodSecurity "restricted:latest": host namespaces (hostNetwork=true)',
+    ),
+    "hostname": (
+        {"podTemplatePatch": {"spec": {"hostname": "me"}}},
+        "spec.podTemplatePatch.spec.hostname: is the operator's own",
+    ),
     "count": ({"nodes": {"count": 2}}, "spec.nodes.count: 2 is not possible yet; allowed: 1"),
     "shape": (
         {"training": {"data": {"imageSize": 25}}},
@@ -61,7 +77,7 @@ def obstructed(cluster: Cluster, cluster_s3: S3) -> Any:
 def test_an_obstacle_is_told(cluster: Cluster, obstructed: str, name: str) -> None:
     status = cluster.wait_for_status(name, obstructed, told(OBSTACLES[name][1]), WITHIN_S)
     assert condition(status, "Running")["status"] == "False"
-    if name in ("count", "shape"):
+    if name in ("hostname", "count", "shape"):
         assert condition(status, "Validated")["status"] == "False"
         assert cluster.items("jobs", obstructed, f"arlow.dev/run={name}") == []
 

@@ -363,6 +363,14 @@ def test_a_whole_number_is_written_as_one(value: object) -> None:
     assert len(line) < 200
 
 
+def test_a_key_too_long_to_print_is_shortened() -> None:
+    """Nor is it compared with the fields that may have been meant, which took seconds."""
+    [line] = lines_of({"k" * 200_000: 1})
+    assert len(line) < 500
+    assert "kkk…" in line
+    assert "unknown field" in line
+
+
 def test_a_number_too_long_to_print_is_reported() -> None:
     assert "this int is not allowed" in lines_of({"model": {"depth": 10**5000}})[0]
 

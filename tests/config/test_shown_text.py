@@ -38,6 +38,9 @@ from arlow_trainer.config.shown_text import (
         ("http://user:SE'CRET@host/x", "http://***@host/x"),
         ('http://user:SE"CRET@host/x', "http://***@host/x"),
         ("http://user:SE<CR`ET@host/x", "http://***@host/x"),
+        (f"http://AKIA:12/{'SECRET/x+' * 4}S@host", "http://***@host"),
+        ("http://user:12/SECRET@host:9000/x", "http://***@host:9000/x"),
+        ("https://h/x?a=1&sig=SE'CRET&b", "https://h/x?a=1&sig=***&b"),
     ],
 )
 def test_credentials_are_removed_from_urls_and_from_texts_that_hold_them(
@@ -62,6 +65,11 @@ def test_credentials_are_removed_from_urls_and_from_texts_that_hold_them(
             "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=***;EndpointSuffix=x",
         ),
         ("SharedAccessKey=SECRET;", "SharedAccessKey=***;"),
+        ('AccountKey="SECRET==";x', 'AccountKey="***";x'),
+        ("AccountKey = SECRET;", "AccountKey = ***;"),
+        ("AccountKey=SEC'RET;", "AccountKey=***;"),
+        ("user:SE'CRET@host/x", "***@host/x"),
+        (f"AKIA:{'SECRET/x+' * 4}SECR@host/x", "***@host/x"),
     ],
 )
 def test_credentials_outside_of_whole_urls_are_removed(text: str, shown: str) -> None:
@@ -80,6 +88,10 @@ def test_credentials_outside_of_whole_urls_are_removed(text: str, shown: str) ->
         '{"url":"http://host:8080","mail":"a@b"}',
         "http://host:8080, a@b",
         "run.yaml:12: mail a@b",
+        "registry:5000/arlow@sha256:0123",
+        "localhost:8080/runs/a@b",
+        "{mail:'a@b'}",
+        "AccountKey is not set; AccountKey= is empty",
     ],
 )
 def test_texts_without_credentials_are_left(text: str) -> None:
@@ -93,6 +105,7 @@ def test_texts_without_credentials_are_left(text: str) -> None:
         "s3://arn:aws:s3:us-east-1:1:accesspoint/name/a@b",
         "abfs://container@account.dfs.core.windows.net/x",
         "http://host:8080/a@b",
+        "http://registry:5000/arlow@sha256:0123",
         "http://[::1]:8080/a@b",
         "https://h/x?part=2&monkey=3",
         "hf://datasets/a/b@main/x",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from arlow_trainer.data.buffers import BufferPool
+from support.gpu import needs_gpu
 
 MIB = 2**20
 
@@ -48,10 +48,7 @@ def test_a_rank_without_samples_takes_none() -> None:
     assert BufferPool(None).take(0).shape == (0,)
 
 
-@pytest.mark.skipif(
-    not torch.cuda.is_available(),
-    reason="needs a GPU: run make test ARGS=tests/data/test_buffers.py on a machine with CUDA",
-)
+@needs_gpu
 def test_memory_is_used_again_when_the_device_has_read_it() -> None:
     pool = BufferPool(torch.cuda.current_stream())
     read = []

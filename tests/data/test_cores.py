@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from arlow_trainer.data import Cores, share_cores, threads_asked, usable_cores
+from arlow_trainer.data import threads_asked, usable_cores
 from arlow_trainer.data.cores import cgroup_cores
+from arlow_trainer.plan.cores import Cores, share_cores
 
 
 @pytest.mark.parametrize(

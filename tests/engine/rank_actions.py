@@ -34,7 +34,7 @@ def _outcome(scene: Callable[[Ranks], object], ranks: Ranks) -> Any:
     try:
         return scene(ranks)
     except ArlowError as error:
-        return (type(error).__name__, str(error))
+        return (type(error).__name__, str(error), bool(getattr(error, "second_hand", False)))
     except RuntimeError as error:
         return ("RuntimeError", str(error), "".join(traceback.format_exception(error)))
 

@@ -10,16 +10,11 @@ from engine_cases import samples, training
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from arlow_trainer.config import TrainingSection
-from arlow_trainer.engine import build_autoencoder
+from arlow_trainer.engine import Ranks, StepRunner, build_autoencoder, initialize_engine
 from arlow_trainer.engine.attention import attention_kernels, kernel, set_gpu_switches
+from arlow_trainer.engine.reduction import StepReduction
 from arlow_trainer.mae import MaskedAutoencoder, visible_unit_batch
-
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(
-        not torch.cuda.is_available(), reason="needs a GPU: run make test-gpu on a machine with one"
-    ),
-]
+from support.gpu import needs_gpu
 
 FRAMES = pytest.mark.parametrize("frames", [1, 4], ids=["image", "video"])
 SCALE = 256.0
@@ -44,6 +39,7 @@ def gradient(module: MaskedAutoencoder) -> torch.Tensor:
     return torch.cat(parts)
 
 
+@needs_gpu
 @FRAMES
 def test_fp16_takes_the_memory_efficient_kernel_forwards_and_backwards(frames: int) -> None:
     """Turing's only fused kernel that takes a bias: no other is allowed here."""
@@ -60,6 +56,7 @@ def test_fp16_takes_the_memory_efficient_kernel_forwards_and_backwards(frames: i
     assert torch.cosine_similarity(found, gradient(exact), dim=0) > 0.98
 
 
+@needs_gpu
 @pytest.mark.parametrize(("images", "length"), [(True, 64), (False, 512)], ids=["image", "clip"])
 def test_attention_as_it_is_switched_has_finite_gradients(images: bool, length: int) -> None:
     """At logits of -120, where cuDNN's backward pass gives NaN for 64 tokens."""
@@ -92,6 +89,41 @@ def no_waiting() -> Iterator[None]:
     torch.cuda.set_sync_debug_mode(before)
 
 
+@needs_gpu
+def test_first_weights_drawn_on_a_gpu_are_the_seeds_and_spread_as_on_a_cpu() -> None:
+    device = torch.device("cuda", torch.cuda.current_device())
+    torch.manual_seed(5)
+    expected = torch.rand(1, device=device)
+    torch.manual_seed(5)
+    first, again = (build_autoencoder(training(), device).state_dict() for _ in range(2))
+    assert torch.equal(torch.rand(1, device=device), expected)
+    for name, drawn in build_autoencoder(training()).state_dict().items():
+        assert first[name].device == device
+        assert torch.equal(first[name], again[name])
+        assert first[name].std(correction=0).item() == pytest.approx(
+            drawn.std(correction=0).item(), rel=0.3, abs=1e-3
+        )
+
+
+@needs_gpu
+def test_gradients_reduced_on_a_stream_of_their_own_are_the_same(alone: Ranks) -> None:
+    """The streams, on one GPU; what several ranks reduce is shown on CPUs."""
+    found = []
+    for overlap in (False, True):
+        section = training()
+        engine = initialize_engine(build_autoencoder(section), section, "fp16", alone.device)
+        engine.optimizer.reduce_bucket_size = 10_000
+        runner = StepRunner(engine, section, 8, 20)
+        runner._reduction = StepReduction(engine, overlap)
+        for step in range(6):
+            runner.step(step, [samples(4, first=8 * step), samples(4, 4, first=8 * step + 4)])
+        found.append({name: value.cpu() for name, value in engine.module.state_dict().items()})
+    after, beside = found
+    for name, value in after.items():
+        torch.testing.assert_close(beside[name], value)
+
+
+@needs_gpu
 @FRAMES
 @pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
 def test_a_step_does_not_wait_for_the_device(

@@ -11,6 +11,11 @@ from support.two_ranks import on_two_ranks
 
 Answers = list[dict[str, Any]]
 
+AWAY = "the store is away"
+# The name, the message, and whether it is another rank's.
+BY_RANK_0 = [("StoreError", f"rank 0: {AWAY}", False), ("StoreError", f"rank 0: {AWAY}", True)]
+BY_RANK_1 = [("StoreError", f"rank 1: {AWAY}", True), ("StoreError", f"rank 1: {AWAY}", False)]
+
 
 @pytest.fixture(scope="module")
 def answers() -> Answers:
@@ -23,12 +28,12 @@ def answers() -> Answers:
         ("who", [(0, 2, True), (1, 2, False)]),
         ("gather", [["rank 0", "rank 1"]] * 2),
         ("agree", [0, 10]),
-        ("one fails", [("StoreError", "rank 1: the store is away")] * 2),
-        ("both fail", [("StoreError", "rank 0: the store is away")] * 2),
-        ("one reports another", [("StoreError", "rank 1: the store is away")] * 2),
+        ("one fails", BY_RANK_1),
+        ("both fail", BY_RANK_0),
+        ("one reports another", BY_RANK_1),
         ("key-value store", [(False, "the disk is full", "", False)] * 2),
         ("from first", [("value", 0)] * 2),
-        ("first fails", [("StoreError", "rank 0: the store is away")] * 2),
+        ("first fails", BY_RANK_0),
         ("any", [[True, False, True]] * 2),
         ("spread", [2.0, 2.0]),
         ("wait", [None, None]),

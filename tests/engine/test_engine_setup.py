@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from datetime import timedelta
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from engine_cases import training
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from arlow_trainer.config import TrainingSection
 from arlow_trainer.engine import Ranks, build_autoencoder, effective_precision, learning_rate
@@ -91,7 +94,8 @@ def test_deepspeed_config_of_each_precision() -> None:
     assert scaler["min_loss_scale"] == MIN_LOSS_SCALE
     assert "loss_scale" not in scaler, "a fixed scale is not dynamic"
     huge = deepspeed_config(section, "fp16", 10**12)["zero_optimization"]
-    assert huge["reduce_bucket_size"] == 500_000_000
+    assert huge["reduce_bucket_size"] == 100_000_000
+    assert huge["allgather_bucket_size"] == 500_000_000
 
 
 @pytest.mark.parametrize(
@@ -118,6 +122,29 @@ def test_the_seed_alone_decides_the_first_weights() -> None:
     assert all(torch.equal(again[name], value) for name, value in first.items())
     other = build_autoencoder(training().model_copy(update={"seed": 1})).state_dict()
     assert not torch.equal(other["tower.blocks.0.fc1.weight"], first["tower.blocks.0.fc1.weight"])
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses operations on tensors of both devices: on a GPU they would fail."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> torch.Tensor:
+        found = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        # A number on the host is taken along.
+        devices = {leaf.device.type for leaf in found if leaf.ndim}
+        assert len(devices) <= 1, f"{func} on {devices}"
+        made: torch.Tensor = func(*args, **(kwargs or {}))
+        return made
+
+
+def test_first_weights_are_drawn_on_the_device_alone() -> None:
+    meta = torch.device("meta")
+    with OneDevice():
+        module = build_autoencoder(training(), meta)
+    named = [*module.named_parameters(), *module.named_buffers()]
+    assert {name for name, tensor in named if tensor.device != meta} == set()
+    assert torch.get_default_device() == torch.device("cpu")
 
 
 def test_deepspeed_reads_devices_that_have_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,18 +5,23 @@ In fp16, on a CPU that is said to have it: DeepSpeed then runs as it does on a G
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 from engine_cases import build_runner, samples, weights
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from arlow_trainer.engine import Ranks, StepRunner
 from support.two_ranks import on_two_ranks
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks.counts import Operations
 
 # A device's number becomes a Python object: the host waits until it is computed.
 READS = ("item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__")
@@ -96,20 +101,6 @@ def test_a_step_waits_for_the_device_once(
         assert runner.grad_norm() > 0
         assert runner.take_largest_grad_norm() == runner.grad_norm()
         assert waits.found == ["cpu"]
-
-
-class Operations(TorchDispatchMode):
-    """Counts operations that are more than another view of a tensor."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.number = 0
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, arguments: Any = (), keywords: Any = None
-    ) -> Any:
-        self.number += not function.is_view
-        return function(*arguments, **(keywords or {}))
 
 
 def operations_of_update(runner: StepRunner) -> int:

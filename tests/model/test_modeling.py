@@ -14,6 +14,7 @@ from transformers import AutoModel
 
 from arlow_trainer.model import ArlowVisionConfig, ArlowVLVisionModel
 from arlow_trainer.model.modeling_arlow import rotate, signed
+from support.gpu import needs_gpu
 
 SMALL = {"depth": 6, "embed_dim": 48, "hidden_size": 64, "num_heads": 2}
 
@@ -214,7 +215,7 @@ def test_another_attention_is_refused_in_words(name: str, tmp_path: Path) -> Non
     assert given.config._attn_implementation == model.config._attn_implementation == "sdpa"
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; run it on one with CUDA")
+@needs_gpu
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_attention_with_the_bias_is_memory_efficient_on_a_gpu(dtype: torch.dtype) -> None:
     # Turing has no other fused kernel that takes a bias; 6 x 6 tokens are no multiple of 8.

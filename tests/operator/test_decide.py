@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 from world import TOTAL_STEPS, World, manifest
 
+from arlow_operator.observation import QueueSeen
 from arlow_operator.status import Condition
 from arlow_trainer.config.status import Phase
 
@@ -158,10 +161,25 @@ def test_a_disruption_is_free_and_waits_for_the_pod_to_end(disruption: str) -> N
 def test_a_lost_node_is_left_when_its_taint_is_not_tolerated_any_more() -> None:
     world = started()
     world.train(10)
-    world.ask_to_end(world.pod, "DeletionByTaintManager")
+    world.lose_node(world.pod)
     world.passes()
     assert world.status.restarts.by_cause == {"disruption": 1}
     assert [job["metadata"]["name"] for job in world.jobs] == ["run-2"]
+
+
+def test_a_node_that_is_tainted_and_answers_lets_its_pods_save() -> None:
+    world = started()
+    world.train(10)
+    world.ask_to_end(world.pod, "DeletionByTaintManager")
+    world.passes()
+    assert world.status.restarts.total == 0
+    assert "saves a checkpoint" in world.status.message
+    world.train(5)
+    world.end(world.pod, 75)
+    world.settle()
+    world.passes()
+    assert world.status.restarts.by_cause == {"disruption": 1}
+    assert world.status.checkpoint_step == 15
 
 
 def test_a_pod_evicted_by_its_own_limit_is_not_free() -> None:
@@ -186,6 +204,25 @@ def test_out_of_memory_is_told_by_the_kubelet_whatever_the_code() -> None:
     world.end(world.pod, 0, message=False, reason="OOMKilled")
     world.passes()
     assert world.status.restarts.by_cause == {"outOfMemory": 1}
+
+
+def test_a_node_on_which_attempts_fail_is_avoided() -> None:
+    world = started()
+    for _ in range(2):
+        world.train(10)
+        world.pod["spec"]["nodeName"] = "broken"
+        world.end(world.pod, 70)
+        world.passes()
+    affinity = world.jobs[0]["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+    [wish] = affinity["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert wish["preference"]["matchFields"] == [
+        {"key": "metadata.name", "operator": "NotIn", "values": ["broken"]}
+    ]
+    world.train(10)
+    world.wait(31 * 60)
+    world.end(world.pod, 70)
+    world.passes()
+    assert "affinity" not in world.jobs[0]["spec"]["template"]["spec"]
 
 
 def test_a_job_deleted_by_hand_is_made_anew_under_the_next_number() -> None:
@@ -226,7 +263,7 @@ def test_a_resumed_run_never_starts_beside_pods_that_still_end() -> None:
     world.body["spec"]["suspend"] = False
     world.passes()
     assert not world.jobs
-    assert "waits until run-1-0-abcde has ended" in world.status.message
+    assert "waits until run-1-0-00001 has ended" in world.status.message
 
 
 def test_a_run_that_is_not_valid_makes_no_attempt_and_is_judged_anew() -> None:
@@ -254,6 +291,21 @@ def test_a_run_without_its_status_adopts_its_job() -> None:
     assert world.status.attempt is not None
     assert (world.status.attempt.number, world.status.attempt.job_uid) == (1, "job-1")
     assert world.created == 1
+
+
+def test_of_two_live_jobs_the_newest_is_kept() -> None:
+    world = started()
+    older = copy.deepcopy(world.jobs[0])
+    world.train(10)
+    world.end(world.pod, 70)
+    world.passes()
+    world.jobs.append(older)
+    assert [job["metadata"]["name"] for job in world.jobs] == ["run-2", "run-1"]
+    world.body.pop("status")
+    world.passes()
+    assert [job["metadata"]["name"] for job in world.jobs] == ["run-2"]
+    assert world.status.attempt is not None
+    assert world.status.attempt.number == 2
 
 
 def test_pods_of_an_earlier_run_of_the_name_are_waited_for() -> None:
@@ -318,13 +370,161 @@ def test_a_status_that_cannot_be_reached_is_no_restart() -> None:
     assert world.status.restarts.total == 0
 
 
-def test_a_suspended_job_is_queued() -> None:
+def test_a_job_that_its_queue_stops_and_starts_is_the_same_attempt() -> None:
     world = started()
-    world.jobs[0]["spec"]["suspend"] = True
-    world.pods.clear()
+    world.train(10)
+    world.passes()
+    world.stop_job(world.jobs[0])
+    world.wait(1)
     world.passes()
     assert world.status.phase == "Queued"
+    assert world.status.message == "stopped by its queue: its pods save a checkpoint and end"
+    world.train(3)
+    world.end(world.pod, 75)
+    world.settle()
+    world.passes()
+    assert world.status.phase == "Queued"
+    assert world.status.checkpoint_step == 13
+    world.wait(1000)
+    world.start_job(world.jobs[0])
+    world.passes()
+    assert world.status.phase == "Running"
+    assert world.status.attempt is not None
+    assert (world.status.attempt.number, world.status.restarts.total) == (1, 0)
+    # It is judged by its new pods, and what the old ones left counts for nothing.
+    world.end(world.pod, 70)
+    world.passes()
+    assert world.status.restarts.by_cause == {"crash": 1}
+
+
+@pytest.mark.parametrize(
+    ("queue", "reason", "words"),
+    [
+        (None, "CannotStart", "Kueue has taken no notice of the Job run-1: does it run?"),
+        (QueueSeen("w", True, "LocalQueue typo doesn't exist"), "Queued", "LocalQueue typo"),
+        (QueueSeen("w", True, ""), "Queued", "queued: the Job waits to be admitted"),
+        (
+            QueueSeen("w", False, "exceeded the limit of requeues"),
+            "CannotStart",
+            "Kueue has deactivated the Workload w (exceeded the limit of requeues): mend the cause",
+        ),
+    ],
+)
+def test_what_kueue_says_of_a_job_that_waits_is_told(
+    queue: QueueSeen | None, reason: str, words: str
+) -> None:
+    world = started()
+    world.stop_job(world.jobs[0])
+    world.pods.clear()
+    world.queue = queue
+    world.wait(11)
+    world.passes()
+    assert words in world.status.message
+    assert conditions(world)["Running"].reason == reason
+    assert world.status.phase == "Queued"
+
+
+def test_a_queue_that_the_run_did_not_name_is_told() -> None:
+    world = started()
+    world.stop_job(world.jobs[0])
+    world.pods.clear()
+    world.jobs[0]["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "default"
+    world.passes()
+    assert world.status.message == (
+        "queued in the LocalQueue default (the run names none, and the namespace has a default): "
+        "the Job waits to be admitted"
+    )
+
+
+def test_a_job_stopped_by_its_queue_on_a_lost_node_is_left() -> None:
+    world = started()
+    world.train(10)
+    world.passes()
+    world.stop_job(world.jobs[0])
+    world.wait(180 + 61)
+    world.passes()
+    assert world.status.restarts.by_cause == {"disruption": 1}
+    assert [job["metadata"]["name"] for job in world.jobs] == ["run-2"]
+
+
+def test_the_deadline_of_a_start_does_not_count_the_queue() -> None:
+    world = World(manifest(startDeadlineSeconds=60))
+    world.trainer_phase = "loading"
+    world.passes()
+    world.stop_job(world.jobs[0])
+    world.end(world.pod, 75)
+    world.settle()
+    world.wait(1000)
+    world.passes()
+    world.start_job(world.jobs[0])
+    world.passes()
+    assert world.status.phase == "Starting"
+    world.wait(61)
+    world.passes()
+    assert conditions(world)["Failed"].reason == "DeadlineExceeded"
+
+
+def test_rates_are_shown_of_a_run_that_trains_alone() -> None:
+    world = started()
+    world.train(10)
+    world.passes()
+    progress = world.status.progress
+    assert progress is not None
+    assert progress.images_per_second == 100
+    assert progress.eta == "1m30s"
+    world.body["spec"]["suspend"] = True
+    world.passes()
+    progress = world.status.progress
+    assert progress is not None
+    assert (progress.step, progress.images_per_second, progress.eta) == (10, None, None)
+
+
+def test_a_trainer_that_loads_takes_nothing_back_of_the_progress() -> None:
+    world = started()
+    world.train(10)
+    world.passes()
+    world.end(world.pod, 70)
+    world.trainer_phase = "loading"
+    world.passes()
+    world.step = 0
+    world.passes()
+    assert world.status.phase == "Starting"
+    assert world.status.message == "the trainer is loading"
+    assert world.status.progress is not None
+    assert (world.status.progress.step, world.status.progress.percent) == (10, 10.0)
+
+
+def test_a_pod_that_never_answers_is_told_with_what_to_do() -> None:
+    world = World()
+    world.reachable = False
+    world.passes()
+    assert world.status.message == "the pods start"
+    world.wait(31)
+    world.passes()
+    assert world.status.phase == "Starting"
+    assert "/status cannot be reached (no answer): add a NetworkPolicy" in world.status.message
+    assert conditions(world)["Running"].reason == "Unreachable"
     assert world.status.restarts.total == 0
+
+
+def test_a_termination_message_with_numbers_that_no_status_holds_is_none() -> None:
+    world = started()
+    world.step = 10**30
+    world.end(world.pod, 70)
+    world.passes()
+    assert world.status.restarts.by_cause == {"crash": 1}
+    assert "said nothing" in world.status.restarts.last[0].message
+
+
+def test_a_run_that_is_made_invalid_in_the_moment_of_its_start_is_looked_after() -> None:
+    world = World()
+    world.write(world.decide())
+    world.act(world.decide())
+    world.body["spec"]["nodes"]["count"] = 2
+    world.passes()
+    assert world.status.attempt is not None
+    assert world.status.attempt.job_uid == "job-1"
+    assert conditions(world)["Validated"].status == "False"
 
 
 def stalled(**spec: object) -> World:
@@ -342,12 +542,23 @@ def test_a_stall_is_told_its_stacks_are_kept_and_the_run_is_restarted() -> None:
     assert world.stacks == 1
     assert world.status.phase == "Running"
     assert "no step after 10 for 601 s, and 600 s are allowed" in world.status.message
+    assert "its stacks go to s3://bucket/runs/run/logs/1/" in world.status.message
     world.wait(5)
     world.passes()
     assert world.status.restarts.by_cause == {"stalled": 1}
     assert conditions(world)["TrainingStalled"].status == "False"
     assert not world.jobs
     assert "deletionTimestamp" in world.pod["metadata"]
+
+
+def test_a_stalled_pod_has_its_short_grace_though_the_operator_is_killed_before_it_acts() -> None:
+    world = stalled()
+    world.wait(5)
+    world.write(world.decide())
+    assert world.status.restarts.by_cause == {"stalled": 1}
+    world.passes()
+    assert world.stopped == 1
+    assert not world.jobs
 
 
 def test_a_stall_that_goes_by_leaves_nothing() -> None:

@@ -20,6 +20,7 @@ from arlow_operator.status import Status
 
 CODES = (3, 4, 5, 65, 70, 73, 74, 75, 77, 78)
 DISRUPTIONS = ("EvictionByEvictionAPI", "PreemptionByScheduler", "DeletionByTaintManager", "")
+LOST = "a node is lost"
 
 
 class Runs(RuleBasedStateMachine):
@@ -77,9 +78,9 @@ class Runs(RuleBasedStateMachine):
 
     def _is_lost(self, pod: dict[str, Any], deleted: str) -> bool:
         """Whether a pod was asked to end so long ago that its node must be lost."""
-        reasons = [each.get("reason") for each in pod["status"]["conditions"]]
         overdue = self.world.now - datetime.fromisoformat(deleted)
-        return "DeletionByTaintManager" in reasons or overdue > timedelta(seconds=60)
+        silent = pod["status"]["conditions"][0]["status"] == "False"
+        return silent or overdue > timedelta(seconds=60)
 
     # --- the cluster
 
@@ -101,10 +102,31 @@ class Runs(RuleBasedStateMachine):
         self.world.end(next(filter(World.is_running, self.world.pods)), 0)
 
     @precondition(lambda self: any(map(World.is_running, self.world.pods)))
-    @rule(data=st.data(), disruption=st.sampled_from(DISRUPTIONS))
+    @rule(data=st.data(), disruption=st.sampled_from((*DISRUPTIONS, LOST)))
     def a_pod_is_asked_to_end(self, data: st.DataObject, disruption: str) -> None:
         running = [pod for pod in self.world.pods if World.is_running(pod)]
-        self.world.ask_to_end(data.draw(st.sampled_from(running)), disruption)
+        pod = data.draw(st.sampled_from(running))
+        if disruption == LOST:
+            self.world.lose_node(pod)
+        else:
+            self.world.ask_to_end(pod, disruption)
+
+    @precondition(lambda self: self.world.jobs)
+    @rule()
+    def a_queue_stops_or_starts_a_job(self) -> None:
+        job = self.world.jobs[-1]
+        own = [
+            pod
+            for pod in self.world.pods
+            if pod["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"]
+        ]
+        if job["status"].get("conditions"):
+            return
+        if not job["spec"].get("suspend"):
+            self.world.stop_job(job)
+        elif not any(map(World.is_running, own)):
+            self.world.wait(1)
+            self.world.start_job(job)
 
     @rule()
     def the_cluster_catches_up(self) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from world import SETTINGS, manifest
 
-from arlow_operator.render import render_config_map, render_job, render_service
+from arlow_operator.render import render_cache_claim, render_config_map, render_job, render_service
 from arlow_operator.resource import read_run
-from arlow_operator.settings import Settings
+from arlow_operator.settings import GPU_PRODUCTS, Settings
 from arlow_trainer.config import validate
+from arlow_trainer.plan.hardware import HARDWARE
 
 
 def job(settings: Settings = SETTINGS, body: dict[str, Any] | None = None, **spec: Any) -> Any:
@@ -100,6 +101,17 @@ def test_the_config_map_holds_the_run_as_it_was_written() -> None:
     assert validate(json.loads(text), "run.yaml") == run.parsed
 
 
+def test_a_run_created_anew_has_config_maps_of_names_of_its_own() -> None:
+    volumes = {each["name"]: each for each in pod()["volumes"]}
+    name = volumes["config"]["configMap"]["name"]
+    old, _ = read_run(manifest("11111111-2222"))
+    new, _ = read_run(manifest("33333333-4444"))
+    assert render_config_map(old, 1)["metadata"]["name"] == "run-1-11111111"
+    assert render_config_map(new, 1)["metadata"]["name"] == "run-1-33333333"
+    run, _ = read_run(manifest())
+    assert render_config_map(run, 3)["metadata"]["name"] == name
+
+
 def test_the_service_finds_the_pods_of_its_attempt_before_they_are_ready() -> None:
     run, _ = read_run(manifest())
     service = render_service(run, 3)
@@ -107,3 +119,32 @@ def test_the_service_finds_the_pods_of_its_attempt_before_they_are_ready() -> No
     labels = job()["spec"]["template"]["metadata"]["labels"]
     assert service["spec"]["selector"].items() <= labels.items()
     assert pod()["subdomain"] == service["metadata"]["name"]
+
+
+def test_the_trainer_knows_its_attempt_and_whether_cpus_stand_for_gpus() -> None:
+    def variables(settings: Settings) -> dict[str, Any]:
+        env = job(settings)["spec"]["template"]["spec"]["containers"][0]["env"]
+        return {each["name"]: each.get("value") for each in env}
+
+    assert variables(SETTINGS)["ARLOW_ATTEMPT"] == "3"
+    assert "ARLOW_ALLOW_CPU" not in variables(SETTINGS)
+    assert variables(Settings(image="trainer:1", allow_cpu=True))["ARLOW_ALLOW_CPU"] == "1"
+
+
+def test_a_cache_of_a_size_is_a_claim_that_outlives_the_attempts() -> None:
+    run, _ = read_run(manifest(cacheVolume={"size": "50Gi", "storageClassName": "fast"}))
+    assert run.parsed is not None
+    claim = render_cache_claim(run, run.parsed)
+    assert claim is not None
+    assert claim["spec"]["resources"] == {"requests": {"storage": "50Gi"}}
+    assert claim["spec"]["storageClassName"] == "fast"
+    assert claim["metadata"]["ownerReferences"][0]["uid"] == "run-1"
+    volumes = {each["name"]: each for each in pod(cacheVolume={"size": "50Gi"})["volumes"]}
+    assert volumes["cache"]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    named, _ = read_run(manifest(cacheVolume={"claimName": "cache"}))
+    assert named.parsed is not None
+    assert render_cache_claim(named, named.parsed) is None
+
+
+def test_every_gpu_of_the_hardware_table_has_a_label() -> None:
+    assert set(GPU_PRODUCTS) == set(HARDWARE) - {"cpu"}

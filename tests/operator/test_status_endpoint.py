@@ -46,6 +46,14 @@ async def is_no_status(_: web.Request) -> web.StreamResponse:
     return web.json_response({"step": "seven"})
 
 
+async def has_no_end_in_sight(_: web.Request) -> web.StreamResponse:
+    return web.Response(text='{"run": "a", "phase": "training", "etaSeconds": Infinity}')
+
+
+async def counts_too_far(_: web.Request) -> web.StreamResponse:
+    return web.json_response({"run": "a", "phase": "training", "step": 10**30})
+
+
 async def never_ends(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse()
     await response.prepare(request)
@@ -70,6 +78,8 @@ def test_a_status_is_read_and_unknown_keys_are_ignored() -> None:
     [
         (redirects, "it answers 302"),
         (is_no_status, "it sends no status"),
+        (has_no_end_in_sight, "it sends numbers that are none or out of range"),
+        (counts_too_far, "it sends numbers that are none or out of range"),
         (never_ends, f"it sends more than {MAX_BYTES:,} bytes"),
         (is_slow, "no answer within 2 s"),
     ],
@@ -78,6 +88,15 @@ def test_any_other_answer_is_none(handler: Handler, problem: str) -> None:
     reported = ask(handler)
     assert reported.status is None
     assert problem in reported.problem
+
+
+def test_a_port_where_nothing_listens_is_told_from_one_that_is_cut_off() -> None:
+    async def story() -> Reported:
+        async with ClientSession(trust_env=False) as session:
+            return await ask_status(session, "127.0.0.1", 9)
+
+    reported = asyncio.run(story())
+    assert (reported.refused, reported.problem) == (True, "nothing listens at its port")
 
 
 def test_addresses_of_both_kinds_make_urls() -> None:

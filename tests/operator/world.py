@@ -16,6 +16,7 @@ from arlow_operator.decide import decide
 from arlow_operator.observation import (
     Observation,
     PodSeen,
+    QueueSeen,
     Reported,
     job_seen,
     pod_seen,
@@ -82,7 +83,10 @@ class World:
     reachable: bool = True
     seen_ends: dict[str, PodSeen] = field(default_factory=dict)
     created: int = 0
+    pods_made: int = 0
+    queue: QueueSeen | None = None
     stacks: int = 0
+    stopped: int = 0
     trainer_phase: Phase = "training"
 
     # --- the operator
@@ -95,7 +99,8 @@ class World:
         for pod in self.pods:
             self._watch(pod)
         pods = with_ends([pod_seen(pod) for pod in self.pods], list(self.seen_ends.values()))
-        return Observation([job_seen(job) for job in self.jobs], pods, "", self._reported())
+        jobs = [job_seen(job) for job in self.jobs]
+        return Observation(jobs, pods, "", self._reported(), self.queue)
 
     def decide(self) -> Decision:
         run, status = read_run(self.body)
@@ -107,14 +112,15 @@ class World:
     def act(self, decision: Decision) -> None:
         run, _ = read_run(self.body)
         match decision.action:
-            case CreateAttempt(number, image):
+            case CreateAttempt(number, image, avoided):
                 assert run.parsed is not None
-                job = render_job(run, run.parsed, number, image, SETTINGS)
+                job = render_job(run, run.parsed, number, image, SETTINGS, avoided)
                 if all(each["metadata"]["name"] != job["metadata"]["name"] for each in self.jobs):
                     self.create_job(job)
             case DeleteJob(_, uid):
                 self.delete_job(uid)
             case StopPods(pods):
+                self.stopped += 1
                 names = {name for name, _ in pods}
                 for pod in self.pods:
                     if pod["metadata"]["name"] in names:
@@ -154,6 +160,8 @@ class World:
                     total_steps=TOTAL_STEPS,
                     last_step_time=self.now,
                     median_step_seconds=1.0,
+                    images_per_second=100.0,
+                    eta_seconds=TOTAL_STEPS - self.step,
                     last_checkpoint=last,
                 )
                 return Reported(self.now, told)
@@ -173,23 +181,30 @@ class World:
         job = copy.deepcopy(job)
         uid = f"job-{self.created}"
         job["metadata"] |= {"uid": uid, "creationTimestamp": timestamp(self.now)}
-        job["status"] = {}
         self.jobs.append(job)
-        template = job["spec"]["template"]
+        self.start_job(job)
+
+    def start_job(self, job: dict[str, Any]) -> None:
+        """The Job controller makes the Job's pod, and the pod begins."""
+        self.pods_made += 1
+        job["spec"].pop("suspend", None)
+        job["status"] = {"startTime": timestamp(self.now)}
+        running = {"startedAt": timestamp(self.now)}
         self.pods.append(
             {
                 "metadata": {
-                    "name": f"{job['metadata']['name']}-0-abcde",
-                    "uid": f"pod-{self.created}",
-                    "labels": dict(template["metadata"]["labels"]),
-                    "ownerReferences": [{"kind": "Job", "uid": uid}],
+                    "name": f"{job['metadata']['name']}-0-{self.pods_made:05}",
+                    "uid": f"pod-{self.pods_made}",
+                    "creationTimestamp": timestamp(self.now),
+                    "labels": dict(job["spec"]["template"]["metadata"]["labels"]),
+                    "ownerReferences": [{"kind": "Job", "uid": job["metadata"]["uid"]}],
                 },
-                "spec": {"nodeName": f"node-{self.created % 2}"},
+                "spec": {"nodeName": f"node-{self.pods_made % 2}"},
                 "status": {
                     "phase": "Running",
                     "podIP": "10.0.0.1",
                     "conditions": [{"type": "Ready", "status": "True"}],
-                    "containerStatuses": [{"name": "trainer", "state": {"running": {}}}],
+                    "containerStatuses": [{"name": "trainer", "state": {"running": running}}],
                 },
             }
         )
@@ -208,6 +223,18 @@ class World:
             self.set_condition(pod, "DisruptionTarget", disruption)
         grace = timedelta(seconds=180)
         pod["metadata"].setdefault("deletionTimestamp", timestamp(self.now + grace))
+
+    def stop_job(self, job: dict[str, Any]) -> None:
+        """A queue stops the Job: its pods are asked to end, and it waits."""
+        job["spec"]["suspend"] = True
+        for pod in self.pods:
+            if pod["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"]:
+                self.ask_to_end(pod)
+
+    def lose_node(self, pod: dict[str, Any]) -> None:
+        """The pod's node goes silent for longer than the pod tolerates."""
+        pod["status"]["conditions"][0]["status"] = "False"
+        self.ask_to_end(pod, "DeletionByTaintManager")
 
     @staticmethod
     def set_condition(pod: dict[str, Any], kind: str, reason: str) -> None:
@@ -238,7 +265,8 @@ class World:
         for pod in self.pods:
             if not self.is_running(pod):
                 for job in self.jobs:
-                    if job["metadata"]["uid"] == pod["metadata"]["ownerReferences"][0]["uid"]:
+                    own = job["metadata"]["uid"] == pod["metadata"]["ownerReferences"][0]["uid"]
+                    if own and not self._stopped_by_queue(job, pod):
                         kind = "Complete" if pod["status"]["phase"] == "Succeeded" else "Failed"
                         job["status"]["conditions"] = [{"type": kind, "status": "True"}]
         self.pods = [
@@ -246,6 +274,13 @@ class World:
             for pod in self.pods
             if self.is_running(pod) or "deletionTimestamp" not in pod["metadata"]
         ]
+
+    @staticmethod
+    def _stopped_by_queue(job: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
+        """Whether a Job's controller has forgotten a pod, which it counts neither way."""
+        begun = job["status"]["startTime"] > pod["metadata"]["creationTimestamp"]
+        stopped = job["spec"].get("suspend") or begun
+        return bool(stopped and "deletionTimestamp" in pod["metadata"])
 
     @property
     def pod(self) -> dict[str, Any]:

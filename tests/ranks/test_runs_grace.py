@@ -14,10 +14,9 @@ from typing import Any
 import psutil
 import pytest
 import s3fs
-import yaml
-from training_runs import Ended, Media, Process, TrainingRun
+from training_runs import Ended, Media, Process, TrainingRun, run_on_s3
 
-from support.s3_server import S3, S3Unavailable, running_s3
+from support.s3_server import S3
 from support.waiting import wait_until
 
 GRACE_S = 20.0
@@ -53,15 +52,8 @@ class Stored:
 
 @pytest.fixture
 def stored(media: Media, tmp_path: Path) -> Iterator[Stored]:
-    run = TrainingRun(tmp_path, media)
-    manifest = yaml.safe_load(run.file.read_text())
-    try:
-        with running_s3(tmp_path / "server") as server:
-            manifest["spec"]["checkpoint"]["url"] = server.url("models")
-            run.file.write_text(yaml.safe_dump(manifest))
-            yield Stored(run, server, tmp_path)
-    except S3Unavailable as error:
-        pytest.skip(str(error))
+    with run_on_s3(tmp_path, media) as (run, server):
+        yield Stored(run, server, tmp_path)
 
 
 def stopped(process: Process, *pauses: float) -> tuple[Ended, float]:

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import s3fs
 import yaml
-from training_runs import EVERY, STEPS, Ended, Media, Process, TrainingRun
+from training_runs import EVERY, STEPS, Ended, Media, Process, TrainingRun, run_on_s3
 
-from support.s3_server import S3, S3Unavailable, running_s3
+from support.s3_server import S3
 
 ARLOW = str(Path(sys.executable).with_name("arlow"))
 
@@ -61,15 +61,8 @@ class Stored:
 @pytest.fixture(scope="module")
 def stored(media: Media, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
     folder = tmp_path_factory.mktemp("on-s3")
-    run = TrainingRun(folder, media)
-    manifest = yaml.safe_load(run.file.read_text())
-    try:
-        with running_s3(folder / "server") as server:
-            manifest["spec"]["checkpoint"]["url"] = server.url("models")
-            run.file.write_text(yaml.safe_dump(manifest))
-            yield Stored(run, server, folder)
-    except S3Unavailable as error:
-        pytest.skip(str(error))
+    with run_on_s3(folder, media) as (run, server):
+        yield Stored(run, server, folder)
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +110,7 @@ def test_logs_go_where_the_checkpoints_go(stored: Stored, tmp_path: Path) -> Non
         # Where a client without the endpoint would go: it refuses at once.
         **(stored.server.environment | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}),
         "ARLOW_ATTEMPT": "3",
+        "ARLOW_ALLOW_CPU": "1",
     }
     command = [ARLOW, "train", str(file), "--ranks", "1", "--plain"]
     process = Process(command, tmp_path / "log.txt", environment)

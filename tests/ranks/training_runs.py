@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+
+from support.s3_server import S3, S3Unavailable, running_s3
 
 STEPS, EVERY = 40, 5
 TIMEOUT_S = 240.0
@@ -193,6 +196,20 @@ class TrainingRun:
             if step <= last:
                 name = f"checkpoint-{step}"
                 shutil.copytree(other.url / name, self.url / name)
+
+
+@contextmanager
+def run_on_s3(folder: Path, media: Media) -> Iterator[tuple[TrainingRun, S3]]:
+    """A run whose URL is in a bucket of a server of its own; skips the test where none starts."""
+    run = TrainingRun(folder, media)
+    manifest = yaml.safe_load(run.file.read_text())
+    try:
+        with running_s3(folder / "server") as server:
+            manifest["spec"]["checkpoint"]["url"] = server.url("models")
+            run.file.write_text(yaml.safe_dump(manifest))
+            yield run, server
+    except S3Unavailable as error:
+        pytest.skip(str(error))
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import sys
 import psutil
 import pytest
 
+from arlow_trainer.run import lease
 from arlow_trainer.run.lease import (
     LeaseRecord,
     Verdict,
@@ -100,6 +101,18 @@ def test_a_holder_is_named_by_its_attempt(environment: dict[str, str], name: str
 
 def test_this_process_lives() -> None:
     assert process_alive(held())
+
+
+def test_a_clock_that_is_set_makes_no_run_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of a process's creation is counted from the boot's, which moves with the clock."""
+    ours = lease._new_record("run")
+    assert process_alive(ours.model_copy(update={"process_started": ours.process_started - 3600}))
+    later = ours.process_started + 3600
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: later)
+    assert process_alive(ours)
+    assert ours.started_after_boot is not None
+    other = {"started_after_boot": ours.started_after_boot - 10}
+    assert not process_alive(ours.model_copy(update=other))
 
 
 def test_a_number_given_to_another_process_is_a_dead_holder() -> None:

@@ -51,3 +51,18 @@ def test_only_the_first_request_counts() -> None:
     grace.begin(995.0)
     grace.begin(1000.0)
     assert grace.left() == 23.0
+
+
+def test_a_run_that_loads_waits_for_nothing_long() -> None:
+    clock = Clock()
+    grace = Grace(180.0, clock)
+    grace.loading = True
+    assert grace.within(30.0) == 30.0, "nobody has asked it to stop"
+    grace.begin()
+    assert grace.within(30.0) == 2.0
+    assert grace.left() == 178.0
+    clock.now += 175.0
+    assert grace.within(30.0) == 1.0
+    grace.loading = False
+    clock.now -= 175.0
+    assert grace.within(30.0) == 30.0

@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -108,6 +109,31 @@ def test_a_folder_without_rights_is_named(tmp_path: Path) -> None:
     assert message.endswith("Check spec.checkpoint.url.")
 
 
+@pytest.mark.parametrize("move", [False, True])
+def test_a_file_may_be_read_by_whoever_may_read_others(tmp_path: Path, move: bool) -> None:
+    """safetensors keeps what it writes from all but its owner: other users load checkpoints."""
+    store = Store(str(tmp_path / "run"))
+    store.write_bytes("a", b"")
+    written = local_file(tmp_path / "b", 10)
+    written.chmod(0o600)
+    store.put_file(written, "b", move=move)
+    modes = {stat.S_IMODE((tmp_path / "run" / name).stat().st_mode) for name in "ab"}
+    assert len(modes) == 1
+    assert [path.name for path in sorted((tmp_path / "run").iterdir())] == ["a", "b"]
+
+
+def test_who_may_not_read_is_told_so(tmp_path: Path) -> None:
+    def read() -> str:
+        become_nobody()
+        with pytest.raises(StoreError) as refused:
+            Store(str(tmp_path)).read_bytes("a")
+        return str(refused.value)
+
+    tmp_path.chmod(0o755)
+    (tmp_path / "a").touch(0o600)
+    assert "right to read there" in in_fork(read)
+
+
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "runs").write_bytes(b"")
     with pytest.raises(StoreError, match=r"runs/run: .*Not a directory"):
@@ -186,12 +212,23 @@ def test_only_regular_files_are_read(tmp_path: Path, kind: str, read: str) -> No
     assert store.list_files() == []
 
 
-def test_files_have_one_mode_however_they_were_written(tmp_path: Path) -> None:
-    store = Store(str(tmp_path / "store"))
-    store.write_bytes("bytes", b"x")
-    for name, move in (("copied", False), ("moved", True)):
-        (tmp_path / name).write_bytes(b"x")
-        (tmp_path / name).chmod(0o600)  # as libraries write them
-        store.put_file(tmp_path / name, name, move=move)
-    modes = {path.stat().st_mode for path in (tmp_path / "store").iterdir()}
-    assert len(modes) == 1
+def test_a_folder_that_another_rank_removes_is_made_again(tmp_path: Path) -> None:
+    store, file = Store(str(tmp_path)), tmp_path / "file"
+    file.write_bytes(b"1")
+    ended = threading.Event()
+
+    def remove() -> None:
+        while not ended.is_set():
+            store.delete_empty_folders("checkpoint-5")
+
+    remover = threading.Thread(target=remove)
+    remover.start()
+    try:
+        for _ in range(200):
+            store.write_bytes("checkpoint-5/a/b", b"1")
+            store.delete("checkpoint-5/a/b")
+            store.put_file(file, "checkpoint-5/a/c")
+            store.delete("checkpoint-5/a/c")
+    finally:
+        ended.set()
+        remover.join()

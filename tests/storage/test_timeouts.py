@@ -13,6 +13,7 @@ import pytest
 from fsspec.asyn import get_loop
 
 from arlow_trainer.config.errors import StoreError
+from arlow_trainer.storage.grace import Grace
 from arlow_trainer.storage.store import Store
 from arlow_trainer.storage.timeouts import Deadline, StoreTimeout
 from support.checkpoints import local_file
@@ -86,6 +87,19 @@ def test_what_is_given_up_ends_soon(silent: str, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="had not answered when the run had to end"):
         store.put_file(local_file(tmp_path / "large", 40 * 2**20), "a")
     assert time.monotonic() - began < 20
+
+
+def test_a_stop_ends_an_operation_soon_and_the_next_has_its_own_time(silent: str) -> None:
+    grace = Grace(180.0)
+    grace.loading = True
+    options = {"endpoint_url": silent, "key": "k", "secret": "s"}
+    store = Store("s3://runs/x", options).stoppable(grace.within)
+    threading.Timer(0.5, grace.begin).start()
+    for at_least, operation in ((2.4, store.check_writable), (1.9, lambda: store.delete("a"))):
+        began = time.monotonic()
+        with pytest.raises(StoreError, match="had not answered when the run had to end"):
+            operation()
+        assert at_least < time.monotonic() - began < 20
 
 
 def test_retries_of_minutes_end_when_given_up() -> None:

@@ -18,7 +18,9 @@ def deadline(situation: Situation) -> Decision | None:
     if limit and status.start_time and now - status.start_time > timedelta(seconds=limit):
         message = f"not finished within spec.activeDeadlineSeconds, {limit} s over all attempts"
     limit = parsed.spec.start_deadline_seconds
-    started = situation.attempt.start_time if situation.attempt else None
+    job = situation.job
+    # Not the Job's creation: it may have waited in a queue.
+    started = job.started if job and not job.suspended else None
     if (
         limit
         and status.phase == "Starting"

@@ -21,7 +21,6 @@ def succeed(situation: Situation) -> Decision | None:
             if ending.step is not None:
                 done = {"step": ending.step, "total_steps": ending.step, "percent": 100.0}
                 progress = progress.model_copy(update=done)
-            progress = progress.model_copy(update={"eta_seconds": None, "eta": None})
             message = f"finished after {ending.step:,} steps" if ending.step else "finished"
             done_status = situation.with_status(
                 phase="Succeeded",

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from arlow_operator.observation import Observation
+from arlow_operator.observation import JobSeen, Observation
+from arlow_operator.pod_patch import STATUS_PORT
 from arlow_operator.policies.situation import Decision, Situation
+from arlow_operator.resource import PRIORITY_LABEL, QUEUE_LABEL, RUN_LABEL
 from arlow_operator.status import CheckpointStatus, ProgressStatus, Status, whole_second
 from arlow_trainer.config.status import RunStatus
 
+STARTING = ("starting", "loading")
 TRAINING = ("training", "saving", "finished")
+# Kueue makes a Job's Workload at once.
+UNNOTICED_AFTER = timedelta(seconds=10)
+# The trainer answers some seconds after its process begins.
+SILENT_AFTER = timedelta(seconds=30)
+POLICY_HINT = (
+    f"add a NetworkPolicy that lets the operator's pods reach port {STATUS_PORT} of pods labelled "
+    f"{RUN_LABEL}, if one keeps it from them"
+)
 
 
 def remember(status: Status, seen: Observation, run_uid: str, run_url: str | None) -> Status:
@@ -38,6 +49,14 @@ def _with_checkpoint(status: Status, found: CheckpointStatus) -> Status:
     return status.model_copy(update={"last_checkpoint": found})
 
 
+def shown_progress(status: Status) -> ProgressStatus | None:
+    """Returns the progress without what is only true of a run that trains."""
+    if status.progress is None or status.phase == "Running":
+        return status.progress
+    rates = dict.fromkeys(("images_per_second", "mfu", "eta_seconds", "eta"))
+    return status.progress.model_copy(update=rates)
+
+
 def follow(situation: Situation) -> Decision:
     """Says what a live attempt does."""
     job, pods, reported = situation.job, situation.pods, situation.seen.reported
@@ -47,9 +66,9 @@ def follow(situation: Situation) -> Decision:
         attempt = situation.attempt.model_copy(update={"nodes": nodes})
         status = status.model_copy(update={"attempt": attempt})
     if job and job.suspended:
-        message = "queued: the Job waits for its queue to admit it"
+        held, message = _queue(situation, job)
         queued = status.model_copy(update={"phase": "Queued", "message": message})
-        return Decision(queued, "Queued", again_after=every)
+        return Decision(queued, "CannotStart" if held else "Queued", again_after=min(every, 5))
     deleted = next((pod for pod in pods if pod.deleted), None)
     if deleted:
         message = f"pod {deleted.name} was asked to end and saves a checkpoint"
@@ -60,25 +79,64 @@ def follow(situation: Situation) -> Decision:
             running = status.model_copy(update={"phase": "Running", "message": ""})
             return Decision(running, "Training", again_after=every)
         message = reported.status.message or f"the trainer is {reported.status.phase}"
-        starting = status.model_copy(update={"message": message})
+        # One that is stopped or has failed is about to end.
+        phase = "Starting" if reported.status.phase in STARTING else status.phase
+        starting = status.model_copy(update={"phase": phase, "message": message})
         return Decision(starting, "Starting", again_after=every)
     if reported and status.phase == "Running":
         since = status.progress.last_update_time if status.progress else None
         message = (
             f"/status cannot be reached since {since:%H:%M:%S} UTC ({reported.problem}): step and "
-            "checkpoint are unknown; does a NetworkPolicy keep the operator from the pods' port?"
+            "checkpoint are unknown"
             if since
             else f"/status cannot be reached ({reported.problem})"
         )
+        if not reported.refused:
+            message += f"; {POLICY_HINT}"
         unknown = status.model_copy(update={"message": message})
         return Decision(unknown, "Unreachable", again_after=every)
     obstacle = next((pod.obstacle for pod in pods if pod.obstacle), situation.seen.obstacle)
     message = f"cannot start yet: {obstacle}" if obstacle else "the pods start"
+    since = next((pod.running_since for pod in pods if pod.running_since), None)
+    if reported and not reported.refused and since and situation.now - since > SILENT_AFTER:
+        message = (
+            f"the pod runs since {since:%H:%M:%S} UTC, and /status cannot be reached "
+            f"({reported.problem}): {POLICY_HINT}"
+        )
+        silent = status.model_copy(update={"phase": "Starting", "message": message})
+        return Decision(silent, "Unreachable", again_after=2)
     starting = status.model_copy(update={"phase": "Starting", "message": message})
     return Decision(starting, "CannotStart" if obstacle else "Starting", again_after=2)
 
 
+def _queue(situation: Situation, job: JobSeen) -> tuple[bool, str]:
+    """Returns whether a Job waits for what never comes by itself, and why it waits, in words."""
+    if situation.ending_pods:
+        return False, "stopped by its queue: its pods save a checkpoint and end"
+    queue = situation.seen.queue
+    where = f"queued in the LocalQueue {job.queue}" if job.queue else "queued"
+    if job.queue and QUEUE_LABEL not in situation.run.labels:
+        where += " (the run names none, and the namespace has a default)"
+    if queue is None:
+        if situation.now - job.created < UNNOTICED_AFTER:
+            return False, f"{where}: the Job waits to be admitted"
+        label = situation.run.labels.get(PRIORITY_LABEL)
+        which = f"is {label!r} a WorkloadPriorityClass" if label else "does it run"
+        return True, f"{where}: Kueue has taken no notice of the Job {job.name}: {which}?"
+    if not queue.active:
+        return True, (
+            f"Kueue has deactivated the Workload {queue.workload}"
+            f"{f' ({queue.message})' if queue.message else ''}: mend the cause, then suspend and "
+            "resume the run"
+        )
+    return False, f"{where}: {queue.message or 'the Job waits to be admitted'}"
+
+
 def _progress(told: RunStatus, asked: datetime, before: ProgressStatus | None) -> ProgressStatus:
+    if before is not None and told.phase in STARTING:
+        # It has not yet loaded the checkpoint that it goes on from.
+        heard = {"step_time": whole_second(asked), "last_update_time": whole_second(asked)}
+        return before.model_copy(update=heard)
     same_step = before is not None and before.step == told.step and told.phase == "training"
     step_time = before.step_time if before and same_step else None
     percent = None

@@ -18,10 +18,12 @@ LOST_AFTER = timedelta(seconds=60)
 
 @dataclass(frozen=True)
 class CreateAttempt:
-    """Make the ConfigMap, the Service and the Job of an attempt."""
+    """Make the ConfigMap, the Service and the Job of an attempt, on other nodes than some if it
+    can be."""
 
     number: int
     image: str
+    avoided_nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,10 @@ class Situation:
 
     @cached_property
     def pods(self) -> list[PodSeen]:
-        """The attempt's pods."""
+        """The attempt's pods, but for those that its queue has stopped: it starts others."""
         uid = self.attempt.job_uid if self.attempt else None
-        return [pod for pod in self.seen.pods if uid and pod.job_uid == uid]
+        own = (pod for pod in self.seen.pods if uid and pod.job_uid == uid)
+        return [pod for pod in own if not self._stopped_by_queue(pod)]
 
     @cached_property
     def ending_pods(self) -> list[PodSeen]:
@@ -114,10 +117,20 @@ class Situation:
         return [pod for pod in self.seen.pods if not pod.over and not self.is_lost(pod)]
 
     def is_lost(self, pod: PodSeen) -> bool:
-        """Whether a pod's node no longer answers: the pod was to end long ago, and has not."""
+        """Whether a pod's node no longer answers: the pod was to end long ago, and has not.
+
+        A node that answers and is tainted lets its pods save; those stay Ready meanwhile.
+        """
         if pod.deleted is None or pod.end is not None:
             return False
-        return pod.disruption == "DeletionByTaintManager" or self.now > pod.deleted + LOST_AFTER
+        silent = pod.disruption == "DeletionByTaintManager" and pod.running and not pod.ready
+        return silent or self.now > pod.deleted + LOST_AFTER
+
+    def _stopped_by_queue(self, pod: PodSeen) -> bool:
+        job = self.job
+        if job is None or pod.deleted is None or self.is_lost(pod):
+            return False
+        return job.suspended or (job.started is not None and pod.created < job.started)
 
     def begun(self, number: int, **changes: Any) -> Status:
         """Returns the status in which an attempt is about to be made."""

@@ -34,6 +34,8 @@ def judge_stall(situation: Situation) -> Decision | None:
         f"no step after {told.step:,} for {(situation.now - since).total_seconds():,.0f} s, and "
         f"{limit:,.0f} s are allowed (spec.failurePolicy.stall)"
     )
+    if status.run_url:
+        message += f"; its stacks go to {status.run_url}/logs/{attempt.number}/"
     every = situation.settings.progress_seconds
     reported_at = _reported_at(situation)
     if reported_at is None:
@@ -45,10 +47,19 @@ def judge_stall(situation: Situation) -> Decision | None:
     if policy.action == "Report" or left > timedelta(0):
         again = every if policy.action == "Report" else left.total_seconds()
         return Decision(status, "Training", again_after=again, stalled=True)
-    pods = [(pod.name, pod.uid) for pod in situation.pods if pod.deleted is None]
     nodes = sorted({pod.node for pod in situation.pods if pod.node})
     decision = judge(situation, Cause(STALLED, message, node=nodes[0] if nodes else None))
-    return Decision(decision.status, decision.reason, StopPods(tuple(pods)), again_after=0)
+    pods = live_pods(situation, attempt.job_uid)
+    return Decision(decision.status, decision.reason, StopPods(pods), again_after=0)
+
+
+def live_pods(situation: Situation, job_uid: str) -> tuple[tuple[str, str], ...]:
+    """Returns name and uid of a Job's pods that nobody has asked to end."""
+    return tuple(
+        (pod.name, pod.uid)
+        for pod in situation.seen.pods
+        if pod.job_uid == job_uid and pod.deleted is None and pod.end is None and not pod.over
+    )
 
 
 def _reported_at(situation: Situation) -> datetime | None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from arlow_operator.observation import CONTAINER
-from arlow_operator.render.config_map import MANIFEST
+from arlow_operator.pod_patch import CONFIG_FOLDER, CONTAINER, STATUS_PORT, merged
+from arlow_operator.render.cache_claim import cache_claim_name
+from arlow_operator.render.config_map import MANIFEST, config_map_name
 from arlow_operator.render.metadata import labels, metadata
 from arlow_operator.resource import ADOPT_ANNOTATION, Run, attempt_name
-from arlow_operator.settings import STATUS_PORT, Settings
+from arlow_operator.settings import Settings
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.section import Section
 
 USER = 65532
-CONFIG_FOLDER = "/etc/arlow"
 HOME = "/home/arlow"
 CACHE = "/var/cache/arlow"
 # A node that does not answer is left after a minute instead of five.
@@ -23,7 +24,12 @@ DEFAULT_CPU_MEMORY = "4Gi"
 
 
 def render_job(
-    run: Run, parsed: ArlowPretrain, attempt: int, image: str, settings: Settings
+    run: Run,
+    parsed: ArlowPretrain,
+    attempt: int,
+    image: str,
+    settings: Settings,
+    avoided_nodes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Returns the Job of an attempt.
 
@@ -33,7 +39,22 @@ def render_job(
         attempt: the attempt's number.
         image: of the trainer.
         settings: of the operator.
+        avoided_nodes: which its pods do not run on where others take them.
     """
+    pod = _pod(run, parsed, attempt, image, settings)
+    if avoided_nodes:
+        pod["affinity"] = {"nodeAffinity": _other_than(avoided_nodes)}
+    template = {
+        "metadata": {
+            "labels": labels(run, attempt),
+            "annotations": {
+                "karpenter.sh/do-not-disrupt": "true",
+                "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+                "sidecar.istio.io/inject": "false",
+            },
+        },
+        "spec": pod,
+    }
     count = parsed.spec.nodes.count
     return {
         "apiVersion": "batch/v1",
@@ -46,17 +67,7 @@ def render_job(
             # A new attempt is a new Job: it starts in under a second, a replaced pod after ten.
             "backoffLimit": 0,
             "podReplacementPolicy": "Failed",
-            "template": {
-                "metadata": {
-                    "labels": labels(run, attempt),
-                    "annotations": {
-                        "karpenter.sh/do-not-disrupt": "true",
-                        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
-                        "sidecar.istio.io/inject": "false",
-                    },
-                },
-                "spec": _pod(run, parsed, attempt, image, settings),
-            },
+            "template": merged(template, parsed.spec.pod_template_patch),
         },
     }
 
@@ -105,7 +116,7 @@ def _container(
         "name": CONTAINER,
         "image": image,
         "command": command,
-        "env": _environment(run, parsed, attempt),
+        "env": _environment(run, parsed, attempt, settings),
         "ports": [{"name": "status", "containerPort": STATUS_PORT}],
         "resources": _resources(parsed, settings),
         "securityContext": {
@@ -122,7 +133,9 @@ def _container(
     return container
 
 
-def _environment(run: Run, parsed: ArlowPretrain, attempt: int) -> list[dict[str, Any]]:
+def _environment(
+    run: Run, parsed: ArlowPretrain, attempt: int, settings: Settings
+) -> list[dict[str, Any]]:
     grace = parsed.spec.termination_grace_period_seconds
     ours: dict[str, Any] = {
         "HOME": HOME,
@@ -132,6 +145,8 @@ def _environment(run: Run, parsed: ArlowPretrain, attempt: int) -> list[dict[str
         "ARLOW_ATTEMPT": str(attempt),
         "ARLOW_GRACE_SECONDS": str(grace),
     }
+    if settings.allow_cpu:
+        ours["ARLOW_ALLOW_CPU"] = "1"
     fields = {"ARLOW_POD": "metadata.name", "ARLOW_NODE_NAME": "spec.nodeName"}
     users = [_written(each) for each in parsed.spec.env or ()]
     named = {each["name"] for each in users}
@@ -165,6 +180,14 @@ def _node_selector(parsed: ArlowPretrain, settings: Settings) -> dict[str, str]:
     return selector
 
 
+def _other_than(nodes: Sequence[str]) -> dict[str, Any]:
+    field = {"key": "metadata.name", "operator": "NotIn"}
+    # A list of one value is all that this field takes.
+    terms = [{**field, "values": [node]} for node in nodes]
+    wish = {"weight": 100, "preference": {"matchFields": terms}}
+    return {"preferredDuringSchedulingIgnoredDuringExecution": [wish]}
+
+
 def _tolerations(parsed: ArlowPretrain) -> list[dict[str, Any]]:
     lost = [
         {
@@ -182,14 +205,15 @@ def _volumes(run: Run, parsed: ArlowPretrain, attempt: int) -> list[dict[str, An
     nodes = parsed.spec.nodes
     cache = parsed.spec.cache_volume
     volumes: list[dict[str, Any]] = [
-        {"name": "config", "configMap": {"name": attempt_name(run.name, attempt)}},
+        {"name": "config", "configMap": {"name": config_map_name(run, attempt)}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _shared_memory(parsed)}},
         {"name": "tmp", "emptyDir": {}},
         {"name": "home", "emptyDir": {}},
     ]
     limit = {"sizeLimit": nodes.ephemeral_storage} if nodes.ephemeral_storage else {}
-    if cache and cache.claim_name:
-        volumes.append({"name": "cache", "persistentVolumeClaim": {"claimName": cache.claim_name}})
+    if cache and (cache.claim_name or cache.size):
+        claimed = cache.claim_name or cache_claim_name(run)
+        volumes.append({"name": "cache", "persistentVolumeClaim": {"claimName": claimed}})
     else:
         volumes.append({"name": "cache", "emptyDir": limit})
     for number, volume in enumerate(parsed.spec.data_volumes or ()):

@@ -20,12 +20,27 @@ from arlow_operator.resource import (
 
 def labels(run: Run, attempt: int) -> dict[str, str]:
     """Returns the labels of an attempt's objects and pods."""
+    return labels_of_run(run) | {ATTEMPT_LABEL: str(attempt)}
+
+
+def labels_of_run(run: Run) -> dict[str, str]:
+    """Returns the labels of all that is made for a run."""
     return {
         "app.kubernetes.io/name": "arlow-pretrain",
         "app.kubernetes.io/managed-by": MANAGER.replace("/", "."),
         RUN_LABEL: run.name,
         RUN_UID_LABEL: run.uid,
-        ATTEMPT_LABEL: str(attempt),
+    }
+
+
+def owner(run: Run) -> dict[str, Any]:
+    """Returns the reference to the run, with which what it owns is deleted."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "name": run.name,
+        "uid": run.uid,
+        "controller": True,
     }
 
 
@@ -43,13 +58,5 @@ def metadata(run: Run, attempt: int, *, queued: bool = False) -> dict[str, Any]:
         "namespace": run.namespace,
         "labels": labels(run, attempt) | (queue if queued else {}),
         "annotations": {GENERATION_ANNOTATION: str(run.generation)},
-        "ownerReferences": [
-            {
-                "apiVersion": API_VERSION,
-                "kind": KIND,
-                "name": run.name,
-                "uid": run.uid,
-                "controller": True,
-            }
-        ],
+        "ownerReferences": [owner(run)],
     }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from arlow_operator.pod_patch import STATUS_PORT
 from arlow_operator.render.metadata import labels, metadata
 from arlow_operator.resource import Run
-from arlow_operator.settings import STATUS_PORT
 
 
 def render_service(run: Run, attempt: int) -> dict[str, Any]:

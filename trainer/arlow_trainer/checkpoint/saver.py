@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -219,17 +219,25 @@ def read_state(store: Store, step: int) -> TrainingState:
     return TrainingState.from_bytes(store.read_bytes(key), store.url_of(key))
 
 
-def restore(store: Store, state: TrainingState, engine: Any, ranks: Ranks) -> None:
+def restore(
+    store: Store,
+    state: TrainingState,
+    engine: Any,
+    ranks: Ranks,
+    reading: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> None:
     """Restores a checkpoint, saved by any number of ranks, into the engine; call on every rank.
 
-    It is one that `newest_valid` has read. Raises StoreError when it is damaged on its way.
+    It is one that `newest_valid` has read. `reading` is entered while files are read: what it
+    raises on any rank all ranks raise. Raises StoreError when the checkpoint is damaged on its way.
     """
 
     def read() -> RestoredShard:
         # The same number of ranks: each has its own slices in its own file.
         mine = [ranks.rank] if state.ranks == ranks.size else range(state.ranks)
         names = [shard_name(rank, state.ranks) for rank in mine]
-        return read_shards(engine, _downloaded(store, state.step, names))
+        with reading():
+            return read_shards(engine, _downloaded(store, state.step, names))
 
     install_shard(engine, ranks.agree(read))
     restore_loss_scaler(engine, state.loss_scaler)

@@ -27,6 +27,7 @@ from arlow_trainer.cli.plan import plan
 from arlow_trainer.cli.probe import probe
 from arlow_trainer.cli.reconstruct import reconstruct
 from arlow_trainer.cli.report import report
+from arlow_trainer.cli.retry import retry
 from arlow_trainer.cli.train import train
 from arlow_trainer.cli.watch import watch
 from arlow_trainer.config.errors import ArlowError, ExitCode, Interrupted
@@ -62,6 +63,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(plan)
 app.command()(watch)
+app.command()(retry)
 app.command()(logs)
 app.add_typer(checkpoints_app, name="checkpoints")
 app.command()(export)

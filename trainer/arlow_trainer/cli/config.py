@@ -11,7 +11,7 @@ from arlow_trainer.cli.options import Overrides, RunSource, complete_run
 from arlow_trainer.config import ArlowError, ConfigError, advise, known_set_size, load_run, to_yaml
 from arlow_trainer.config.errors import DeviceMemoryError
 from arlow_trainer.config.reference import json_schema
-from arlow_trainer.plan import check_declared_gpus
+from arlow_trainer.plan import check_declared_gpus, fits_no_gpu
 
 config_app = typer.Typer(help="Show and validate run configurations.", no_args_is_help=True)
 
@@ -46,6 +46,8 @@ def validate(
             print_error(f"{file}: on {run.spec.nodes.gpu_product}: {error}")
             failed = failed or error
             continue
+        if (unfit := fits_no_gpu(run)) is not None:
+            print_warning(f"{file}: {unfit}")
         for warning in advise(run, known_set_size(run)):
             print_warning(f"{file}: {warning}")
         typer.echo(f"{file}: valid")

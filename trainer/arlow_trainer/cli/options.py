@@ -48,6 +48,16 @@ Overrides = Annotated[
     ),
 ]
 
+Namespace = Annotated[
+    str | None,
+    typer.Option(
+        "-n",
+        "--namespace",
+        metavar="NAMESPACE",
+        help="Namespace of a run in a cluster; unset: that of kubectl's context.",
+    ),
+]
+
 RunUrl = Annotated[
     str,
     typer.Argument(

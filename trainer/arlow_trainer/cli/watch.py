@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from arlow_trainer.cli.options import Overrides, complete_run
+from arlow_trainer.cli.options import Namespace, Overrides, complete_run
 
 if TYPE_CHECKING:
     from arlow_trainer.config.status import LossPoint
@@ -21,13 +21,14 @@ def watch(
     target: Annotated[
         str,
         typer.Argument(
-            metavar="FILE|URL|HOST:PORT",
-            help="The run's manifest or preset, its URL (the folder of its checkpoints), or the "
-            "address of its /status.",
+            metavar="FILE|URL|HOST:PORT|apt/NAME",
+            help="The run's manifest or preset, its URL (the folder of its checkpoints), the "
+            "address of its /status, or the run in a cluster as kubectl names it.",
             autocompletion=complete_run,
         ),
     ],
     overrides: Overrides = None,
+    namespace: Namespace = None,
     once: Annotated[
         bool, typer.Option("--once", help="Show the current status once, and exit.")
     ] = False,
@@ -38,6 +39,7 @@ def watch(
     """
     from rich.console import Console
 
+    from arlow_trainer.cluster.runs import ClusterRun, run_name
     from arlow_trainer.config.errors import StoreError
     from arlow_trainer.telemetry.status_source import (
         STATUS_FILE,
@@ -49,8 +51,14 @@ def watch(
     from arlow_trainer.telemetry.times import utc_now
     from arlow_trainer.telemetry.watch import WatchState, after_answer, panel, watch_run
 
-    if is_endpoint(target):
-        source, interval, earlier = from_endpoint(target), ENDPOINT_INTERVAL_S, []
+    earlier: list[LossPoint] = []
+    if name := run_name(target):
+        run = ClusterRun.of(name, namespace)
+        # A name that is wrong is told at once; later the cluster may be away for a while.
+        run.read()
+        source, interval = run.status, ENDPOINT_INTERVAL_S
+    elif is_endpoint(target):
+        source, interval = from_endpoint(target), ENDPOINT_INTERVAL_S
     else:
         store = _store(target, overrides)
         source = from_store(lambda: store.read_bytes(STATUS_FILE), store.url_of(STATUS_FILE))

@@ -57,10 +57,7 @@ def describe_mistakes(document: dict[str, Any], source: str) -> Iterator[str]:
             return
         for mistake in mistakes:
             if not any(_within(path, wrong) for path in (mistake.field, *mistake.reads)):
-                field = ".".join(
-                    part if part.isprintable() else as_text(part)
-                    for part in mistake.shown or mistake.field
-                ).replace(".[", "[")
+                field = ".".join(map(_name, mistake.shown or mistake.field)).replace(".[", "[")
                 yield f"{source}: {field or 'the document'}: {mistake.problem}"
         found = {path for mistake in mistakes for path in (mistake.field, *mistake.reads)}
         found |= {m.field[:-1] for m in mistakes if m.problem == MISSING}
@@ -71,6 +68,8 @@ def describe_mistakes(document: dict[str, Any], source: str) -> Iterator[str]:
 
 
 MISSING = "is required and missing"
+MAX_SHOWN = 60
+"""Characters of a value, or of a key that nobody can have meant."""
 
 
 def _mistakes(detail: ErrorDetails) -> Iterator[Mistake]:
@@ -114,7 +113,11 @@ def _not_allowed(value: object, allowed: str) -> str:
     return f"{as_text(value)} is not allowed; allowed: {allowed}"
 
 
-def as_text(value: object, max_length: int = 60) -> str:
+def _name(part: str) -> str:
+    return part if part.isprintable() and len(part) <= MAX_SHOWN else as_text(part)
+
+
+def as_text(value: object, max_length: int = MAX_SHOWN) -> str:
     """Returns a value on one printable line, as YAML would write it, shortened if it is long.
 
     Without the credentials of URLs in it.
@@ -133,7 +136,7 @@ def _suggest(path: Path) -> str:
     """Returns the field that was probably meant, or else all fields of the section, as text."""
     section = field_schema(path[:-1]) if path[:-1] else run_schema()
     known = [name for name in resolve(section or {}).get("properties", {}) if name != "status"]
-    close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(path[-1][:MAX_SHOWN], known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else f"; allowed: {', '.join(known)}"
 
 

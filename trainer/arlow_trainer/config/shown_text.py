@@ -15,26 +15,38 @@ REDACTED = "***"
 _USER = r"[^\s\"'<>`@/?#:\[]*:"
 _SECRET = r"[^\s@]{0,4096}@(?:[^\s\"'<>`@/]*@)*"
 _PORT = r"\d{1,5}(?:[/?#\"'<>`,;)\]}]|$)"
+# `host:80/x@y` is a host and a file, unless what looks like a port begins a secret key of AWS,
+# which has 40 characters, or a host and a port follow the @.
+_AWS_SECRET = r"[\w/+=]{40}@"
+_KEY_LIKE = rf"(?:{_AWS_SECRET}|[^\s@\"'<>`]{{0,4096}}@(?!sha\d+:)(?=[\w.-]+:{_PORT}))"
+# A quote within a word does not end what it is in.
+_QUOTE = r"[\"'<>`](?<=\w.)(?=\w)"
 _PASSWORDS = (
     re.compile(rf"(://)(?!arn:){_USER}(?!{_PORT}){_SECRET}"),
     re.compile(rf"((?:s3a?|gs|gcs|az|abfss?)://)(?!arn:){_USER}{_SECRET}"),
+    re.compile(rf"(://)(?!arn:){_USER}(?=\d{{1,5}}/){_KEY_LIKE}"),
     # A token alone is a user of HTTP; elsewhere (`abfs://container@account`) a user is no secret.
     re.compile(r"((?:http|https)://)(?:[^\s\"'<>`@/?#]*@)+"),
 )
 # URLs that lost their scheme or a slash. `name:tag@sha256:...` is an image of a container.
 _BROKEN_URLS = (
     re.compile(rf"((?<![:/\w])//|\b(?:https?|s?ftp|s3|gs|gcs|az|abfs):/(?!/)){_USER}{_SECRET}"),
-    re.compile(r"((?<![\w./@:%+*-]))[\w.%+-]+:(?!//)[^\s@/\"'<>`]{1,4096}@(?!sha\d+:)(?=[\w\[])"),
+    re.compile(
+        rf"((?<![\w./@:%+*-]))[\w.%+-]+:(?!//)(?:(?:[^\s@/\"'<>`]|{_QUOTE}){{1,4096}}@"
+        rf"|{_AWS_SECRET})(?!sha\d+:)(?=[\w\[])"
+    ),
 )
 _PARAMETER = re.compile(
     r"([?&;#](?:[\w.%-]*(?:token|secret|passw(?:or)?d|passphrase|signature|credential"
     r"|(?:api|access|account|auth)[-_]?key)[\w.%-]*"
     r"|sig|sas|jwt|code|auth|authorization|key|pwd|pass)=)"
-    r"[^\s\"'<>`&;#\\]*[^\s\"'<>`&;#:,.)\\]",
+    rf"(?:[^\s\"'<>`&;#\\]|{_QUOTE})*[^\s\"'<>`&;#:,.)\\]",
     re.IGNORECASE,
 )
 _CONNECTION_STRING = re.compile(
-    r"\b((?:AccountKey|SharedAccessKey|SharedAccessSignature)=)[^\s;\"'<>`]+", re.IGNORECASE
+    r"\b((?:AccountKey|SharedAccessKey|SharedAccessSignature)(?:=| = )[\"']?)"
+    rf"(?:[^\s;\"'<>`]|{_QUOTE})+",
+    re.IGNORECASE,
 )
 
 

@@ -1,6 +1,6 @@
 """Which sample comes when, and how it gets from its file into a micro-batch."""
 
-from arlow_trainer.data.cores import Cores, share_cores, threads_asked, usable_cores
+from arlow_trainer.data.cores import threads_asked, usable_cores
 from arlow_trainer.data.decode import BrokenSample, RawSample, Source, decode_image
 from arlow_trainer.data.demo import DemoSet, write_demo_set
 from arlow_trainer.data.fingerprint import fingerprint
@@ -20,10 +20,8 @@ from arlow_trainer.data.views import center_view, crop_box, random_view
 __all__ = [
     "BrokenSample",
     "Choice",
-    "Cores",
     "DemoSet",
     "MicroBatch",
-    "Modality",
     "PreparedSet",
     "RawSample",
     "Skipped",
@@ -44,7 +42,6 @@ __all__ = [
     "permute",
     "prepare_ucf101",
     "random_view",
-    "share_cores",
     "threads_asked",
     "token_costs",
     "usable_cores",

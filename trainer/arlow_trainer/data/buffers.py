@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_ROUND = 2**20
+from arlow_trainer.plan.loading import buffer_bytes
 
 
 @dataclass(eq=False)
@@ -56,8 +56,7 @@ class BufferPool:
         if free:  # a larger one takes the place of the smallest
             self._free.remove(free[0])
         self.made += 1
-        # Steps differ by a few samples: with room to spare the next one fits, too.
-        rounded = -(-size * 9 // 8 // _ROUND) * _ROUND
+        rounded = buffer_bytes(size)
         memory = torch.empty(rounded, dtype=torch.uint8, pin_memory=self._stream is not None)
         return _Buffer(memory.numpy())
 

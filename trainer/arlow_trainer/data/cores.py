@@ -1,25 +1,14 @@
-"""The cores of a rank, divided between torch's threads and its decoding processes."""
+"""The cores that this process may use, and the threads that its user asked for."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
-# On a CPU, training on a picture takes 15 to 50 times as long as decoding it.
-_CPU_CORES_A_WORKER = 8
-
-
-@dataclass(frozen=True)
-class Cores:
-    """How a rank uses its cores: torch's threads, the rank's own among them, and processes."""
-
-    threads: int
-    workers: int
 
 
 def usable_cores() -> float:
@@ -29,28 +18,6 @@ def usable_cores() -> float:
     cores = float(len(affine(0)) if affine is not None else os.cpu_count() or 1)
     own = _OWN_CGROUP.read_text() if _OWN_CGROUP.is_file() else ""
     return min(cores, cgroup_cores(_CGROUPS, own))
-
-
-def share_cores(
-    cores: float, ranks_here: int, *, gpu: bool, workers: int | None, most_threads: int | None
-) -> Cores:
-    """Divides a machine's cores among its ranks, and a rank's between threads and processes.
-
-    Threads and processes together are the rank's cores, unless that leaves none of either.
-
-    Args:
-        cores: what all ranks together may use.
-        ranks_here: the ranks that share them.
-        gpu: whether ranks compute on GPUs. Their own thread is then enough for torch, and the rest
-            decodes; on a CPU it is the computing that takes the time.
-        workers: decoding processes of a rank, where the run says how many.
-        most_threads: torch's threads, where the user bounds them (OMP_NUM_THREADS).
-    """
-    share = max(1, int(cores) // ranks_here)
-    if workers is None:
-        workers = max(1, share - 1 if gpu else share // _CPU_CORES_A_WORKER)
-    threads = max(1, share - workers)
-    return Cores(threads if most_threads is None else min(threads, most_threads), workers)
 
 
 def threads_asked(environment: str | None) -> int | None:

@@ -17,9 +17,8 @@ from arlow_trainer.data.order import Choice, choose
 from arlow_trainer.data.video import decode_clip
 from arlow_trainer.data.views import Pixels, random_view
 from arlow_trainer.data.worker_processes import worker_died
+from arlow_trainer.plan.loading import job_samples
 
-# Small enough to divide a step among the processes, large enough that a job's overhead is small.
-_FRAMES_PER_JOB = 16
 _NAMED_IN_ERRORS = 5
 
 
@@ -49,7 +48,7 @@ class Decoder(Dataset[Decoded]):
         self._sizes = {modality: len(source) for modality, source in sources.items()}
         self.most_skipped = data.most_skipped(sum(self._sizes.values()))
         self._seed = seed
-        self._job_sizes = {m: max(1, _FRAMES_PER_JOB // self._length(m)) for m in sources}
+        self._job_sizes = {m: job_samples(self._length(m)) for m in sources}
         frames = max(self._job_sizes[m] * self._length(m) for m in sources)
         self.slots = torch.empty((slots, frames, *self.frame_shape), dtype=torch.uint8)
 

@@ -33,11 +33,9 @@ from arlow_trainer.data.worker_processes import (
     sigchld_kept,
     signals_blocked,
 )
+from arlow_trainer.plan.loading import BYTES_AHEAD, JOBS_AHEAD, STEPS_AHEAD, slots
 from arlow_trainer.plan.micro_batches import micro_batch_sizes
 
-_JOBS_AHEAD = 3
-_STEPS_AHEAD = 4
-_BYTES_AHEAD = 2**30
 # How often the loader looks whether it is to end while it waits for a sample.
 _LOOK_S = 0.5
 
@@ -118,8 +116,7 @@ class StepLoader:
             on_worker: called with its number in every decoding process; it is pickled.
         """
         data = training.data
-        # One slot more than jobs in flight: the next is issued before the last is copied.
-        self._decoder = Decoder(data, sources, training.seed, slots=_JOBS_AHEAD * workers + 1)
+        self._decoder = Decoder(data, sources, training.seed, slots=slots(workers))
         self._costs = token_costs(data, training.model)
         self._global_batch_size = global_batch_size
         self._rank, self._ranks = rank, ranks
@@ -136,7 +133,7 @@ class StepLoader:
             batch_size=None,
             sampler=self._jobs(for_jobs),
             num_workers=self._workers,
-            prefetch_factor=_JOBS_AHEAD if self._workers else None,
+            prefetch_factor=JOBS_AHEAD if self._workers else None,
             # A forked child would inherit the rank's locks and CUDA state.
             multiprocessing_context="spawn" if self._workers else None,
             worker_init_fn=partial(init_worker, self._on_worker),
@@ -151,7 +148,7 @@ class StepLoader:
         steps = self._steps(for_steps, decoded, pool, ending)
         if not self._workers:
             return steps
-        ahead = LookAhead(steps, lambda step: step.nbytes, _STEPS_AHEAD, _BYTES_AHEAD, "loader")
+        ahead = LookAhead(steps, lambda step: step.nbytes, STEPS_AHEAD, BYTES_AHEAD, "loader")
 
         def end() -> None:
             ending.set()

@@ -48,9 +48,18 @@ class GradientSum:
                 parameter.grad = total.to(parameter.dtype)
         self._sums, self._added = {}, 0
 
+    @property
+    def summed(self) -> bool:
+        """Whether there are sums, so that the parameters' gradients are only a part."""
+        return bool(self._sums)
+
+    def drop_sums(self) -> None:
+        """Drops all sums."""
+        self._sums, self._added = {}, 0
+
     def forget(self) -> None:
         """Drops all gradients and sums."""
-        self._sums, self._added = {}, 0
+        self.drop_sums()
         for parameter in self._parameters:
             parameter.grad = None
 

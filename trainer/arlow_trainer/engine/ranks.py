@@ -75,7 +75,7 @@ class Ranks:
         """Runs an action on every rank; when it fails on any, every rank raises that failure.
 
         Of several it is the first rank's; one that only reports another rank's failure (it has an
-        attribute `second_hand` that is true) gives way to that.
+        attribute `second_hand` that is true) gives way to that. So has what the other ranks raise.
         """
         value, failure = _attempt(action)
         # A vote first: it is all that an action which succeeds costs.
@@ -86,7 +86,8 @@ class Ranks:
                 for rank, failed in enumerate(self.gather(failure))
                 if failed is not None
             ]
-            raise min(found, key=lambda failed: getattr(failed, "second_hand", False))
+            chosen = min(found, key=lambda failed: getattr(failed, "second_hand", False))
+            raise chosen if chosen is failure else _second_hand(chosen)
         return value  # type: ignore[return-value]
 
     def from_first(self, action: Callable[[], T]) -> T:
@@ -95,7 +96,7 @@ class Ranks:
         dist.broadcast_object_list(outcome, src=0, group=self._host)
         value, failure = outcome[0]
         if failure is not None:
-            raise failure
+            raise failure if self.first else _second_hand(failure)
         return value  # type: ignore[no-any-return]
 
     def gather(self, value: T) -> list[T]:
@@ -180,6 +181,12 @@ def _key_value_store(rank: int, ranks: int) -> PrefixStore:
         master_listen_fd=int(descriptor) if descriptor else None,
     )
     return PrefixStore("default_pg", store)
+
+
+def _second_hand(failure: BaseException) -> BaseException:
+    """Marks another rank's failure, so that the run's message names the rank that failed."""
+    vars(failure)["second_hand"] = True
+    return failure
 
 
 def _attempt(action: Callable[[], T]) -> tuple[T | None, BaseException | None]:

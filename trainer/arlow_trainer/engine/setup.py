@@ -18,6 +18,8 @@ from arlow_trainer.engine.ranks import set_timeouts
 from arlow_trainer.plan.memory import MAX_BUCKET
 
 MIN_LOSS_SCALE = 1.0
+# Elements; nothing runs beside the gathering of new weights.
+_GATHERED_AT_ONCE = 500_000_000
 
 
 def effective_precision(declared: Precision, device: torch.device) -> Precision:
@@ -42,7 +44,7 @@ def deepspeed_config(
     once (`coalesce_grad_reduction`). Bucket size and reduction algorithm are pinned because they
     change the bits of a sum.
     """
-    bucket = max(1, min(parameters, MAX_BUCKET))
+    bucket, whole = (max(1, min(parameters, most)) for most in (MAX_BUCKET, _GATHERED_AT_ONCE))
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
@@ -50,7 +52,7 @@ def deepspeed_config(
         "zero_optimization": {
             "stage": training.zero_stage,
             "reduce_bucket_size": bucket,
-            "allgather_bucket_size": bucket,
+            "allgather_bucket_size": whole,
             "use_multi_rank_bucket_allreduce": False,
             "overlap_comm": False,
             "contiguous_gradients": True,

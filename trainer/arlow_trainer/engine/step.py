@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import math
 import time
@@ -22,6 +21,7 @@ from arlow_trainer.engine.attention import attention_kernels, kernel
 from arlow_trainer.engine.devices import explain_out_of_memory, out_of_memory
 from arlow_trainer.engine.logits import largest_numbers
 from arlow_trainer.engine.ranks import Ranks
+from arlow_trainer.engine.reduction import StepReduction, overlaps
 from arlow_trainer.mae import draw_masks
 from arlow_trainer.plan.micro_batches import Sizes
 from arlow_trainer.plan.tokens import tokens_per_image
@@ -164,6 +164,7 @@ class StepRunner:
         self._ranks = ranks
         self._on_halved = on_halved
         self._limits: dict[Modality, int] = {}
+        self._reduction = StepReduction(engine, overlaps(engine.device, dist.get_world_size()))
         self._gradients = GradientSum([p for group in engine.optimizer.bit16_groups for p in group])
         self._training = training
         self._total_steps = total_steps
@@ -188,10 +189,7 @@ class StepRunner:
                 the first on every rank.
         """
         self.set_learning_rate(number)
-        with self._one_reduction() as finish:
-            sums = self._forward_and_backward(micro_batches)
-            with self.clock.phase("reduce"), explain_out_of_memory("the gradients' reduction"):
-                finish()
+        sums = self._reduced_gradients(micro_batches)
         before = self.engine.global_steps
         with self.clock.phase("optimizer"), explain_out_of_memory("the update"):
             self.engine.step()
@@ -204,66 +202,70 @@ class StepRunner:
             self._largest_norm = max(self.grad_norm(), self._largest_norm or 0.0)
         return applied
 
-    @contextmanager
-    def _one_reduction(self) -> Iterator[Callable[[], None]]:
-        """Keeps gradients on this rank until the yielded function is called, which reduces them.
+    def _reduced_gradients(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
+        """Adds up the gradients of a step over all ranks and returns its `LossSums`' values.
 
-        A block that fails reduces nothing: that would wait for ranks which never come.
-        """
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(self.engine.coalesce_grad_reduction())
-            try:
-                yield stack.close
-            except BaseException:
-                self._gradients.forget()
-                # DeepSpeed reduces on the way out, whatever happened; this engine has ended.
-                self.engine._flush_coalesced_reduction_zero12 = lambda optimizer: None
-                raise
-
-    def _forward_and_backward(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
-        """Adds up the gradients of a step and returns its `LossSums`' values.
-
-        Does it again with smaller parts where a device has no memory for one.
+        Does it again with smaller parts where a device has no memory for one. A rank that fails in
+        another way reduces nothing more: it would wait for ranks which never come.
         """
         halved: dict[Modality, Refusal] = {}
+        # A reduction that has begun on any rank is finished by all, before they vote on it.
+        at_last = self._reduction.overlap
         while True:
             sums = self._no_sums()
-            refusal = self._try(micro_batches, sums)
-            if not self._any(refusal is not None):
+            with self._reduction.collecting():
+                try:
+                    refusal = self._try(micro_batches, sums)
+                except BaseException:
+                    self._gradients.forget()
+                    raise
+                if refusal is not None:
+                    self._break_off()
+                refused = not at_last and self._any(refusal is not None)
+                if not refused:
+                    with self.clock.phase("reduce"), explain_out_of_memory("the reduction"):
+                        self._reduction.finish()
+                if at_last:
+                    refused = self._any(refusal is not None)
+            if not refused:
                 break
-            self._start_over()
+            self._gradients.forget()
+            self._reduction.forget()
             self._halve(refusal, halved)
         if halved and self._on_halved is not None:
             self._on_halved(self._describe(halved))
         return sums
 
     def _try(self, micro_batches: Sequence[MicroBatch], sums: Tensor) -> Refusal | None:
-        for micro_batch in micro_batches:
-            offset = 0 if micro_batch.modality == "image" else 2
-            for part in self._parts(micro_batch):
-                try:
-                    sums[offset] += self._add(part)
-                except torch.OutOfMemoryError as error:
-                    # The error holds the frames it passed, and these the activations.
-                    return Refusal(part.modality, part.size, str(error).splitlines()[0])
-                sums[offset + 1] += part.frames.shape[0]
+        parts = [part for micro_batch in micro_batches for part in self._parts(micro_batch)]
+        for number, part in enumerate(parts, 1):
+            offset = 0 if part.modality == "image" else 2
+            try:
+                sums[offset] += self._add(part, last=number == len(parts))
+            except torch.OutOfMemoryError as error:
+                # The error holds the frames it passed, and these the activations.
+                return Refusal(part.modality, part.size, str(error).splitlines()[0])
+            sums[offset + 1] += part.frames.shape[0]
         self._gradients.finish()
         return None
 
-    def _add(self, part: Part) -> Tensor:
+    def _add(self, part: Part, last: bool) -> Tensor:
         """Adds a part's gradients to those of the parameters, and returns its sum of losses."""
         self._gradients.make_room()
         with kernel(self.kernels[part.modality]):
             with self.clock.phase("forward"):
                 losses = self._losses(part)
+            if last and not self._gradients.summed:
+                self._reduction.watch()
             with self.clock.phase("backward"):
                 self.engine.backward(losses.sum() * self._weight)
         self._gradients.added()
         return losses.detach().sum()
 
-    def _start_over(self) -> None:
-        """Leaves nothing of an attempt that was broken off: no gradients, no activations."""
-        self._gradients.forget()
+    def _break_off(self) -> None:
+        """Leaves nothing of an attempt that failed: no activations, no gradients of its own."""
+        self._gradients.drop_sums()
+        self._reduction.give_up()
         optimizer = self.engine.optimizer
         while optimizer._backward_active_depth:
             optimizer.exit_backward()

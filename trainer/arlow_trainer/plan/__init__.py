@@ -4,6 +4,7 @@ from arlow_trainer.plan.choice import (
     MicroBatchChoice,
     check_declared_gpus,
     choose_micro_batch,
+    fits_no_gpu,
 )
 from arlow_trainer.plan.flops import (
     ForwardFlops,
@@ -37,6 +38,7 @@ __all__ = [
     "clip_training_flops",
     "cpu_rank_memory",
     "decoder_parameters",
+    "fits_no_gpu",
     "forward_flops",
     "hardware_of_device",
     "image_training_flops",

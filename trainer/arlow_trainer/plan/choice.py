@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from arlow_trainer.config import ArlowPretrain, Precision
+from arlow_trainer.config.errors import DeviceMemoryError
 from arlow_trainer.plan.flops import image_training_flops
 from arlow_trainer.plan.hardware import GIB, HARDWARE, Hardware
 from arlow_trainer.plan.memory import (
@@ -103,3 +104,20 @@ def check_declared_gpus(run: ArlowPretrain) -> None:
     if nodes.gpus and nodes.gpu_product:
         hardware = HARDWARE[nodes.gpu_product]
         choose_micro_batch(run, nodes.devices, hardware.memory_bytes, hardware)
+
+
+def fits_no_gpu(run: ArlowPretrain) -> str | None:
+    """Returns why a run cannot fit as many GPUs as it declares, of any kind of the hardware table.
+
+    None where it fits the largest, or declares none. More GPUs, or larger ones that the table does
+    not know, may hold it.
+    """
+    nodes = run.spec.nodes
+    if not nodes.gpus:
+        return None
+    largest = max(HARDWARE.values(), key=lambda hardware: hardware.memory_bytes)
+    try:
+        choose_micro_batch(run, nodes.devices, largest.memory_bytes, largest)
+    except DeviceMemoryError as error:
+        return f"{nodes.devices} x {largest.name}, the largest GPU known: {error}"
+    return None

@@ -29,8 +29,9 @@ INT64 = 8
 RESERVE = 0.1
 # A CPU run shares the machine with its loaders, the page cache and its user.
 CPU_SHARE = 0.5
-# The engine's bound on DeepSpeed's reduction bucket, in elements.
-MAX_BUCKET = 500_000_000
+# The engine's bound on DeepSpeed's reduction bucket, in elements: large enough for the bus, and
+# small enough that most of a reduction is done when the backward pass beside it ends.
+MAX_BUCKET = 100_000_000
 
 ADDED_IN_HALF: dict[Precision, int] = {"fp16": 64, "bf16": 8}
 """Micro-batches whose gradients may add up in half precision; more add up in float32."""

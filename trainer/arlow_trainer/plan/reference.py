@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from arlow_trainer.config import load_run
 from arlow_trainer.plan.hardware import HARDWARE
-from arlow_trainer.plan.run_plan import DevicePlan, plan_run
-from arlow_trainer.plan.show import as_markdown, comparison, device_table, run_table
+from arlow_trainer.plan.run_plan import DevicePlan, Unfit, plan_run
+from arlow_trainer.plan.show import Table, as_markdown, comparison, device_table, run_table
 
 SHOWN = ("rtx-8000", "h100")
+LINKED = ("rtx-8000", "a100-80gb-pcie", "a100-80gb", "h100")
 
 INTRODUCTION = """\
 # What a run takes
@@ -26,7 +28,12 @@ Memory is counted, and agrees with what an H200 was seen to hold within 3 %. Tim
 H200, where a step of 192 images and 64 clips took 1.65 s with a wait for data of 0.2 s; what
 several GPUs add, and all of the other chips, is estimated from data sheets. Samples are taken to be
 ImageNet's and UCF101's files; the store of checkpoints is taken to be a local disk that reads
-0.47 GB/s, checked, and writes 0.65 GB/s.
+2 GB/s and writes 0.65 GB/s. A node has 8 cores for each GPU where `spec.nodes.cpu` does not say it.
+
+The start is an estimate from its parts: imports as they were on the H200's machine (13 to 16 s),
+beside them the checkpoint read from the disk and hashed, one thread a file (1.7 GB/s); its
+optimiser state read again, from memory; DeepSpeed's set-up and the first step's kernels 12 s.
+`make bench-gpu` measures it, and the `started` event of every run tells it.
 
 A micro-batch is as large as pays on the chip, as fits, and as a device's share of a step. How many
 images and clips a device gets differs from step to step, so micro-batches are computed in at most
@@ -35,6 +42,16 @@ four sizes a modality, and filled up with samples that do not count.
 ## The default run on 8 GPUs
 
 `arlow plan manifests/pretrain.yaml`:
+"""
+
+OVERLAP = """
+## What reducing beside the backward pass saves
+
+Gradients are reduced once a step, beside the backward pass of its last micro-batch, in buckets of
+100 M elements: each as soon as the pass has filled it and the bus is free. What is left when the
+pass ends takes time of its own. New weights are gathered after the update, beside nothing: the next
+forward pass needs the first of them at once. This is arithmetic on 8 GPUs of a node; only several
+GPUs can measure it, and how much the bus and the kernels that reduce slow the pass down.
 """
 
 COMPARISON = """
@@ -54,11 +71,33 @@ def reference() -> str:
             as_markdown(run_table(plan)),
             "",
             as_markdown(device_table(shown)),
+            OVERLAP,
+            as_markdown(_overlap_table(plan.devices)),
             COMPARISON,
             as_markdown(comparison(plan)),
             "",
         ]
     )
+
+
+def _overlap_table(devices: Sequence[DevicePlan | Unfit]) -> Table:
+    """Returns a row for each link: what a reduction takes, and how a step is shorter for it."""
+    rows: Table = [("link", "GPUs", "a reduction", "after the pass", "a step", "without overlap")]
+    for each in devices:
+        if isinstance(each, DevicePlan) and each.gpu in LINKED:
+            seconds = each.seconds
+            before = seconds.total + seconds.hidden
+            rows.append(
+                (
+                    each.link,
+                    f"{each.gpus} x {each.gpu}",
+                    f"{(seconds.reduce + seconds.hidden) * 1e3:.0f} ms",
+                    f"{seconds.reduce * 1e3:.1f} ms",
+                    f"{seconds.total * 1e3:,.0f} ms",
+                    f"{before * 1e3:,.0f} ms: {seconds.hidden / before:.1%} are saved",
+                )
+            )
+    return rows
 
 
 if __name__ == "__main__":

@@ -14,12 +14,13 @@ from arlow_trainer.plan.hardware import Hardware
 from arlow_trainer.plan.host import (
     WRITE_BYTES_PER_S,
     HostMemory,
+    StartSeconds,
     checkpoint_bytes,
     checkpoint_copy_seconds,
     data_bytes,
     decoding_cores,
     host_memory,
-    resume_seconds,
+    start_seconds,
 )
 from arlow_trainer.plan.micro_batches import Sizes
 from arlow_trainer.plan.parameters import decoder_parameters, tower_parameters
@@ -51,7 +52,8 @@ class DevicePlan:
         communicated_bytes: that each GPU sends in a step, for gradients and for weights.
         data_bytes_per_second: that the store of the data must give.
         decoding_cores: of a node.
-        checkpoint_stall_seconds: for which training waits for each.
+        checkpoint_copy_seconds: for which each is copied to the host, beside a step.
+        checkpoint_stall_seconds: of these, for which training waits.
         checkpoint_bytes_per_second: that the store must take for a save to end before the next.
         total_seconds: to the end, checkpoints included; None where the data's size is not known.
     """
@@ -70,6 +72,7 @@ class DevicePlan:
     communicated_bytes: int
     data_bytes_per_second: float
     decoding_cores: float
+    checkpoint_copy_seconds: float
     checkpoint_stall_seconds: float
     checkpoint_bytes_per_second: float
     total_seconds: float | None
@@ -95,7 +98,7 @@ class RunPlan:
         checkpoint_bytes: of one.
         kept_checkpoints: in the store at the end.
         save_seconds: of a checkpoint on a local disk; it runs beside training.
-        resume_seconds: from a kill to the next step, with checkpoints on a local disk.
+        start: from a kill to the next step, with checkpoints on a local disk.
         host: memory of a node.
     """
 
@@ -112,7 +115,7 @@ class RunPlan:
     checkpoint_bytes: int
     kept_checkpoints: int | None
     save_seconds: float
-    resume_seconds: float
+    start: StartSeconds
     host: HostMemory
     devices: tuple[DevicePlan | Unfit, ...]
 
@@ -153,7 +156,7 @@ def plan_run(run: ArlowPretrain, hardware: Sequence[Hardware]) -> RunPlan:
         checkpoint_bytes=checkpoint_bytes(run),
         kept_checkpoints=kept,
         save_seconds=checkpoint_bytes(run) / WRITE_BYTES_PER_S,
-        resume_seconds=resume_seconds(run),
+        start=start_seconds(run),
         host=host_memory(run, spec.nodes.gpus or spec.nodes.ranks),
         devices=(),
     )
@@ -172,7 +175,9 @@ def _on(run: ArlowPretrain, plan: RunPlan, hardware: Hardware) -> DevicePlan | U
     sizes: dict[Modality, Sizes] = {"image": choice.image_sizes, "video": choice.clip_sizes}
     seconds = step_time(run, gpus, hardware, sizes)
     step = seconds.total
-    stall = checkpoint_copy_seconds(run, gpus, hardware.link.host_bytes_per_second)
+    copy = checkpoint_copy_seconds(run, hardware.link.host_bytes_per_second)
+    # Only the next update waits for it.
+    stall = max(0.0, copy - seconds.images - seconds.clips - seconds.reduce)
     every = run.spec.checkpoint.every_steps or plan.steps or 1
     images, clips = plan.images / step, plan.clips / step
     total = None
@@ -197,6 +202,7 @@ def _on(run: ArlowPretrain, plan: RunPlan, hardware: Hardware) -> DevicePlan | U
         communicated_bytes=2 * communicated_bytes(training, gpus),
         data_bytes_per_second=data_bytes(images, clips),
         decoding_cores=decoding_cores(images, clips) / run.spec.nodes.count,
+        checkpoint_copy_seconds=copy,
         checkpoint_stall_seconds=stall,
         checkpoint_bytes_per_second=plan.checkpoint_bytes / (every * step),
         total_seconds=total,

@@ -23,14 +23,15 @@ def to_json(plan: RunPlan) -> str:
         if isinstance(device, DevicePlan):
             shown["seconds"]["total"] = device.seconds.total
             shown["choice"]["memory"]["total"] = device.choice.memory.total
-    whole["host"]["total"] = plan.host.total
+    whole["host"] |= {"total": plan.host.total, "locked": plan.host.locked}
+    whole["start"]["total"] = plan.start.total
     whole["step_flops"] = plan.step_flops
     return json.dumps(_camel(whole), indent=2)
 
 
 def run_table(plan: RunPlan) -> Table:
     """Returns what does not depend on the GPU."""
-    host = plan.host
+    host, start = plan.host, plan.start
     unknown = "unknown before the data is opened"
     return [
         ("the run", plan.name),
@@ -46,11 +47,15 @@ def run_table(plan: RunPlan) -> Table:
         ("checkpoints to the end", unknown if plan.checkpoints is None else
          f"{plan.checkpoints:,}, of which {plan.kept_checkpoints:,} are kept: "
          f"{(plan.kept_checkpoints or 0) * plan.checkpoint_bytes / 1e9:,.0f} GB in the store"),
-        ("from a kill to the next step", f"{_duration(plan.resume_seconds)}, with checkpoints on a "
-                                         "local disk"),
-        ("memory of a node", f"{_gib(host.total)} of {_gib(host.available)}: processes "
-         f"{_gib(host.processes)}, /dev/shm {_gib(host.shared)}, and at the start models "
-         f"{_gib(host.start)}, later the copy of a checkpoint {_gib(host.checkpoint)}"),
+        ("from a kill to the next step", f"{_duration(start.total)} (estimated): imports and the "
+         f"checkpoint's check {start.imports:.0f} s, model {start.model:.0f} s, restore "
+         f"{start.restore:.0f} s, data and first step {start.data + start.first_step:.0f} s"),
+        ("memory of a node", f"{_gib(host.total)} of {_gib(host.available)}"),
+        ("- ranks, with decoding processes", f"{_gib(host.processes)}, "
+                                             f"{host.decoding_processes} a rank"),
+        ("- /dev/shm", _gib(host.shared)),
+        ("- steps ahead, page-locked", _gib(host.steps)),
+        ("- copy of a checkpoint, page-locked", _gib(host.checkpoint)),
     ]  # fmt: skip
 
 
@@ -73,7 +78,13 @@ def device_table(devices: Sequence[DevicePlan]) -> Table:
         ("a step", lambda d: _seconds(d.seconds.total)),
         ("- images", lambda d: _seconds(d.seconds.images)),
         ("- clips", lambda d: _seconds(d.seconds.clips)),
-        ("- gradients' reduction", lambda d: _seconds(d.seconds.reduce)),
+        (
+            "- gradients' reduction",
+            lambda d: (
+                f"{_seconds(d.seconds.reduce)}, and "
+                f"{_seconds(d.seconds.hidden)} beside the backward"
+            ),
+        ),
         ("- update", lambda d: _seconds(d.seconds.update)),
         ("- weights' gathering", lambda d: _seconds(d.seconds.gather)),
         ("sent by a GPU in a step", lambda d: f"{d.communicated_bytes / 1e9:.2f} GB, {d.link}"),
@@ -83,7 +94,8 @@ def device_table(devices: Sequence[DevicePlan]) -> Table:
         ("cores to decode", lambda d: f"{d.decoding_cores:,.1f} a node"),
         ("data from the store", lambda d: f"{d.data_bytes_per_second / 1e6:,.0f} MB/s"),
         ("checkpoints to the store", lambda d: f"{d.checkpoint_bytes_per_second / 1e6:,.0f} MB/s"),
-        ("wait for a checkpoint", lambda d: _seconds(d.checkpoint_stall_seconds)),
+        ("a checkpoint's copy, beside a step", lambda d: _seconds(d.checkpoint_copy_seconds)),
+        ("- of it training waits", lambda d: _seconds(d.checkpoint_stall_seconds)),
         ("to the end", lambda d: _duration(d.total_seconds)),
     ]
     return [(label, *(show(device) for device in devices)) for label, show in rows]

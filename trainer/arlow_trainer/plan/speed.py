@@ -15,7 +15,7 @@ from arlow_trainer.config import ArlowPretrain, Modality, TrainingSection
 from arlow_trainer.plan.attention import attention_kernel, attention_lengths
 from arlow_trainer.plan.flops import FORWARD_AND_BACKWARD, attention_flops, forward_flops
 from arlow_trainer.plan.hardware import Hardware
-from arlow_trainer.plan.memory import NUMBER_BYTES, saved_bytes
+from arlow_trainer.plan.memory import MAX_BUCKET, NUMBER_BYTES, saved_bytes
 from arlow_trainer.plan.micro_batches import Sizes, clip_cost, likely_clips, rank_shares
 from arlow_trainer.plan.parameters import total_parameters
 from arlow_trainer.plan.tokens import Tokens, tokens_per_clip, tokens_per_image
@@ -31,6 +31,8 @@ _LAUNCH_TENSOR_S = 1.5e-4
 _TENSORS_A_BLOCK, _OTHER_TENSORS = 12, 48
 # Gradients in both precisions, masters, two moments and weights, read or written once or twice.
 _UPDATE_BYTES = 60
+# Of a micro-batch's seconds; forward takes the rest.
+_BACKWARD = 2 / 3
 # What recomputing blocks adds to forward and backward.
 _RECOMPUTED = 4 / 3
 
@@ -41,7 +43,8 @@ class StepTime:
 
     Attributes:
         images, clips: forward and backward of their micro-batches.
-        reduce: communication of the gradients.
+        reduce: communication of the gradients, beyond the backward pass beside which it runs.
+        hidden: the rest of that communication, which takes no time of its own.
         update: the optimiser's.
         gather: communication of the new weights.
     """
@@ -51,10 +54,11 @@ class StepTime:
     reduce: float
     update: float
     gather: float
+    hidden: float
 
     @property
     def total(self) -> float:
-        """All of them: one after another."""
+        """All but what is hidden: one after another."""
         return self.images + self.clips + self.reduce + self.update + self.gather
 
 
@@ -85,11 +89,13 @@ def step_time(
         for modality in tokens
     }
 
-    def of_share(modality: Modality, count: int) -> float:
+    def of_share(modality: Modality, count: int) -> list[float]:
         of = sizes[modality]
-        return sum(seconds[modality][of.holding(part)] for part in of.cut(count))
+        return [seconds[modality][of.holding(part)] for part in of.cut(count)]
 
-    images = clips = weights = 0.0
+    images = clips = reduce = weights = 0.0
+    moved = communicated_bytes(training, ranks) / hardware.link.bytes_per_second
+    buckets = total_parameters(training) / MAX_BUCKET
     for drawn, weight in likely_clips(samples, training.data.video_probability):
         shares = rank_shares(samples - drawn, drawn, clip_cost(training), ranks)
         slowest = max(
@@ -98,18 +104,41 @@ def step_time(
                 for image_share, clip_share, of in shares
                 if of
             ),
-            key=sum,
+            key=lambda parts: sum(map(sum, parts)),
         )
-        images, clips = images + weight * slowest[0], clips + weight * slowest[1]
+        images, clips = images + weight * sum(slowest[0]), clips + weight * sum(slowest[1])
+        # Clips are dealt last.
+        last = (slowest[1] or slowest[0])[-1] * _BACKWARD
+        reduce += weight * reduction_beyond(last, moved, buckets)
         weights += weight
-    moved = communicated_bytes(training, ranks)
     return StepTime(
         images=images / weights,
         clips=clips / weights,
-        reduce=moved / hardware.link.bytes_per_second,
+        reduce=reduce / weights,
         update=_update_seconds(training, ranks, hardware),
-        gather=moved / hardware.link.bytes_per_second,
+        gather=moved,
+        hidden=moved - reduce / weights,
     )
+
+
+def reduction_beyond(backward: float, reduction: float, buckets: float) -> float:
+    """Returns the seconds that a reduction lasts beyond the backward pass beside which it runs.
+
+    Each bucket is reduced when the pass has filled it and the one before is reduced.
+
+    Args:
+        backward: seconds of the pass.
+        reduction: seconds of reducing all gradients.
+        buckets: that they fill; the last need not be full.
+    """
+    if not reduction:
+        return 0.0
+    done = filled = 0.0
+    while filled < buckets:
+        bucket = min(1.0, buckets - filled)
+        filled += bucket
+        done = max(done, backward * filled / buckets) + reduction * bucket / buckets
+    return done - backward
 
 
 def communicated_bytes(training: TrainingSection, ranks: int) -> int:

@@ -24,7 +24,8 @@ _NONE = -1
 class Reason:
     """Why a rank ended, as that rank reports it.
 
-    `second_hand`: it only reports another rank's failure.
+    `time` is that of `time.monotonic`, which all processes of a machine share. `second_hand`: it
+    only reports another rank's failure.
     """
 
     rank: int
@@ -89,6 +90,15 @@ class Attempt:
         except FileNotFoundError:
             return None
 
+    def begin_steps(self) -> None:
+        """Says that the run has loaded, and from now on has something to save in a stop."""
+        self._write("steps", "")
+
+    @property
+    def loading(self) -> bool:
+        """Whether there is nothing to save yet."""
+        return not (self.folder / "steps").exists()
+
     @property
     def began(self) -> float:
         """When the attempt began, by `time.monotonic`, which all processes of a machine share."""
@@ -119,7 +129,7 @@ class Attempt:
 
     def report(self, rank: int, exit_code: int, message: str, second_hand: bool = False) -> None:
         """Records why a rank ends."""
-        reason = Reason(rank, exit_code, message, time.time(), second_hand)
+        reason = Reason(rank, exit_code, message, time.monotonic(), second_hand)
         self._write(f"reason-{rank}.json", json.dumps(asdict(reason)))
 
     def close_reports(self) -> None:

@@ -10,7 +10,7 @@ import threading
 from arlow_trainer.checkpoint.reader import Problem, inspect, steps_in, verify
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.errors import ArlowError
-from arlow_trainer.storage.options import store_options
+from arlow_trainer.storage.options import store_of
 from arlow_trainer.storage.store import Store
 
 
@@ -35,7 +35,7 @@ class EarlyCheck:
 
     def _work(self) -> None:
         try:
-            store = Store(self._run.run_url, store_options(self._run.spec.checkpoint))
+            store = store_of(self._run)
             for step in reversed(steps_in(store)):
                 info = inspect(store, step)
                 if info is not None and info.valid:

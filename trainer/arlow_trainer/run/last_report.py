@@ -16,7 +16,7 @@ from arlow_trainer.config.status import ENDED, Phase, RunStatus
 from arlow_trainer.run.lease import LEASE_FILE, version_held_by
 from arlow_trainer.storage.errors import MissingObject
 from arlow_trainer.storage.events import EventLog
-from arlow_trainer.storage.options import store_options
+from arlow_trainer.storage.options import store_of
 from arlow_trainer.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def report_for_rank_0(
 
     def work() -> None:
         try:
-            _report(Store(run.run_url, store_options(run.spec.checkpoint)), run, ranks, failure)
+            _report(store_of(run), run, ranks, failure)
         except ArlowError as error:
             log.warning("the run's last status is not written: %s", error)
 

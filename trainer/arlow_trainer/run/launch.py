@@ -91,6 +91,7 @@ def launch(run: ArlowPretrain, ranks: int | None, options: TrainOptions) -> None
             with RankProcesses(attempt, devices.ranks, rank_environment(devices)) as processes:
                 stop.forward_to(lambda: _stop_ranks(attempt, processes, stop))
                 ends = processes.wait(lambda ends: attempt.say(str(_judged(attempt, ends))))
+            stop.grace.loading = attempt.loading
             if any(ends.values()) or len(ends) < devices.ranks:
                 failure = _judged(attempt, ends)
                 if not attempt.reports_closed:

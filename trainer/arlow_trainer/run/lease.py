@@ -41,8 +41,9 @@ log = logging.getLogger(__name__)
 class LeaseRecord(BaseModel):
     """What `lease.json` holds. Times are seconds since 1970, by the holder's clock.
 
-    `machine` identifies one boot of one process namespace: only there do `pid` and
-    `process_started` identify the holder.
+    `machine` identifies one boot of one process namespace: only there do `pid` and the process's
+    start identify the holder. `started_after_boot` is that in seconds which no change of the clock
+    moves; None where the system does not tell it, and in leases of earlier versions.
     """
 
     # A later version's lease must not count as damaged, and hence as none.
@@ -54,6 +55,7 @@ class LeaseRecord(BaseModel):
     machine: str
     pid: int
     process_started: float
+    started_after_boot: float | None = None
     acquired: float
     renewed: float
 
@@ -174,7 +176,12 @@ class Lease(AbstractContextManager["Lease"]):
                 # Since now, not since this run began to wait for another's end.
                 now = time.time()
                 record = record.model_copy(update={"acquired": now, "renewed": now})
-                version = store.write_if_unchanged(LEASE_FILE, _to_bytes(record), found.version)
+                try:
+                    version = store.write_if_unchanged(LEASE_FILE, _to_bytes(record), found.version)
+                except ArlowError:
+                    # It may have been written though no answer came.
+                    _withdraw(store, record)
+                    raise
                 if version is not None:
                     return cls(store, record, version, ttl_s, on_lost)
                 lost_races += 1
@@ -209,12 +216,7 @@ class Lease(AbstractContextManager["Lease"]):
                 log.warning("the lease could not be renewed: %s", error)
             if self.loss is not None:
                 return
-        try:
-            found = _read(self._store)
-            if self._is_own(found) and found.version is not None:
-                self._store.delete_if_unchanged(LEASE_FILE, found.version)
-        except ArlowError as error:
-            log.warning("the lease ends by itself in %.0f s: %s", self._ttl_s, error)
+        _withdraw(self._store, self._record)
 
     def _renew(self) -> None:
         data = _to_bytes(self._record.model_copy(update={"renewed": time.time()}))
@@ -233,7 +235,7 @@ class Lease(AbstractContextManager["Lease"]):
             self._version, self._renewed = version, time.monotonic()
 
     def _is_own(self, found: _Found) -> bool:
-        return found.record is not None and found.record.token == self._record.token
+        return _is_of(self._record, found)
 
     def _lose(self, what: str) -> None:
         self.loss = LeaseLost(
@@ -259,15 +261,32 @@ def process_alive(holder: LeaseRecord) -> bool:
 
     A zombie counts as dead; the start time distinguishes another process with the same number.
     """
+    started = _started_after_boot(holder.pid)
     try:
         process = psutil.Process(holder.pid)
         if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
             return False
+        if started is not None and holder.started_after_boot is not None:
+            return started == holder.started_after_boot
         return abs(process.create_time() - holder.process_started) < STARTED_TOLERANCE_S
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:
         return True
+
+
+def _started_after_boot(pid: int) -> float | None:
+    """Returns the seconds from this machine's boot to a process's start; None if nothing tells.
+
+    psutil's time of creation adds the boot's, which moves whenever somebody sets the clock: a run
+    that lives would seem to be another process.
+    """
+    try:
+        # The name in parentheses may hold anything.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def this_machine() -> str:
@@ -288,6 +307,7 @@ def _new_record(owner: str) -> LeaseRecord:
         machine=this_machine(),
         pid=os.getpid(),
         process_started=psutil.Process().create_time(),
+        started_after_boot=_started_after_boot(os.getpid()),
         acquired=now,
         renewed=now,
     )
@@ -311,6 +331,20 @@ def _read(store: Store) -> _Found:
     except ValidationError:
         log.warning("%s cannot be read and is ignored", store.url_of(LEASE_FILE))
         return _Found(None, found.version)
+
+
+def _is_of(record: LeaseRecord, found: _Found) -> bool:
+    return found.record is not None and found.record.token == record.token
+
+
+def _withdraw(store: Store, record: LeaseRecord) -> None:
+    """Removes the lease where it is still this record's; a failure is a warning."""
+    try:
+        found = _read(store)
+        if _is_of(record, found) and found.version is not None:
+            store.delete_if_unchanged(LEASE_FILE, found.version)
+    except ArlowError as error:
+        log.warning("the lease ends by itself after a while: %s", error)
 
 
 def _to_bytes(record: LeaseRecord) -> bytes:

@@ -38,12 +38,14 @@ def rank_main(folder: Path) -> int:
     write_stacks_at(options.stack_number)
     try:
         with StopSignal(options) as stop:
+            stop.grace.loading = True
             if (stopped_at := attempt.stopped_at) is not None:
                 stop.request(stopped_at)
             run = attempt.run()
             early = EarlyCheck(run) if rank == 0 else None
-            check_torch(attempt.gpus, int(os.environ["LOCAL_RANK"]))
-            from arlow_trainer.run.train import train
+            with stop.interruptible():
+                check_torch(attempt.gpus, int(os.environ["LOCAL_RANK"]))
+                from arlow_trainer.run.train import train
 
             train(run, options, stop, attempt, early)
         return ExitCode.FINISHED

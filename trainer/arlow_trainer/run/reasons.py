@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from arlow_trainer.config.errors import ArlowError, ExitCode
+from arlow_trainer.config.errors import ArlowError, ExitCode, Interrupted
 from arlow_trainer.run.attempt import Attempt
+from arlow_trainer.run.held_signals import StopNow
+from arlow_trainer.run.signals import WHILE_LOADING
 from arlow_trainer.run.termination import exit_code_of, message_of
 
 _LOST_PEER = ("by peer", "Broken pipe", "remote process exited", "recvValue failed")
@@ -36,6 +38,9 @@ def reason_first(attempt: Attempt, rank: int) -> Iterator[None]:
 
 def report(attempt: Attempt, rank: int, error: BaseException) -> ExitCode:
     """Records why a rank ends, unless that has been recorded; returns its exit code."""
+    if isinstance(error, StopNow):
+        # It came between two instructions of what would have caught it.
+        error = Interrupted(WHILE_LOADING)
     code = exit_code_of(error)
     if not attempt.has_reported(rank):
         second_hand = bool(getattr(error, "second_hand", False)) or lost_a_peer(error)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-from arlow_trainer.config.errors import Interrupted
+from arlow_trainer.config.errors import Interrupted, StoreError
 from arlow_trainer.run.held_signals import StopNow, held_raised, held_since
 from arlow_trainer.run.options import TrainOptions
 from arlow_trainer.storage.grace import Grace
@@ -35,7 +35,7 @@ def stop_signals(options: TrainOptions) -> set[signal.Signals]:
     return {n for n in numbers if n == signal.SIGINT or signal.getsignal(n) != signal.SIG_IGN}
 
 
-_WHILE_LOADING = "stopped as asked while loading; the same command starts or resumes the run"
+WHILE_LOADING = "stopped as asked while loading; the same command starts or resumes the run"
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def interruptible(options: TrainOptions) -> Iterator[None]:
         with held_raised(stop_signals(options)):
             yield
     except StopNow:
-        raise Interrupted(_WHILE_LOADING) from None
+        raise Interrupted(WHILE_LOADING) from None
 
 
 class StopSignal:
@@ -110,19 +110,35 @@ class StopSignal:
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         """For long work that leaves nothing to save: a signal raises Interrupted within it."""
-        self._interruptible = True
         try:
+            self._interruptible = True
             self.check()
             yield
-        except StopNow:
+        except (StopNow, StoreError):
+            # A store that has not answered in a stop says so with an error of its own.
             self.check()
+            raise
         finally:
             self._interruptible = False
+
+    @contextmanager
+    def obeyed(self) -> Iterator[None]:
+        """For what writes to a `stoppable` store, each write whole or given up by the store.
+
+        Raises Interrupted before it, and in place of a StoreError within it, where a stop was asked
+        for: nothing is to be saved.
+        """
+        self.check()
+        try:
+            yield
+        except StoreError:
+            self.check()
+            raise
 
     def check(self) -> None:
         """Raises Interrupted when this process was asked to stop, and nothing is to be saved."""
         if self.raised:
-            raise Interrupted(_WHILE_LOADING)
+            raise Interrupted(WHILE_LOADING)
 
     def _note(self, number: int, _: FrameType | None) -> None:
         begun = self.grace.begun

@@ -15,7 +15,7 @@ from arlow_trainer.config.errors import ConfigError, DataError
 from arlow_trainer.data import Source, fingerprint, open_sources
 from arlow_trainer.engine import Ranks
 from arlow_trainer.run.early_check import EarlyCheck
-from arlow_trainer.run.lease import Lease, holder_name
+from arlow_trainer.run.lease import RELEASE_TIMEOUT_S, Lease, holder_name
 from arlow_trainer.run.owner import claim, owner_of
 from arlow_trainer.run.signals import StopSignal
 from arlow_trainer.storage.store import Store
@@ -57,16 +57,22 @@ def find_newest(
         return newest
 
 
-def remove_killed_saves(store: Store, newest: CheckpointInfo | None, telemetry: Telemetry) -> None:
+def remove_killed_saves(
+    store: Store, newest: CheckpointInfo | None, telemetry: Telemetry, stop: StopSignal
+) -> None:
     """Deletes what killed saves of this run left, newer than its newest valid checkpoint.
 
-    A full disk has to get its space back. Raises StoreError as `find_newest` does.
+    A full disk has to get its space back. Raises StoreError as `find_newest` does, and Interrupted
+    when asked to stop: one that is half deleted is marked, and the next start deletes the rest.
     """
-    for step in judge_unfinished(store, newest.step if newest else None).removed:
-        delete_checkpoint(store, step)
-        telemetry.warning(
-            f"{store.url}/{checkpoint_name(step)} is deleted: it was left by a save that was cut"
-        )
+    with stop.obeyed():
+        for step in judge_unfinished(store, newest.step if newest else None).removed:
+            stop.check()
+            delete_checkpoint(store, step)
+            telemetry.warning(
+                f"{store.url}/{checkpoint_name(step)} is deleted: it was left by a save that was "
+                "cut"
+            )
 
 
 def open_data(data: DataSection, ranks: Ranks, stop: StopSignal) -> dict[Modality, Source] | None:
@@ -104,9 +110,15 @@ def check_same_sets(sizes: Sequence[dict[str, int]]) -> None:
             )
 
 
-def fingerprints_of(sources: Mapping[Modality, Source]) -> dict[str, dict[str, str]]:
-    """Returns what tells whether the sets change until a resume, by modality."""
-    return {modality: fingerprint(source.entries()) for modality, source in sources.items()}
+def fingerprints_of(
+    sources: Mapping[Modality, Source], stop: StopSignal
+) -> dict[str, dict[str, str]]:
+    """Returns what tells whether the sets change until a resume, by modality.
+
+    Raises Interrupted when asked to stop.
+    """
+    with stop.interruptible():
+        return {modality: fingerprint(source.entries()) for modality, source in sources.items()}
 
 
 def stop_if_asked(ranks: Ranks, stop: StopSignal) -> None:
@@ -123,16 +135,18 @@ def acquire_run(store: Store, run: ArlowPretrain, adopt: bool, stop: StopSignal)
     when asked to stop, or ConfigError where the folder is another run's and `adopt` does not say to
     take it over.
     """
-    with stop.interruptible():
+    with stop.obeyed():
         store.check_writable()
-    holder = holder_name(run.metadata.name, os.environ)
-    # A run that lost its lease must not overwrite the next one's saves, pictures and status.
-    lease = Lease.acquire(store, holder, on_lost=store.forbid_writes, check=stop.check)
-    try:
-        claim(store, owner_of(run), adopt)
-    except BaseException:
-        lease.release()
-        raise
+        stop.check()
+        holder = holder_name(run.metadata.name, os.environ)
+        # A run that lost its lease must not overwrite the next one's saves, pictures and status.
+        lease = Lease.acquire(store, holder, on_lost=store.forbid_writes, check=stop.check)
+        try:
+            stop.check()
+            claim(store, owner_of(run), adopt)
+        except BaseException:
+            lease.release(stop.grace.within(RELEASE_TIMEOUT_S))
+            raise
     return lease
 
 

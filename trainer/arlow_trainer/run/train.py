@@ -21,7 +21,7 @@ from arlow_trainer.checkpoint.training_state import (
 from arlow_trainer.checkpoint.writer import OutOfTime
 from arlow_trainer.config import ArlowPretrain, Precision, advise, total_steps
 from arlow_trainer.config.errors import ArlowError, CredentialsError, Interrupted, StoreError
-from arlow_trainer.data import StepBatch, StepLoader, share_cores, threads_asked, usable_cores
+from arlow_trainer.data import StepBatch, StepLoader, threads_asked, usable_cores
 from arlow_trainer.engine import (
     FiniteGuard,
     Ranks,
@@ -37,6 +37,7 @@ from arlow_trainer.engine import (
 )
 from arlow_trainer.pictures.writer import PictureWriter
 from arlow_trainer.plan.choice import MicroBatchChoice, choose_micro_batch
+from arlow_trainer.plan.cores import share_cores
 from arlow_trainer.plan.hardware import hardware_of_device
 from arlow_trainer.plan.micro_batches import micro_batch_sizes
 from arlow_trainer.probe import BackgroundProbe
@@ -68,10 +69,9 @@ from arlow_trainer.run.startup import (
     stop_if_asked,
 )
 from arlow_trainer.storage.events import EventLog
-from arlow_trainer.storage.options import store_of, store_options_for
+from arlow_trainer.storage.options import store_for, store_of
 from arlow_trainer.storage.outbox import CLOSE_TIMEOUT_S
 from arlow_trainer.storage.stacks import start_worker
-from arlow_trainer.storage.store import Store
 from arlow_trainer.telemetry import Telemetry
 
 
@@ -111,8 +111,10 @@ def train(
         reached = attempt.progress() if ranks.first else None
         ranks.agree(lambda: check_batch_covers_ranks(ranks.size, batch_size))
         store = store_of(run)
+        # While nothing is to be saved, a stop does not wait for a store that does not answer.
+        loading = store.stoppable(stop.grace.within)
         lease = ranks.agree(
-            lambda: acquire_run(store, run, options.adopt, stop) if ranks.first else None
+            lambda: acquire_run(loading, run, options.adopt, stop) if ranks.first else None
         )
         events = None
         if lease is not None:
@@ -126,13 +128,16 @@ def train(
         stack.callback(lambda: telemetry.close(stop.grace.within))
         stack.enter_context(report_end(telemetry, lambda: first_reason(attempt)))
 
-        number = ranks.from_first(lambda: reserve_attempt(store, os.environ))
+        number = ranks.from_first(stop.obeyed()(lambda: reserve_attempt(loading, os.environ)))
         if ranks.first_here:
             attempt.keep_logs_as(number)
 
         # 2. The newest valid checkpoint, if there is one.
-        newest = ranks.from_first(lambda: find_newest(store, telemetry, stop, early))
-        saved = ranks.agree(lambda: read_state(store, newest.step)) if newest else None
+        newest = ranks.from_first(lambda: find_newest(loading, telemetry, stop, early))
+        saved = None
+        if newest:
+            step = newest.step
+            saved = ranks.agree(stop.interruptible()(lambda: read_state(loading, step)))
         if newest and saved:
             telemetry.resumed(resumed_from(newest, saved))
             run = with_saved_batch(run, saved, newest.url)
@@ -148,7 +153,7 @@ def train(
         sources = ranks.agree(lambda: open_data(training.data, ranks, stop)) or {}
         set_sizes: dict[str, int] = {modality: len(source) for modality, source in sources.items()}
         check_same_sets(ranks.gather(set_sizes))
-        fingerprints = ranks.from_first(lambda: fingerprints_of(sources))
+        fingerprints = ranks.from_first(lambda: fingerprints_of(sources, stop))
         set_size = set_sizes["image" if "image" in sources else "video"]
         steps = total_steps(run, set_size)
         for warning in advise(run, set_size) if ranks.first else ():
@@ -162,7 +167,7 @@ def train(
             if ranks.first:
                 warn_of_changes(telemetry, saved, run, steps, fingerprints)
         # Not before: a start with a wrong setting must leave everything as it is.
-        ranks.from_first(lambda: remove_killed_saves(store, newest, telemetry))
+        ranks.from_first(lambda: remove_killed_saves(loading, newest, telemetry, stop))
 
         # 4. The decoding processes, and the model under ZeRO-2 with the checkpoint's state.
         stop_if_asked(ranks, stop)
@@ -195,19 +200,19 @@ def train(
         stack.callback(batches.close)
         telemetry.starting(start_times.end("data"))
         # A checkpoint's weights replace all others, so that none are drawn for a resume.
+        build = partial(build_autoencoder, training, ranks.device)
         if saved:
-            module = build_empty_autoencoder(training, ranks.device)
-        else:
-            module = build_autoencoder(training)
-            if training.init is not None:
-                origin = Store(training.init, store_options_for(run, training.init))
-                taken = ranks.agree(lambda: load_initial(module, origin))
-                telemetry.phase("loading", f"starting from {taken}")
+            build = partial(build_empty_autoencoder, training, ranks.device)
+        module = ranks.agree(stop.interruptible()(build))
+        if training.init and not saved:
+            origin = store_for(run, training.init).stoppable(stop.grace.within)
+            taken = ranks.agree(stop.interruptible()(lambda: load_initial(module, origin)))
+            telemetry.phase("loading", f"starting from {taken}")
         engine = initialize_engine(module, training, precision, ranks.device)
         telemetry.starting(start_times.end("model"))
         if newest and saved:
             telemetry.phase("loading", f"resuming from {newest.url}")
-            restore(store, saved, engine, ranks)
+            restore(loading, saved, engine, ranks, reading=stop.interruptible)
             telemetry.starting(start_times.end("restore"))
         start = TrainingState.start(
             run,
@@ -268,6 +273,9 @@ def train(
             + kernels_text(runner),
         )
         reporter.start()
+        if ranks.first:
+            attempt.begin_steps()
+        stop.grace.loading = False
         times = CheckpointTimes(run.spec.checkpoint)
         while progress.step < steps:
             try:

@@ -35,6 +35,7 @@ class Access:
         # A list, so that the copies of this instance share it.
         self._forbidden: list[ArlowError] = []
         self._given_up: threading.Event | None = None
+        self._within: Callable[[float], float] | None = None
 
     def forbid_writes(self, reason: ArlowError) -> None:
         """Makes every later "write" and "delete" of this one and its copies raise `reason`."""
@@ -46,10 +47,16 @@ class Access:
         inner._given_up = given_up
         return inner
 
+    def stoppable(self, within: Callable[[float], float]) -> Access:
+        """Returns a copy whose operations end soon when `within` returns less than it is given."""
+        inner = copy.copy(self)
+        inner._within = within
+        return inner
+
     def deadline(self, parts: bool = False) -> Deadline:
         """Returns the time limit of an operation; with `parts`, of each part of a large file."""
         limit_s = self._timeout_s * (PARTS_TIMEOUT_FACTOR if parts else 1.0)
-        return Deadline(limit_s, self._given_up)
+        return Deadline(limit_s, self._given_up, self._within)
 
     def run(
         self,

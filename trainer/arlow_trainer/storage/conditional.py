@@ -338,6 +338,7 @@ def _honours_conditions(kind: _Kind, fs: BoundedFileSystem, path: str) -> bool:
             raise
         return False
     finally:
+        fs.renew()
         with contextlib.suppress(Exception):
             fs.rm_file(path)
 

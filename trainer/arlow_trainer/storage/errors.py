@@ -56,7 +56,7 @@ def local_error(path: Path, error: Exception) -> StoreError:
 def failure_message(doing: str, url: str, reason: Failure, cause: str) -> str:
     """Returns one line: what could not be done where, why, and what to do about it."""
     scheme = url.partition("://")[0] if "://" in url else "file"
-    return f"Cannot {doing} {url}: {cause.rstrip('.')}. {_remedy(reason, scheme)}"
+    return f"Cannot {doing} {url}: {cause.rstrip('.')}. {_remedy(reason, scheme, doing)}"
 
 
 _CREDENTIALS_FROM = {
@@ -68,7 +68,8 @@ _CREDENTIALS_FROM = {
 }
 
 
-def _remedy(reason: Failure, scheme: str) -> str:
+def _remedy(reason: Failure, scheme: str, doing: str) -> str:
+    right = "read" if doing in ("read", "list") else "write"
     names = _CREDENTIALS_FROM.get(scheme, "the store's credentials")
     remedies = {
         Failure.CREDENTIALS: f"Set {names} (or the store's options) to an identity that may "
@@ -81,7 +82,7 @@ def _remedy(reason: Failure, scheme: str) -> str:
         Failure.CONTAINER: "Create the bucket (container) first, or correct the URL: "
         "it is never created for you.",
         Failure.FULL: "Free some space or raise the quota, or choose another folder or bucket.",
-        Failure.READ_ONLY: "Give this user the right to write there, or choose another folder.",
+        Failure.READ_ONLY: f"Give this user the right to {right} there, or choose another folder.",
         Failure.NETWORK: "Check that the server runs and can be reached from here"
         + (" (AWS_ENDPOINT_URL)." if scheme == "s3" else "."),
         Failure.BUSY: "The store stayed unable to answer; try again later.",

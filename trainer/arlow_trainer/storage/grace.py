@@ -13,16 +13,22 @@ from collections.abc import Callable
 DEFAULT_S = 180.0
 MAX_RESERVE_S = 10.0
 """Kept back from saving, for what is written last; a third of a short grace period."""
+LOADING_WAIT_S = 2.0
+"""Of each last wait of a run that is still loading: it has nothing to save."""
 MAX_MARGIN_S = 2.0
 """The run ends that much before it would be killed; a tenth of a short grace period."""
 
 
 class Grace:
-    """The grace period of a run: without an end until `begin`. Times are those of `clock`."""
+    """The grace period of a run: without an end until `begin`. Times are those of `clock`.
+
+    `loading` says that there is nothing to save yet, so that a stop is not to take long.
+    """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds = seconds
         self.begun: float | None = None
+        self.loading = False
         self._clock = clock
 
     def begin(self, at: float | None = None) -> None:
@@ -43,6 +49,8 @@ class Grace:
 
         At most a third of what is left, so that those after it have their share.
         """
+        if self.loading and self.begun is not None:
+            limit_s = min(limit_s, LOADING_WAIT_S)
         return min(limit_s, self.left() / 3)
 
     def _until(self, margin: float) -> float:

@@ -7,17 +7,19 @@ import io
 import os
 import shutil
 import stat
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from fsspec.implementations.local import LocalFileSystem
 
-# Read once: to read it is to set it, for all threads.
-_UMASK = os.umask(0)
-os.umask(_UMASK)
+T = TypeVar("T")
+
+# How long a folder is made again that another rank keeps removing, and the pause between.
+_REMOVED_SECONDS, _PAUSE_SECONDS = 10.0, 0.001
 
 
 class RegularFiles(LocalFileSystem):  # type: ignore[misc]
@@ -66,10 +68,9 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     Temporary name, flush to the device, rename, flush the folder: a reader, or a machine that lost
     power, sees the old content or the new, never a part.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
-        with temporary.open("wb") as file:
+        with _in_folder_of(path, lambda: temporary.open("wb")) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -84,10 +85,9 @@ def create_exclusively(path: Path, data: bytes) -> None:
 
     A link instead of a rename: it never replaces a file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
-        with temporary.open("wb") as file:
+        with _in_folder_of(path, lambda: temporary.open("wb")) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -99,17 +99,26 @@ def create_exclusively(path: Path, data: bytes) -> None:
 
 def put_local(source: Path, target: Path, *, move: bool) -> None:
     """Copies a file atomically; with `move` it is renamed instead, within one file system."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if move and source.stat().st_dev == target.parent.stat().st_dev:
+    if move and source.stat().st_dev == _in_folder_of(target, target.parent.stat).st_dev:
         with source.open("rb") as file:
-            # Libraries write theirs for the user alone.
-            os.fchmod(file.fileno(), 0o666 & ~_UMASK)
             os.fsync(file.fileno())
-        os.replace(source, target)
+        # Its writer may have kept it from all but its owner, as safetensors does.
+        source.chmod(_in_folder_of(target, lambda: _mode_of_new_file(target)))
+        _in_folder_of(target, lambda: os.replace(source, target))
         _sync_folder(target.parent)
         return
     with source.open("rb") as opened:
         write_atomically(target, lambda file: shutil.copyfileobj(opened, file, 2**20))
+
+
+def _mode_of_new_file(beside: Path) -> int:
+    """Returns the permissions that the process and the folder give to a new file."""
+    temporary = temporary_beside(beside)
+    try:
+        temporary.touch()
+        return stat.S_IMODE(temporary.stat().st_mode)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def remove_empty_folders(path: Path) -> None:
@@ -117,6 +126,32 @@ def remove_empty_folders(path: Path) -> None:
     for folder, _, _ in os.walk(path, topdown=False):
         with suppress(OSError):  # It holds something, by now perhaps.
             os.rmdir(folder)
+
+
+def _in_folder_of(path: Path, act: Callable[[], T]) -> T:
+    """Makes the folder of a file and acts in it, again where it is removed in between.
+
+    Another rank removes it, while it is empty, when a checkpoint is not saved.
+    """
+    until = time.monotonic() + _REMOVED_SECONDS
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return act()
+        except (FileNotFoundError, FileExistsError):
+            # The latter by `mkdir`, of a folder that is removed before it looks what has the name.
+            if time.monotonic() > until or _in_the_way(path.parent):
+                raise
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _in_the_way(folder: Path) -> bool:
+    """Whether something that is no folder has the name of one of the path's folders."""
+    return any(
+        each.is_symlink() or each.exists()
+        for each in (folder, *folder.parents)
+        if not each.is_dir()
+    )
 
 
 def _sync_folder(folder: Path) -> None:

@@ -21,14 +21,14 @@ def store_of(run: ArlowPretrain) -> Store:
     return Store(run.run_url, store_options(run.spec.checkpoint))
 
 
-def store_options_for(run: ArlowPretrain, url: str) -> dict[str, Any]:
-    """Returns the options for a URL beside the run's own: those of the run where it is one store.
+def store_for(run: ArlowPretrain, url: str) -> Store:
+    """Returns the store at a URL beside the run's own, reached as its options say.
 
-    That is where the URLs have scheme and bucket in common.
+    They are for stores of their URL's scheme; another is reached as the environment says.
     """
     own = run.spec.checkpoint
-    same = url.split("/")[:3] == own.url.split("/")[:3] and "://" in url
-    return store_options(own) if same else {}
+    alike = "://" in url and url.partition("://")[0] == own.url.partition("://")[0]
+    return Store(url, store_options(own) if alike else {})
 
 
 def store_options(section: CheckpointSection) -> dict[str, Any]:

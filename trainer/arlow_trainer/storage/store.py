@@ -122,7 +122,7 @@ class Store:
     def forbid_writes(self, reason: ArlowError) -> None:
         """Makes every later write and deletion through this instance raise `reason`.
 
-        Also through those that `child` and `persistent` have made of it.
+        Also through those that `child`, `persistent` and `stoppable` have made of it.
         """
         self._access.forbid_writes(reason)
 
@@ -133,6 +133,16 @@ class Store:
         """
         inner = copy.copy(self)
         inner._access = self._access.persistent(given_up)
+        return inner
+
+    def stoppable(self, within: Callable[[float], float]) -> Store:
+        """The same store for a run that may be asked to stop: its operations then end soon.
+
+        `within` returns how many of some seconds an operation may take (`Grace.within`). One that
+        has less time than it needs raises StoreError.
+        """
+        inner = copy.copy(self)
+        inner._access = self._access.stoppable(within)
         return inner
 
     def read_bytes(self, key: str) -> bytes:

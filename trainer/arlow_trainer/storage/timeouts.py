@@ -27,28 +27,46 @@ class Deadline:
 
     It ends `limit_s` seconds after the beginning, or after the last part of a file that `callback`
     saw arrive: a large file takes as long as it takes. It also ends when `given_up` is set.
+    `within` returns how many of some seconds it has: fewer once a run is asked to stop.
     """
 
-    def __init__(self, limit_s: float, given_up: threading.Event | None = None) -> None:
-        self._limit_s, self._given_up = limit_s, given_up
-        self._end = time.monotonic() + limit_s
+    def __init__(
+        self,
+        limit_s: float,
+        given_up: threading.Event | None = None,
+        within: Callable[[float], float] | None = None,
+    ) -> None:
+        self._limit_s, self._given_up, self._within = limit_s, given_up, within
         self.callback = _PartArrived(self.renew)
+        self.renew()
 
     def renew(self) -> None:
         """Starts the time anew."""
-        self._end = time.monotonic() + self._limit_s
+        self._allowed_s = self._limit_s if self._within is None else self._within(self._limit_s)
+        self._end = time.monotonic() + self._allowed_s
+
+    def _left(self) -> float:
+        """Returns the seconds until the end, which comes near when the run is asked to stop."""
+        if self._within is not None and self._allowed_s == self._limit_s:
+            allowed_s = self._within(self._limit_s)
+            if allowed_s < self._limit_s:
+                self._allowed_s = allowed_s
+                self._end = min(self._end, time.monotonic() + allowed_s)
+        return self._end - time.monotonic()
 
     def wait(self, work: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> Any:
         """Runs `work` in a loop of another thread. Raises StoreTimeout, and what `work` raises."""
         future = asyncio.run_coroutine_threadsafe(work, loop)
         try:
             while not future.done():
-                left = self._end - time.monotonic()
-                if left <= 0:
+                left = self._left()
+                hurried = self._allowed_s < self._limit_s
+                if left <= 0 and not hurried:
                     raise StoreTimeout(f"it has not answered for {self._limit_s:.0f} s")
-                if self._given_up is not None and self._given_up.is_set():
+                if left <= 0 or (self._given_up is not None and self._given_up.is_set()):
                     raise StoreTimeout("it had not answered when the run had to end")
-                wait([future], left if self._given_up is None else min(left, _LOOK_S))
+                endless = self._given_up is None and self._within is None
+                wait([future], left if endless else min(left, _LOOK_S))
             return future.result()
         finally:
             future.cancel()
@@ -66,6 +84,10 @@ class BoundedFileSystem:
         if not self._fs.async_impl or not inspect.iscoroutinefunction(work):
             return getattr(self._fs, name)
         return lambda *args, **options: self._deadline.wait(work(*args, **options), self._fs.loop)
+
+    def renew(self) -> None:
+        """Gives what follows time of its own, as what tidies up needs it."""
+        self._deadline.renew()
 
     def finish(self, work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
         """Runs `work(file system)`, a coroutine function, in the file system's loop."""

@@ -1,0 +1,1 @@
+"""The operator in a test cluster, beside its peers: `python -m benchmarks.cluster`."""

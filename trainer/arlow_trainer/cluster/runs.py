@@ -1,0 +1,166 @@
+"""Reads an `ArlowPretrain` object of a cluster, and tells a failed one to begin again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from arlow_trainer.cluster.object_status import object_message, run_status
+from arlow_trainer.config.errors import ConfigError
+from arlow_trainer.config.status import RunStatus
+from arlow_trainer.telemetry.status_source import NoAnswer, parse_status
+
+PREFIXES = ("apt/", "arlowpretrain/", "arlowpretrains/")
+GROUP, VERSION, PLURAL = "arlow.dev", "v1alpha1", "arlowpretrains"
+RETRY_ANNOTATION = "arlow.dev/retry"
+STATUS_PORT = 9100
+TIMEOUT_S = 10.0
+
+
+def run_name(target: str) -> str | None:
+    """Returns the name in a target such as `apt/NAME`; None where it is none."""
+    for prefix in PREFIXES:
+        if target.startswith(prefix):
+            return target.removeprefix(prefix)
+    return None
+
+
+class Unreachable(ConfigError):
+    """The cluster does not answer; the message says why."""
+
+
+@dataclass(frozen=True)
+class ClusterRun:
+    """A run of the cluster that kubectl talks to."""
+
+    client: Any
+    namespace: str
+    name: str
+
+    @classmethod
+    def of(cls, name: str, namespace: str | None) -> ClusterRun:
+        """Returns the run of a name, in kubectl's own namespace where none is given.
+
+        Raises ConfigError where kubectl's configuration is missing or wrong.
+        """
+        try:
+            from kubernetes import client, config
+            from kubernetes.config.kube_config import list_kube_config_contexts
+        except ImportError:
+            raise ConfigError(
+                "runs in a cluster need the extra `cluster`: pip install 'arlow-pretrain[cluster]'"
+            ) from None
+        configuration = client.Configuration()
+        try:
+            config.load_kube_config(client_configuration=configuration)
+            current = list_kube_config_contexts()[1].get("context", {})
+        except (config.ConfigException, OSError, ValueError) as error:
+            raise ConfigError(f"kubectl's configuration: {error}; set KUBECONFIG") from None
+        # A second try within the timeout's time would double it.
+        configuration.retries = False
+        chosen = namespace or current.get("namespace") or "default"
+        return cls(client.ApiClient(configuration), chosen, name)
+
+    @property
+    def target(self) -> str:
+        """The run as users name it."""
+        return f"apt/{self.name} in the namespace {self.namespace}"
+
+    def read(self) -> dict[str, Any]:
+        """Returns the object. Raises ConfigError where there is none, and Unreachable."""
+        return self._request("GET", f"{self._namespaced(f'apis/{GROUP}/{VERSION}')}/{self._plural}")
+
+    def status(self) -> RunStatus:
+        """Returns the run's status: its trainer's own where it trains and may be asked, else the
+        object's, which is older. Raises NoAnswer."""
+        try:
+            body = self.read()
+            told = run_status(body)
+            own = self._trainer_status(body) if told.phase == "training" else None
+        except ConfigError as error:
+            raise NoAnswer(str(error)) from None
+        if own is None:
+            return told
+        words = "; ".join(filter(None, (object_message(body), own.message)))
+        return own.model_copy(update={"message": words})
+
+    def retry(self) -> None:
+        """Tells a failed run to begin again. Raises ConfigError where it has not failed."""
+        body = self.read()
+        status = body.get("status") or {}
+        if status.get("phase") != "Failed":
+            phase = status.get("phase", "Pending")
+            raise ConfigError(f"{self.target} is {phase}: only a Failed run begins again")
+        # Later than the end even where this machine's clock is behind the operator's.
+        ended = datetime.fromisoformat(status.get("completionTime") or "1970-01-01T00:00:00Z")
+        asked = max(datetime.now(UTC), ended + timedelta(seconds=1))
+        annotation = {RETRY_ANNOTATION: asked.isoformat(timespec="seconds")}
+        path = f"{self._namespaced(f'apis/{GROUP}/{VERSION}')}/{self._plural}"
+        self._request("PATCH", path, {"metadata": {"annotations": annotation}})
+
+    @property
+    def _plural(self) -> str:
+        return f"{PLURAL}/{self.name}"
+
+    def _namespaced(self, group: str) -> str:
+        return f"/{group}/namespaces/{self.namespace}"
+
+    def _trainer_status(self, body: Mapping[str, Any]) -> RunStatus | None:
+        """Returns what the trainer answers through the API server; None where that may not be."""
+        attempt = (body.get("status") or {}).get("attempt") or {}
+        selector = f"arlow.dev/run-uid={body['metadata']['uid']},arlow.dev/attempt="
+        try:
+            pods = self._request(
+                "GET",
+                f"{self._namespaced('api/v1')}/pods",
+                labelSelector=f"{selector}{attempt.get('number')}",
+            )["items"]
+            for pod in pods:
+                if pod["metadata"].get("deletionTimestamp") is None:
+                    name = f"{pod['metadata']['name']}:{STATUS_PORT}"
+                    path = f"{self._namespaced('api/v1')}/pods/{name}/proxy/status"
+                    return parse_status(json.dumps(self._request("GET", path)).encode(), path)
+        except (ConfigError, NoAnswer):
+            return None
+        return None
+
+    def _request(self, method: str, path: str, body: object = None, **query: str) -> dict[str, Any]:
+        from kubernetes.client.exceptions import ApiException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            answer = self.client.call_api(
+                *self.client.param_serialize(
+                    method,
+                    path,
+                    query_params=list(query.items()),
+                    header_params={
+                        "Accept": "application/json",
+                        "Content-Type": "application/merge-patch+json",
+                    },
+                    body=body,
+                    auth_settings=["BearerToken"],
+                ),
+                _request_timeout=TIMEOUT_S,
+            )
+            text = answer.read()
+        except (ApiException, HTTPError, OSError) as error:
+            raise Unreachable(f"the cluster does not answer: {error}") from None
+        return self._answer(answer.status, text)
+
+    def _answer(self, code: int, text: bytes) -> dict[str, Any]:
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = text[:200].decode(errors="replace")
+        if code == 404:
+            raise ConfigError(f"there is no {self.target}; `kubectl get apt -A` lists all")
+        if not isinstance(found, dict) or not 200 <= code < 300:
+            message = found.get("message") if isinstance(found, dict) else found
+            if code in (401, 403, 422):
+                raise ConfigError(f"{self.target}: {message}")
+            raise Unreachable(f"the cluster answers {code}: {message}")
+        return found
