@@ -58,6 +58,22 @@ def test_the_card_of_an_earlier_version_is_exported_without_credentials(
     assert text == "| Images | `http://***@host/x`, split `train` |\n"
 
 
+def test_the_card_has_the_checkpoints_probes_and_a_licence(
+    arlow, store: Store, tmp_path: Path
+) -> None:
+    lines = [
+        {"data": "flowers", "method": "linear", "step": step, "accuracy": step / 100}
+        for step in (10, 20)
+    ]
+    store.write_bytes("probe.jsonl", b"".join(json.dumps(each).encode() + b"\n" for each in lines))
+    out = tmp_path / "out"
+    assert arlow("export", store.url, "--out", str(out), "--license", "mit")[0] == 0
+    text = (out / "README.md").read_text()
+    assert "| `flowers` | linear | 10.0 % |" in text
+    assert "20.0 %" not in text
+    assert "\nlicense: mit\n" in text
+
+
 def test_code_that_this_version_does_not_write_is_named(
     arlow, store: Store, tmp_path: Path
 ) -> None:

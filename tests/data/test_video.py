@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from arlow_trainer.data import RawSample, clip_frames, decode_clip, video
+from arlow_trainer.config.errors import StoreError
+from arlow_trainer.data import BrokenSample, RawSample, clip_frames, decode_clip, video
+from arlow_trainer.data.display import square_pixels
 from arlow_trainer.storage import remote_files
 from arlow_trainer.storage.remote_files import RemoteFile
+from arlow_trainer.storage.timeouts import StoreTimeout
 
 SIDE = 64
 
@@ -159,9 +162,9 @@ def test_pixels_become_square(tmp_path: Path, aspect: Fraction, size: tuple[int,
 
 
 def test_an_aspect_that_no_video_has_is_none() -> None:
-    assert video.square_pixels(64, 48, None) == (64, 48)
-    assert video.square_pixels(64, 48, Fraction(1000)) == (64, 48)
-    assert video.square_pixels(64, 48, Fraction(2)) == (128, 48)
+    assert square_pixels(64, 48, None) == (64, 48)
+    assert square_pixels(64, 48, Fraction(1000)) == (64, 48)
+    assert square_pixels(64, 48, Fraction(2)) == (128, 48)
 
 
 def test_the_packets_of_a_file_are_scanned_once(
@@ -211,6 +214,17 @@ class Served:
         return {"size": len(self.content)}
 
 
+class Failing(Served):
+    """The same, all of whose requests fail."""
+
+    def __init__(self, content: bytes, failure: Exception) -> None:
+        super().__init__(content)
+        self.failure = failure
+
+    def cat_file(self, path: str, start: int = 0, end: int | None = None) -> bytes:
+        raise self.failure
+
+
 def test_a_large_video_in_a_store_is_read_in_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,3 +239,17 @@ def test_a_large_video_in_a_store_is_read_in_parts(
     assert all(map(np.array_equal, *(map(np.asarray, clip) for clip in clips)))
     remote.seek(0)
     assert remote.readall() == content == remote_files.read_file(served, "long.mp4")
+
+
+def test_a_store_that_fails_in_the_middle_of_a_video_is_told_from_a_damaged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_files, "READ_PART", 512)
+    content = encoded(tmp_path / "long.mp4", "mpeg4", "yuv420p", 200, g="10").read_bytes()
+    for failure, expected in (
+        (FileNotFoundError(), BrokenSample),
+        (StoreTimeout("no answer"), StoreError),
+    ):
+        remote = RemoteFile(Failing(content, failure), "long.mp4", len(content), content[:512])
+        with pytest.raises(expected):
+            decode_clip(RawSample("x", remote), 2, 1, 3)

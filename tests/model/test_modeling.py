@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoModel
 
 from arlow_trainer.model import ArlowVisionConfig, ArlowVLVisionModel
-from arlow_trainer.model.modeling_arlow import rotate, signed
+from arlow_trainer.model.layers import rotate, signed
 from support.gpu import needs_gpu
 
 SMALL = {"depth": 6, "embed_dim": 48, "hidden_size": 64, "num_heads": 2}

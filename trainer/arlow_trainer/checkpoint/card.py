@@ -99,7 +99,7 @@ package accelerate. The tower was trained on images of {data.image_size} x {data
 
 ## Limits
 
-The tower carries whatever its data carries; the run itself evaluated it on no task.
+The tower carries whatever its data carries. It was evaluated on no task but those named here.
 """
 
 

@@ -134,13 +134,20 @@ def exported_names(store: Store, step: int) -> list[str]:
     return [n for n in names if n != TRAINING_STATE]
 
 
-def export(store: Store, step: int, out: Store, dtype: torch.dtype | None = None) -> list[str]:
+def export(
+    store: Store,
+    step: int,
+    out: Store,
+    dtype: torch.dtype | None = None,
+    complete_card: Callable[[str], str] = str,
+) -> list[str]:
     """Copies what users keep of a checkpoint to a folder or URL; returns the files' names.
 
     Their paths are those in the checkpoint: `vision_encoder/`, `image_processor/`,
     `video_processor/`, `processor_config.json`, the model card, and what makes the folder one
     repository. Every file is checked against the manifest. The weights are of `dtype`: unset,
-    float32, which a run in half precision has in its optimiser's state.
+    float32, which a run in half precision has in its optimiser's state. `complete_card` is given
+    the model card and returns the one to write.
 
     Raises StoreError when the checkpoint is missing or damaged, or the target cannot be written.
     """
@@ -152,7 +159,7 @@ def export(store: Store, step: int, out: Store, dtype: torch.dtype | None = None
         for name, path in paths.items():
             if name == CARD:
                 # Earlier versions accepted credentials in a manifest's URLs, and the card has them.
-                text = path.read_text("utf-8", "replace")
+                text = complete_card(path.read_text("utf-8", "replace"))
                 path.write_text(redact_urls(text), "utf-8")
             out.put_file(path, name)
     return names

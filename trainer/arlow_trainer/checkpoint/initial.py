@@ -37,8 +37,10 @@ def load_initial(module: MaskedAutoencoder, store: Store) -> str:
             "give model the values of that run, or another URL"
         )
     key = f"{folder}{DECODER}/{WEIGHTS}"
-    if not store.exists(key) or _load(module.decoder, store, key):
+    if not store.exists(key):
         return f"the tower of {url}, and a new decoder"
+    if mismatch := _load(module.decoder, store, key):
+        return f"the tower of {url}, and a new decoder: {mismatch}"
     return f"the tower and decoder of {url}"
 
 

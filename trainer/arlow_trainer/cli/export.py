@@ -20,6 +20,14 @@ def export(
         Literal["float32", "float16", "bfloat16"],
         typer.Option(help="Type of the weights; float32 is what the optimiser changes."),
     ] = "float32",
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            "--license",
+            metavar="NAME",
+            help="Licence to state on the model card, by Hugging Face's name: apache-2.0.",
+        ),
+    ] = None,
     push: Annotated[
         str | None,
         typer.Option(metavar="OWNER/NAME", help="Upload it to the Hugging Face hub as well."),
@@ -27,9 +35,12 @@ def export(
 ) -> None:
     """Export a checkpoint's tower, processors and model card, as one Hugging Face repository.
 
+    The card has the results of the checkpoint's probes.
     `AutoModel.from_pretrained("OUT", trust_remote_code=True)` loads the tower wherever transformers
     is installed, and AutoProcessor likewise.
     """
+    from functools import partial
+
     import torch
 
     from arlow_trainer.checkpoint.code_files import foreign_code
@@ -40,6 +51,9 @@ def export(
     from arlow_trainer.checkpoint.push import push as upload
     from arlow_trainer.checkpoint.training_state import TRAINING_STATE
     from arlow_trainer.config import ConfigError
+    from arlow_trainer.probe.card import complete_card
+    from arlow_trainer.probe.stored import PROBE_FILE, read_probes
+    from arlow_trainer.storage.jsonl import read_lines
     from arlow_trainer.storage.store import Store
 
     if out is None and push is None:
@@ -49,9 +63,16 @@ def export(
         step = newest_step(store, deep=True)
     else:
         check_contents(store, step, (TRAINING_STATE, f"{TOWER}/{WEIGHTS}"))
-    kind: torch.dtype = getattr(torch, dtype)
+    probes = [each for each in read_probes(read_lines(store, PROBE_FILE)) if each.step == step]
+    write = partial(
+        copy,
+        store,
+        step,
+        dtype=getattr(torch, dtype),
+        complete_card=partial(complete_card, probes=probes, licence=licence),
+    )
     if out is not None:
-        names = copy(store, step, Store(out), kind)
+        names = write(out=Store(out))
     if foreign := foreign_code(store, step):
         print_warning(
             f"checkpoint-{step}: its code is not what this version of Arlow writes: "
@@ -62,6 +83,6 @@ def export(
         typer.echo(f"checkpoint-{step}: wrote {len(names)} files to {out}")
     if push is not None:
         with tempfile.TemporaryDirectory() as folder:
-            copy(store, step, Store(folder), kind)
+            write(out=Store(folder))
             address = upload(Path(folder), push)
         typer.echo(f"checkpoint-{step}: pushed to {address}")

@@ -105,6 +105,16 @@ def read_sample(name: str, read: Callable[[], T]) -> T:
         raise access_error(name, error) from error
 
 
+def read_remote(name: str, read: Callable[[], T]) -> T:
+    """Returns what `read` does with a file in a store. Raises as `read_sample`, no other errors."""
+    try:
+        return read_sample(name, read)
+    except (ArlowError, BrokenSample, MemoryError):
+        raise
+    except Exception as error:  # such as a ValueError for a URL that no library takes
+        raise access_error(name, error) from error
+
+
 def read_remote_sample(name: str, fs: Any, path: str) -> RawSample:
     """Reads a file behind an fsspec file system, the beginning of one that is larger than a part.
 
@@ -117,7 +127,7 @@ def read_remote_sample(name: str, fs: Any, path: str) -> RawSample:
         except IsADirectoryError:
             raise BrokenSample(name, "is a folder") from None
 
-    return RawSample(name, _without_other_errors(name, read))
+    return RawSample(name, read_remote(name, read))
 
 
 def open_sample(name: str, path: Path) -> io.FileIO:
@@ -133,15 +143,6 @@ def open_sample(name: str, path: Path) -> io.FileIO:
         if error.errno in _OF_THE_FILE:
             raise BrokenSample(name, error.strerror or str(error)) from None
         raise
-
-
-def _without_other_errors(name: str, read: Callable[[], T]) -> T:
-    try:
-        return read_sample(name, read)
-    except (ArlowError, BrokenSample, MemoryError):
-        raise
-    except Exception as error:  # such as a ValueError for a URL that no library takes
-        raise access_error(name, error) from error
 
 
 # Decoding
@@ -184,7 +185,7 @@ def _bytes_of(raw: RawSample) -> bytes:
 
     if isinstance(content, RemoteFile):
         check(content.size)
-        return _without_other_errors(raw.name, content.readall)
+        return read_remote(raw.name, content.readall)
     path = Path(content)
 
     def read() -> bytes:

@@ -64,14 +64,17 @@ def is_folder(path: str) -> bool:
 def open_folder(section: SourceSection, modality: Modality) -> tuple[Source, Selection | None]:
     """Opens a folder by what it holds: a saved data set, parquet, arrow, or media files.
 
-    Also a single table, and a list of files (`LISTS`). Returns with it what was chosen, except of
-    sets that say so themselves. Raises DataError, CredentialsError, StoreError.
+    Also a single table, and a list of files (`LISTS`): all of it, whatever the split. Returns with
+    it what was chosen, except of sets that say so themselves. Raises DataError, CredentialsError,
+    StoreError.
     """
     url = os.path.expanduser(section.path)
     if extension(url) in (*LISTS, *TABLES) and _is_file(url, section.path):
         if extension(url) in LISTS or not media_tables([url], modality, section.column):
-            return open_list(section, url, modality), None
-        return open_tables(section, TABLES[extension(url)], [url], modality), None
+            named = open_list(section, url, modality)
+            return named, Selection(len(named), len(named), None, {})
+        table = open_tables(section, TABLES[extension(url)], [url], modality)
+        return table, Selection(1, 1, None, {})
     files = store_names(_list(url, section.path))
     top = {file for file in files if file == _SPLITS_MARKER or file in _SPLIT_MARKERS}
     if _SPLITS_MARKER in top or top >= _SPLIT_MARKERS:
@@ -120,12 +123,18 @@ def _open_saved_in_store(
             raise access_error(f"{section.path}/{name}", error) from error
 
     folder = ""
-    if has_splits:
-        splits = read(_SPLITS_MARKER)["splits"]
-        if section.split not in splits:
-            raise _no_split(section, splits)
-        folder = f"{section.split}/"
-    shards = [folder + part["filename"] for part in read(f"{folder}state.json")["_data_files"]]
+    try:
+        if has_splits:
+            splits = read(_SPLITS_MARKER)["splits"]
+            if section.split not in splits:
+                raise _no_split(section, splits)
+            folder = f"{section.split}/"
+        shards = [folder + part["filename"] for part in read(f"{folder}state.json")["_data_files"]]
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"{section.path}: {folder}state.json or {_SPLITS_MARKER} is not as `save_to_disk` "
+            f"writes it ({error!r}); save the set again"
+        ) from error
     return open_tables(section, "arrow", _join(url, shards), modality)
 
 

@@ -44,6 +44,8 @@ def open_list(section: SourceSection, url: str, modality: Modality) -> ListedSou
         locations = store_names(full(each) for each in _locations(section, url, modality))
     except (ArlowError, MemoryError):
         raise
+    except UnicodeDecodeError as error:
+        raise DataError(f"{section.path} is no text in UTF-8: {error}; write it anew") from error
     except (ValueError, KeyError, csv.Error) as error:
         raise DataError(
             f"{section.path}: cannot be read as a list of {modality}s: {root_cause(error)}; write "
@@ -58,22 +60,22 @@ def _locations(section: SourceSection, url: str, modality: Modality) -> Iterator
         return
     try:
         fs, path = connect(url)
-        text = with_retries(section.path, lambda: read_file(fs, path)).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{section.path} is no text in UTF-8: {error}; write it anew") from error
+        content = with_retries(section.path, lambda: read_file(fs, path))
     except Exception as error:
         raise access_error(section.path, error) from error
-    lines = (line.strip() for line in io.StringIO(text))
+    # A line at a time: a list may name more files than their names have room in memory.
+    text = io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", newline="")
+    if extension(url) == ".csv":
+        yield from _of_rows(section, csv.DictReader(text), modality)
+        return
+    if extension(url) == ".tsv":
+        yield from _of_rows(section, csv.DictReader(text, delimiter="\t"), modality)
+        return
+    lines = filter(None, (line.strip() for line in text))
     if extension(url) == ".txt":
-        yield from filter(None, lines)
-    elif extension(url) in (".jsonl", ".ndjson"):
-        rows = (json.loads(line) for line in lines if line)
-        yield from _of_rows(section, rows, modality)
+        yield from lines
     else:
-        delimiter = "\t" if extension(url) == ".tsv" else ","
-        yield from _of_rows(
-            section, csv.DictReader(io.StringIO(text), delimiter=delimiter), modality
-        )
+        yield from _of_rows(section, map(json.loads, lines), modality)
 
 
 def _of_table(section: SourceSection, url: str, modality: Modality) -> Iterator[str]:

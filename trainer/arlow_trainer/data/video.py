@@ -1,12 +1,10 @@
-"""Clips of videos: which frames there are, how they are reached, and how they are shown."""
+"""Clips of videos: which frames there are, and how they are reached."""
 
 from __future__ import annotations
 
 import gc
 import io
-import math
 import os
-import struct
 import threading
 import time
 from array import array
@@ -22,7 +20,8 @@ import av
 from av.stream import Disposition
 from PIL import Image
 
-from arlow_trainer.data.decode import BrokenSample, RawSample, open_sample, read_sample
+from arlow_trainer.data.decode import BrokenSample, RawSample, open_sample, read_remote, read_sample
+from arlow_trainer.data.display import Display
 from arlow_trainer.data.order import Draw, hash64
 from arlow_trainer.storage.remote_files import RemoteFile
 
@@ -40,17 +39,6 @@ _BEGINS_AT_KEYFRAMES = {
     *("mpeg1video", "mpeg2video", "mpeg4", "h263", "flv1", "msmpeg4v2", "msmpeg4v3"),
     *("wmv1", "wmv2"),
 }
-# Where x and y of a frame go, by a display matrix (a, b, c, d): x' = ax + cy, y' = bx + dy.
-_TRANSPOSES = {
-    (0, 1, -1, 0): Image.Transpose.ROTATE_270,
-    (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
-    (0, -1, 1, 0): Image.Transpose.ROTATE_90,
-    (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
-    (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
-    (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
-    (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
-}
-_MAX_PIXEL_ASPECT = 8
 
 
 def decode_clip(
@@ -67,8 +55,8 @@ def decode_clip(
     if isinstance(content, bytes):
         return _clip(raw.name, io.BytesIO(content), None, frames, stride, seed)
     if isinstance(content, RemoteFile):
-        about = (content.path, content.size)
-        return _clip(raw.name, content, about, frames, stride, seed)
+        remote, where = content, (content.path, content.size)
+        return read_remote(raw.name, lambda: _clip(raw.name, remote, where, frames, stride, seed))
 
     def read() -> list[Image.Image]:
         with open_sample(raw.name, Path(content)) as file:
@@ -322,7 +310,7 @@ def _by_seeking(
     """
     stream = _stream_of(container, video)
     stream.thread_type = "NONE"
-    display = _Display(stream)
+    display = Display(stream)
     frames: Iterator[av.VideoFrame] | None = None
     reached = video.times[0]
     for index in wanted:
@@ -353,7 +341,7 @@ def _from_start(
     """Yields (index, frame) of the wanted frames, decoding all before them."""
     stream = _stream_of(container, video)
     stream.thread_type = "NONE"
-    display = _Display(stream)
+    display = Display(stream)
     remaining = iter(wanted)
     index = next(remaining)
     for number, frame in enumerate(container.decode(stream)):
@@ -395,51 +383,3 @@ def _seek(
 
 def _time(frame: av.VideoFrame) -> int | None:
     return frame.dts if frame.pts is None else frame.pts
-
-
-# How frames are shown
-
-
-class _Display:
-    """How the frames of a clip are shown: as RGB with square pixels, turned and mirrored."""
-
-    def __init__(self, stream: av.VideoStream) -> None:
-        self._aspect = stream.sample_aspect_ratio
-        self._known = False
-        self._turn: Image.Transpose | None = None
-
-    def show(self, frame: av.VideoFrame) -> Image.Image:
-        """Converts a frame, as the display matrix of the first one asks."""
-        if not self._known:
-            self._known = True
-            # Once a clip: a frame that was asked for it is kept, with its threads, by a cycle.
-            matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-            self._turn = (
-                _TRANSPOSES.get(_linear_part(bytes(matrix))) if matrix is not None else None
-            )
-        image = Image.fromarray(frame.to_ndarray(format="rgb24"))
-        size = square_pixels(*image.size, self._aspect)
-        if size != image.size:
-            image = image.resize(size, Image.Resampling.BICUBIC)
-        return image.transpose(self._turn) if self._turn is not None else image
-
-
-def square_pixels(width: int, height: int, aspect: Any) -> tuple[int, int]:
-    """Returns the size (width, height) at which the pixels of a frame are square.
-
-    The shorter side of a pixel is stretched, so that nothing is lost. An `aspect` (width to height
-    of a pixel) that is not known, or that no video has, is taken for 1.
-    """
-    ratio = float(aspect or 1)
-    if ratio <= 0 or not 1 / _MAX_PIXEL_ASPECT <= ratio <= _MAX_PIXEL_ASPECT:
-        return width, height
-    if ratio >= 1:
-        return round(width * ratio), height
-    return width, round(height / ratio)
-
-
-def _linear_part(matrix: bytes) -> tuple[int, int, int, int]:
-    """Returns a, b, c, d of a display matrix (3 x 3 numbers of 32 bits), as -1, 0 or 1."""
-    a, b, _, c, d = struct.unpack_from("=5i", matrix)
-    scale = math.sqrt(abs(a * d - b * c)) or 1.0
-    return round(a / scale), round(b / scale), round(c / scale), round(d / scale)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from arlow_trainer.mae import MaskedAutoencoder
-from arlow_trainer.model.modeling_arlow import ArlowVLAttention, rotate
+from arlow_trainer.model.layers import ArlowVLAttention, rotate
 
 
 @torch.no_grad()

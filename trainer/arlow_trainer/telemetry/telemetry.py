@@ -172,9 +172,14 @@ class Telemetry:
         )
 
     def checkpoint_failed(self, step: int, message: str) -> None:
-        """A checkpoint could not be written. May be called from any thread."""
+        """A checkpoint could not be written. May be called from any thread.
+
+        Not logged: its writer has done so, as on every rank.
+        """
         self._metrics.checkpoint_failed()
-        self.warning(f"checkpoint of step {step} failed: {message}")
+        text = f"checkpoint of step {step} failed: {message}"
+        self._update(Message(redact_urls(text)))
+        self._event("warning", message=text)
 
     def probe(self, step: int, method: str, accuracy: float) -> None:
         """A checkpoint's frozen features were probed. May be called from any thread."""
