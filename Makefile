@@ -79,6 +79,7 @@ docs: $(STAMP) ## Write the pages, the dashboard, the CRD and manifests/operator
 	$(BIN)/python -m arlow_operator.crd charts/files/crd.yaml
 	$(BIN)/python -m arlow_trainer.plan.reference docs/planning.md
 	$(BIN)/python charts/src/run_dashboard.py
+	$(BIN)/python charts/src/readme.py
 	$(BIN)/python charts/src/manifests.py
 
 clean: ## Remove the environment and the demo

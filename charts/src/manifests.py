@@ -32,7 +32,15 @@ metadata:
 HELM_LABELS = re.compile(r"^ *(helm\.sh/chart|app\.kubernetes\.io/managed-by): .*\n", re.MULTILINE)
 # Every document begins with the template that it comes from.
 SOURCE = re.compile(r"^# Source: [^/]+/templates/(\S+)\.yaml\n", re.MULTILINE)
-FILES = {"crd": "crd", "roles": "roles", "admission-policy": "admission", "operator": "operator"}
+# The file of a template's objects; those of `helm test` are for Helm alone.
+FILES = {
+    "crd": "crd.yaml",
+    "roles": "roles.yaml",
+    "admission-policy": "admission.yaml",
+    "run-defaults": "operator.yaml",
+    "operator": "operator.yaml",
+}
+TESTS = "tests/"
 
 
 def manifests() -> dict[str, str]:
@@ -41,10 +49,11 @@ def manifests() -> dict[str, str]:
     command += ["--set", ",".join(VALUES)]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     documents: dict[str, list[str]] = {name: [] for name in FILES.values()}
-    documents["operator"].append(NAMESPACE_MANIFEST)
+    documents["operator.yaml"].append(NAMESPACE_MANIFEST)
     for template, document in _documents(text):
-        documents[FILES[template]].append(HELM_LABELS.sub("", document))
-    return {f"{name}.yaml": HEADER + "---\n".join(each) for name, each in documents.items()}
+        if not template.startswith(TESTS):
+            documents[FILES[template]].append(HELM_LABELS.sub("", document))
+    return {name: HEADER + "---\n".join(each) for name, each in documents.items()}
 
 
 def _documents(text: str) -> Iterator[tuple[str, str]]:

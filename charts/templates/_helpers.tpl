@@ -53,3 +53,24 @@ allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
+
+{{/* The defaults of runs, as the operator reads them. */}}
+{{- define "arlow.runDefaults" -}}
+{{- $found := dict "doNotDisrupt" .Values.runs.doNotDisrupt "fixedIds" (not .Values.openshift) }}
+{{- range $key := list "imagePullPolicy" "imagePullSecrets" "serviceAccountName" "storeEndpoint" "env" "caBundle" "labels" }}
+{{- with index $.Values.runs $key }}{{ $_ := set $found $key . }}{{ end }}
+{{- end }}
+{{- toYaml $found }}
+{{- end }}
+
+{{/* Whether an object of Prometheus' operator is wanted and possible. Arguments: the root, the name of its switch, its kind. */}}
+{{- define "arlow.monitored" -}}
+{{- $root := index . 0 -}}
+{{- if and (index $root.Values (index . 1)).enabled ($root.Capabilities.APIVersions.Has (printf "monitoring.coreos.com/v1/%s" (index . 2))) }}yes{{ end -}}
+{{- end }}
+
+{{/* Labels by which the pod of `helm test` is found. */}}
+{{- define "arlow.testSelector" -}}
+app.kubernetes.io/name: arlow-operator-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}

@@ -13,7 +13,7 @@ import yaml
 
 CHART = Path(__file__).parents[2] / "charts"
 NAMESPACE = "arlow-system"
-MONITORING = ("monitoring.coreos.com/v1", "monitoring.coreos.com/v1/PodMonitor")
+MONITORING = ("monitoring.coreos.com/v1/PodMonitor", "monitoring.coreos.com/v1/PrometheusRule")
 
 Json = dict[str, Any]
 
