@@ -1,5 +1,5 @@
-"""Who reaches whom by NetworkPolicies, as Kubernetes defines them: a pod that a policy of a direction
-selects is reached by (or reaches) only what one of them allows; all others by everything.
+"""Who reaches whom by NetworkPolicies, as Kubernetes defines them: a pod that a policy of a
+direction selects is reached by (or reaches) only what one of them allows; all others by everything.
 
 It knows what the chart uses: label selectors, ports by number, blocks of addresses. It raises
 NotImplementedError for the rest, so that nothing is judged by a rule that is not understood.
