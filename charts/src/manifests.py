@@ -16,10 +16,7 @@ CHART = Path(__file__).parents[1]
 TARGET = CHART.parent / "manifests" / "operator"
 
 NAMESPACE = "arlow-system"
-VALUES = (
-    *("image.registry=localhost", "image.operator.tag=test", "image.trainer.tag=test"),
-    "crds.keep=false",
-)
+VALUES = ("image.registry=localhost", "crds.keep=false")
 HEADER = "# Written by `make docs` from the chart in charts/; edit that.\n"
 NAMESPACE_MANIFEST = f"""apiVersion: v1
 kind: Namespace

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import tarfile
 from pathlib import Path
 
 from rendering import CHART, MONITORING, helm, only, render
@@ -35,8 +36,6 @@ def test_the_package_and_what_helm_stores_of_a_release_are_small(tmp_path: Path)
 def test_the_package_has_no_sources_of_what_is_generated(tmp_path: Path) -> None:
     helm("package", str(CHART), "--destination", str(tmp_path))
     (package,) = tmp_path.glob("*.tgz")
-    import tarfile
-
     with tarfile.open(package) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert not [name for name in names if name.startswith("src/")]

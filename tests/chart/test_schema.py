@@ -11,6 +11,9 @@ import pytest
 import yaml
 from rendering import CHART, RefusedByHelm, render
 
+from arlow_operator.run_defaults import RunDefaults
+from arlow_operator.settings import GPU_PRODUCTS
+
 SCHEMA = json.loads((CHART / "values.schema.json").read_text("utf-8"))
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
 
@@ -67,6 +70,7 @@ def test_the_readme_is_that_of_the_values() -> None:
         ({"serviceAccount": {"create": False}}, ["/serviceAccount/name"]),
         ({"tolerations": [{"kye": "a"}]}, ["/tolerations/0", "kye"]),
         ({"resources": {"limits": {"memory": "much"}}}, ["/resources/limits/memory"]),
+        ({"gpu": {"products": {"h1000": "x"}}}, ["/gpu/products", "h1000"]),
         ({"progressSeconds": "15"}, ["/progressSeconds", "number"]),
         ({"progressSeconds": 0}, ["/progressSeconds"]),
         ({"podDisruptionBudget": {"maxUnavailable": "one"}}, ["/podDisruptionBudget"]),
@@ -96,9 +100,12 @@ def test_what_is_no_value_is_refused_with_its_field(
         assert word in str(caught.value)
 
 
+def test_the_schema_knows_the_gpus_of_the_operator() -> None:
+    products = SCHEMA["properties"]["gpu"]["properties"]["products"]
+    assert set(products["properties"]) == set(GPU_PRODUCTS)
+
+
 def test_what_the_operator_would_refuse_is_refused_by_helm_already() -> None:
     """Otherwise a mistake would show as an operator that does not start."""
-    from arlow_operator.run_defaults import RunDefaults
-
     known = {field.alias for field in RunDefaults.model_fields.values()} - {"fixedIds"}
     assert known == VALUES["runs"].keys() - {"allowCpu", "networkPolicy"}

@@ -243,10 +243,13 @@ def test_openshift_gives_the_ids() -> None:
 
 
 def test_names_of_gpus_and_the_interval_go_to_the_operator() -> None:
-    values = {"gpu": {"resource": "amd.com/gpu", "productLabel": "amd.com/product"}}
+    products = {"h100": "nvidia-h100", "h200": "nvidia-h200"}
+    gpu = {"resource": "amd.com/gpu", "productLabel": "amd.com/product", "products": products}
+    values = {"gpu": gpu}
     found = variables({**values, "progressSeconds": 5})
     assert found["ARLOW_GPU_RESOURCE"] == "amd.com/gpu"
     assert found["ARLOW_GPU_LABEL"] == "amd.com/product"
+    assert found["ARLOW_GPU_PRODUCTS"] == "h100=nvidia-h100,h200=nvidia-h200"
     assert found["ARLOW_PROGRESS_SECONDS"] == "5"
     assert "ARLOW_ALLOW_CPU" not in found
     assert variables({"runs": {"allowCpu": True}})["ARLOW_ALLOW_CPU"] == "1"

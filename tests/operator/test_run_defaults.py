@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes.aio import client
 from world import manifest
 
 from arlow_operator.render import (
@@ -119,6 +120,22 @@ def test_labels_are_on_all_that_is_made_and_select_nothing() -> None:
     assert all(each["metadata"]["labels"]["team"] == "vision" for each in made)
     assert all(each["metadata"]["labels"]["arlow.dev/run"] == "run" for each in made)
     assert "team" not in service["spec"]["selector"]
+
+
+@pytest.mark.parametrize("defaults", [{}, DEFAULTS])
+def test_all_that_is_made_is_what_kubernetes_knows(defaults: dict[str, Any]) -> None:
+    given = settings(**defaults)
+    checkpoint = {"url": "s3://bucket/runs", "secretRef": {"name": "store"}}
+    run, job = attempt(given, checkpoint=checkpoint, cacheVolume={"size": "1Gi"})
+    assert run.parsed is not None
+    # The client's models are generated from Kubernetes' OpenAPI, and refuse unknown fields.
+    client.V1Job.model_validate(job)
+    client.V1Service.model_validate(render_service(run, 3, given.defaults))
+    client.V1ConfigMap.model_validate(render_config_map(run, 3, given.defaults))
+    if environment := render_environment(run, 3, given.defaults):
+        client.V1ConfigMap.model_validate(environment)
+    claim = render_cache_claim(run, run.parsed, given.defaults)
+    client.V1PersistentVolumeClaim.model_validate(claim)
 
 
 def test_without_defaults_there_is_no_environment_and_nodes_are_held() -> None:
