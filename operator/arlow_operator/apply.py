@@ -18,7 +18,13 @@ from arlow_operator.policies.situation import (
     StopPods,
     WriteStacks,
 )
-from arlow_operator.render import render_cache_claim, render_config_map, render_job, render_service
+from arlow_operator.render import (
+    render_cache_claim,
+    render_config_map,
+    render_environment,
+    render_job,
+    render_service,
+)
 from arlow_operator.resource import RUN_UID_LABEL, Run
 from arlow_operator.settings import Settings
 from arlow_operator.status import Status
@@ -95,9 +101,14 @@ async def _create(api: Api, run: Run, attempt: CreateAttempt, settings: Settings
         raise AssertionError("no attempt is decided on for a run that is not valid")
     number = attempt.number
     job = render_job(run, run.parsed, number, attempt.image, settings, attempt.avoided_nodes)
-    claim = render_cache_claim(run, run.parsed)
-    made = [render_config_map(run, number), render_service(run, number), job]
-    for body in [claim, *made] if claim else made:
+    made = [
+        render_cache_claim(run, run.parsed, settings.defaults),
+        render_environment(run, number, settings.defaults),
+        render_config_map(run, number, settings.defaults),
+        render_service(run, number, settings.defaults),
+        job,
+    ]
+    for body in filter(None, made):
         try:
             await api.create(body)
         except ApiError as error:

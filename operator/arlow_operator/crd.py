@@ -1,4 +1,4 @@
-"""Writes the custom resource's definition: `python -m arlow_operator.crd manifests/crd.yaml`.
+"""Writes the custom resource's definition: `python -m arlow_operator.crd charts/files/crd.yaml`.
 
 Its one source are the pydantic models of `arlow_trainer.config` and of `status.py`.
 """

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from arlow_operator.run_defaults import RunDefaults, read_defaults
 from arlow_trainer.config import ConfigError
 
 # As GPU feature discovery labels nodes.
@@ -37,6 +38,7 @@ class Settings:
         gpu_products: that label's value by the name in the hardware table.
         progress_seconds: between two questions for a run's progress.
         allow_cpu: whether runs of GPUs train on CPUs where the pods' GPUs are on paper, for tests.
+        defaults: of all runs.
     """
 
     image: str
@@ -48,6 +50,7 @@ class Settings:
     gpu_products: Mapping[str, str] = field(default_factory=lambda: GPU_PRODUCTS)
     progress_seconds: float = 15.0
     allow_cpu: bool = False
+    defaults: RunDefaults = field(default_factory=RunDefaults)
 
 
 def settings_from(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -62,6 +65,7 @@ def settings_from(environ: Mapping[str, str] = os.environ) -> Settings:
         progress_seconds = 0.0
     if not 0.5 <= progress_seconds <= 600:
         raise ConfigError(f"ARLOW_PROGRESS_SECONDS is {seconds!r}; allowed: 0.5 to 600 seconds")
+    defaults = environ.get("ARLOW_RUN_DEFAULTS")
     return Settings(
         image=image,
         lease_namespace=environ.get("ARLOW_OPERATOR_NAMESPACE") or None,
@@ -71,4 +75,5 @@ def settings_from(environ: Mapping[str, str] = os.environ) -> Settings:
         gpu_label=environ.get("ARLOW_GPU_LABEL", "nvidia.com/gpu.product"),
         progress_seconds=progress_seconds,
         allow_cpu=environ.get("ARLOW_ALLOW_CPU") == "1",
+        defaults=read_defaults(defaults) if defaults else RunDefaults(),
     )

@@ -11,7 +11,7 @@ import pytest
 from arlow_operator.crd import crd_yaml, definition
 from arlow_operator.schema import structural
 
-MANIFEST = Path(__file__).parents[2] / "manifests" / "operator" / "crd.yaml"
+MANIFEST = Path(__file__).parents[2] / "charts" / "files" / "crd.yaml"
 
 
 def test_the_committed_definition_is_current() -> None:

@@ -10,9 +10,12 @@ from world import SETTINGS, manifest
 
 from arlow_operator.render import render_cache_claim, render_config_map, render_job, render_service
 from arlow_operator.resource import read_run
+from arlow_operator.run_defaults import RunDefaults
 from arlow_operator.settings import GPU_PRODUCTS, Settings
 from arlow_trainer.config import validate
 from arlow_trainer.plan.hardware import HARDWARE
+
+NONE = RunDefaults()
 
 
 def job(settings: Settings = SETTINGS, body: dict[str, Any] | None = None, **spec: Any) -> Any:
@@ -96,7 +99,7 @@ def test_the_queue_goes_on_to_the_job_and_nothing_else_does() -> None:
 
 def test_the_config_map_holds_the_run_as_it_was_written() -> None:
     run, _ = read_run(manifest())
-    text = render_config_map(run, 3)["data"]["run.yaml"]
+    text = render_config_map(run, 3, NONE)["data"]["run.yaml"]
     assert json.loads(text)["spec"] == manifest()["spec"]
     assert validate(json.loads(text), "run.yaml") == run.parsed
 
@@ -106,15 +109,15 @@ def test_a_run_created_anew_has_config_maps_of_names_of_its_own() -> None:
     name = volumes["config"]["configMap"]["name"]
     old, _ = read_run(manifest("11111111-2222"))
     new, _ = read_run(manifest("33333333-4444"))
-    assert render_config_map(old, 1)["metadata"]["name"] == "run-1-11111111"
-    assert render_config_map(new, 1)["metadata"]["name"] == "run-1-33333333"
+    assert render_config_map(old, 1, NONE)["metadata"]["name"] == "run-1-11111111"
+    assert render_config_map(new, 1, NONE)["metadata"]["name"] == "run-1-33333333"
     run, _ = read_run(manifest())
-    assert render_config_map(run, 3)["metadata"]["name"] == name
+    assert render_config_map(run, 3, NONE)["metadata"]["name"] == name
 
 
 def test_the_service_finds_the_pods_of_its_attempt_before_they_are_ready() -> None:
     run, _ = read_run(manifest())
-    service = render_service(run, 3)
+    service = render_service(run, 3, NONE)
     assert service["spec"]["publishNotReadyAddresses"] is True
     labels = job()["spec"]["template"]["metadata"]["labels"]
     assert service["spec"]["selector"].items() <= labels.items()
@@ -134,7 +137,7 @@ def test_the_trainer_knows_its_attempt_and_whether_cpus_stand_for_gpus() -> None
 def test_a_cache_of_a_size_is_a_claim_that_outlives_the_attempts() -> None:
     run, _ = read_run(manifest(cacheVolume={"size": "50Gi", "storageClassName": "fast"}))
     assert run.parsed is not None
-    claim = render_cache_claim(run, run.parsed)
+    claim = render_cache_claim(run, run.parsed, NONE)
     assert claim is not None
     assert claim["spec"]["resources"] == {"requests": {"storage": "50Gi"}}
     assert claim["spec"]["storageClassName"] == "fast"
@@ -143,7 +146,7 @@ def test_a_cache_of_a_size_is_a_claim_that_outlives_the_attempts() -> None:
     assert volumes["cache"]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
     named, _ = read_run(manifest(cacheVolume={"claimName": "cache"}))
     assert named.parsed is not None
-    assert render_cache_claim(named, named.parsed) is None
+    assert render_cache_claim(named, named.parsed, NONE) is None
 
 
 def test_every_gpu_of_the_hardware_table_has_a_label() -> None:

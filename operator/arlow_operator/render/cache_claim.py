@@ -6,6 +6,7 @@ from typing import Any
 
 from arlow_operator.render.metadata import labels_of_run, owner
 from arlow_operator.resource import Run
+from arlow_operator.run_defaults import RunDefaults
 from arlow_trainer.config import ArlowPretrain
 
 
@@ -14,7 +15,9 @@ def cache_claim_name(run: Run) -> str:
     return f"{run.name}-cache"
 
 
-def render_cache_claim(run: Run, parsed: ArlowPretrain) -> dict[str, Any] | None:
+def render_cache_claim(
+    run: Run, parsed: ArlowPretrain, defaults: RunDefaults
+) -> dict[str, Any] | None:
     """Returns the claim; None where the run names one, or keeps its cache in the pod."""
     cache = parsed.spec.cache_volume
     if cache is None or not cache.size:
@@ -31,7 +34,7 @@ def render_cache_claim(run: Run, parsed: ArlowPretrain) -> dict[str, Any] | None
         "metadata": {
             "name": cache_claim_name(run),
             "namespace": run.namespace,
-            "labels": labels_of_run(run),
+            "labels": defaults.labels | labels_of_run(run),
             "ownerReferences": [owner(run)],
         },
         "spec": spec,

@@ -7,9 +7,10 @@ from typing import Any
 
 from arlow_operator.pod_patch import CONFIG_FOLDER, CONTAINER, STATUS_PORT, merged
 from arlow_operator.render.cache_claim import cache_claim_name
-from arlow_operator.render.config_map import MANIFEST, config_map_name
+from arlow_operator.render.config_map import MANIFEST, config_map_name, environment_name
 from arlow_operator.render.metadata import labels, metadata
 from arlow_operator.resource import ADOPT_ANNOTATION, Run, attempt_name
+from arlow_operator.run_defaults import RunDefaults
 from arlow_operator.settings import Settings
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.section import Section
@@ -46,12 +47,8 @@ def render_job(
         pod["affinity"] = {"nodeAffinity": _other_than(avoided_nodes)}
     template = {
         "metadata": {
-            "labels": labels(run, attempt),
-            "annotations": {
-                "karpenter.sh/do-not-disrupt": "true",
-                "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
-                "sidecar.istio.io/inject": "false",
-            },
+            "labels": settings.defaults.labels | labels(run, attempt),
+            "annotations": _annotations(settings.defaults),
         },
         "spec": pod,
     }
@@ -59,7 +56,7 @@ def render_job(
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": metadata(run, attempt, queued=True),
+        "metadata": metadata(run, attempt, settings.defaults, queued=True),
         "spec": {
             "completionMode": "Indexed",
             "completions": count,
@@ -72,10 +69,19 @@ def render_job(
     }
 
 
+def _annotations(defaults: RunDefaults) -> dict[str, str]:
+    left_alone = {
+        "karpenter.sh/do-not-disrupt": "true",
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+    }
+    return (left_alone if defaults.do_not_disrupt else {}) | {"sidecar.istio.io/inject": "false"}
+
+
 def _pod(
     run: Run, parsed: ArlowPretrain, attempt: int, image: str, settings: Settings
 ) -> dict[str, Any]:
-    spec = parsed.spec
+    spec, defaults = parsed.spec, settings.defaults
+    ids = {"runAsUser": USER, "runAsGroup": USER} if defaults.fixed_ids else {}
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
         "subdomain": attempt_name(run.name, attempt),
@@ -84,8 +90,7 @@ def _pod(
         "terminationGracePeriodSeconds": spec.termination_grace_period_seconds,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
+            **ids,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "tolerations": _tolerations(parsed),
@@ -94,10 +99,11 @@ def _pod(
     }
     if selector := _node_selector(parsed, settings):
         pod["nodeSelector"] = selector
-    if spec.image_pull_secrets:
-        pod["imagePullSecrets"] = [_written(each) for each in spec.image_pull_secrets]
-    if spec.service_account_name:
-        pod["serviceAccountName"] = spec.service_account_name
+    named = spec.image_pull_secrets
+    if secrets := defaults.image_pull_secrets if named is None else named:
+        pod["imagePullSecrets"] = [_written(each) for each in secrets]
+    if account := spec.service_account_name or defaults.service_account_name:
+        pod["serviceAccountName"] = account
     if spec.priority_class_name:
         pod["priorityClassName"] = spec.priority_class_name
     return pod
@@ -126,10 +132,16 @@ def _container(
         },
         "volumeMounts": _mounts(parsed),
     }
-    if spec.image_pull_policy:
-        container["imagePullPolicy"] = spec.image_pull_policy
+    if policy := spec.image_pull_policy or settings.defaults.image_pull_policy:
+        container["imagePullPolicy"] = policy
+    # Of two sources the later wins.
+    sources = []
+    if settings.defaults.variables:
+        sources.append({"configMapRef": {"name": environment_name(run, attempt)}})
     if spec.checkpoint.secret_ref:
-        container["envFrom"] = [{"secretRef": {"name": spec.checkpoint.secret_ref.name}}]
+        sources.append({"secretRef": {"name": spec.checkpoint.secret_ref.name}})
+    if sources:
+        container["envFrom"] = sources
     return container
 
 
@@ -149,7 +161,7 @@ def _environment(
         ours["ARLOW_ALLOW_CPU"] = "1"
     fields = {"ARLOW_POD": "metadata.name", "ARLOW_NODE_NAME": "spec.nodeName"}
     users = [_written(each) for each in parsed.spec.env or ()]
-    named = {each["name"] for each in users}
+    named = {each["name"] for each in users} | settings.defaults.variables.keys()
     return [
         *({"name": name, "value": value} for name, value in ours.items() if name not in named),
         *(

@@ -16,15 +16,16 @@ from arlow_operator.resource import (
     Run,
     attempt_name,
 )
+from arlow_operator.run_defaults import RunDefaults
 
 
 def labels(run: Run, attempt: int) -> dict[str, str]:
-    """Returns the labels of an attempt's objects and pods."""
+    """Returns the labels by which an attempt's objects and pods are found."""
     return labels_of_run(run) | {ATTEMPT_LABEL: str(attempt)}
 
 
 def labels_of_run(run: Run) -> dict[str, str]:
-    """Returns the labels of all that is made for a run."""
+    """Returns the labels by which all that is made for a run is found."""
     return {
         "app.kubernetes.io/name": "arlow-pretrain",
         "app.kubernetes.io/managed-by": MANAGER.replace("/", "."),
@@ -44,19 +45,22 @@ def owner(run: Run) -> dict[str, Any]:
     }
 
 
-def metadata(run: Run, attempt: int, *, queued: bool = False) -> dict[str, Any]:
+def metadata(
+    run: Run, attempt: int, defaults: RunDefaults, *, queued: bool = False
+) -> dict[str, Any]:
     """Returns the metadata of an attempt's object, owned by the run and deleted with it.
 
     Args:
         run: the run.
         attempt: the attempt's number.
+        defaults: of all runs.
         queued: whether it takes Kueue's labels of the run.
     """
     queue = {key: run.labels[key] for key in QUEUE_LABELS if key in run.labels}
     return {
         "name": attempt_name(run.name, attempt),
         "namespace": run.namespace,
-        "labels": labels(run, attempt) | (queue if queued else {}),
+        "labels": defaults.labels | labels(run, attempt) | (queue if queued else {}),
         "annotations": {GENERATION_ANNOTATION: str(run.generation)},
         "ownerReferences": [owner(run)],
     }

@@ -7,14 +7,15 @@ from typing import Any
 from arlow_operator.pod_patch import STATUS_PORT
 from arlow_operator.render.metadata import labels, metadata
 from arlow_operator.resource import Run
+from arlow_operator.run_defaults import RunDefaults
 
 
-def render_service(run: Run, attempt: int) -> dict[str, Any]:
+def render_service(run: Run, attempt: int, defaults: RunDefaults) -> dict[str, Any]:
     """Returns the Service."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata(run, attempt),
+        "metadata": metadata(run, attempt, defaults),
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
