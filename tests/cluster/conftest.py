@@ -10,11 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cluster_runs import TinyRuns, put_images
 from kube import Cluster, Kit, address_towards
 
 from support.s3_server import S3, S3Unavailable, running_s3
-
-MANIFESTS = Path(__file__).parents[2] / "manifests" / "operator"
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +24,7 @@ def cluster() -> Cluster:
             "no cluster: set KUBECONFIG and run `make test-cluster` (docs/operator.md, Tests)"
         )
     found = Cluster()
-    found.install(MANIFESTS)
+    found.install()
     return found
 
 
@@ -50,6 +49,14 @@ def cluster_s3(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> It
         pytest.skip(str(error))
 
 
+@pytest.fixture(scope="session")
+def images(cluster_s3: S3, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """URL of a folder of pictures on that server."""
+    url = cluster_s3.url("images")
+    put_images(cluster_s3, url, tmp_path_factory.mktemp("images"))
+    return url
+
+
 @pytest.fixture
 def namespace(cluster: Cluster) -> Iterator[str]:
     """A new namespace that enforces Pod Security `restricted`."""
@@ -57,6 +64,22 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.create_namespace(name)
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def runs(cluster: Cluster, cluster_s3: S3, namespace: str, images: str) -> TinyRuns:
+    """Runs of a namespace of their own, with the Secret of their store."""
+    found = TinyRuns(cluster, namespace, cluster_s3, images)
+    found.create_secret()
+    return found
+
+
+@pytest.fixture
+def no_operator(cluster: Cluster) -> Iterator[None]:
+    """No operator in the cluster, so that a test runs its own."""
+    cluster.scale_operator(0)
+    yield
+    cluster.scale_operator(1)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
