@@ -111,3 +111,34 @@ def test_what_kueue_never_starts_is_told(cluster: Cluster, runs: TinyRuns, queue
         cluster.apply(queued(runs, name, labels))
         status = runs.wait(name, waits_with(words), 40)
         assert condition(status, "Running")["status"] == "False"
+
+
+def test_a_workload_that_is_deactivated_is_told(
+    cluster: Cluster, runs: TinyRuns, queue: str
+) -> None:
+    run = runs.idle(nodes={"gpus": 1})
+    run["metadata"]["labels"] = {QUEUE: queue}
+    cluster.apply(run)
+    runs.wait("run", in_phase("Starting"), 60)
+    [workload] = cluster.items("workloads.kueue.x-k8s.io", runs.namespace)
+    target = ("workload.kueue.x-k8s.io", workload["metadata"]["name"], "-n", runs.namespace)
+    cluster.kubectl("patch", *target, "--type=merge", "-p", '{"spec":{"active":false}}')
+    runs.wait("run", waits_with("Kueue has deactivated the Workload"), 60)
+
+
+def test_a_default_queue_takes_runs_that_name_none(
+    cluster: Cluster, runs: TinyRuns, queue: str
+) -> None:
+    metadata = {"name": "default", "namespace": runs.namespace}
+    cluster.apply(
+        {
+            "apiVersion": API,
+            "kind": "LocalQueue",
+            "metadata": metadata,
+            "spec": {"clusterQueue": runs.namespace},
+        }
+    )
+    cluster.apply(runs.idle(nodes={"gpus": 2}))
+    words = "queued in the LocalQueue default (the run names none, and the namespace has a default)"
+    status = runs.wait("run", waits_with(words), 60)
+    assert condition(status, "Running")["reason"] == "Queued"

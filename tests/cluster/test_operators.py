@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from datetime import UTC, datetime
 
 import pytest
 from cluster_runs import TinyRuns, goes_on
@@ -70,6 +71,53 @@ def test_an_operator_that_renders_otherwise_touches_no_live_attempt(
         assert "ARLOW_ALLOW_CPU" in {each["name"] for each in old["env"]}
         assert "ARLOW_ALLOW_CPU" not in {each["name"] for each in new["env"]}
     finally:
+        cluster.install()
+
+
+PEERINGS = "clusterkopfpeerings.kopf.dev"
+
+
+@pytest.mark.soak
+def test_neither_a_proxy_nor_a_stranger_of_higher_priority_stops_it(
+    cluster: Cluster, runs: TinyRuns
+) -> None:
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {
+        "name": "v1",
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": anything},
+    }
+    names = {"kind": "ClusterKopfPeering", "plural": "clusterkopfpeerings"}
+    stranger = {"priority": 1000, "lastseen": datetime.now(UTC).isoformat(), "lifetime": 600}
+    cluster.apply(
+        {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": PEERINGS},
+            "spec": {
+                "group": "kopf.dev",
+                "scope": "Cluster",
+                "names": names,
+                "versions": [version],
+            },
+        }
+    )
+    nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9")
+    try:
+        cluster.kubectl("wait", "--for=condition=Established", f"crd/{PEERINGS}", "--timeout=60s")
+        cluster.apply(
+            {
+                "apiVersion": "kopf.dev/v1",
+                "kind": "ClusterKopfPeering",
+                "metadata": {"name": "default"},
+                "status": {"stranger": stranger},
+            }
+        )
+        cluster.install(**nowhere)
+        runs.start()
+    finally:
+        cluster.kubectl("delete", "crd", PEERINGS, "--wait=false")
         cluster.install()
 
 
