@@ -83,24 +83,33 @@ def no_operator(cluster: Cluster) -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Writes the page of `make soak-cluster` where ARLOW_SOAK_PAGE names its file."""
-    page = os.environ.get("ARLOW_SOAK_PAGE")
-    if not page or not os.environ.get("KUBECONFIG"):
+    """Writes the page of `make soak-cluster` where ARLOW_SOAK_PAGE names its file.
+
+    Tests that were not run keep their rows.
+    """
+    name = os.environ.get("ARLOW_SOAK_PAGE")
+    if not name or not os.environ.get("KUBECONFIG"):
         return
+    page = Path(name)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
-    rows = [
-        f"| `{report.nodeid.rpartition('::')[2]}` | {outcome} | {report.duration:.0f} | "
-        f"{' '.join(report.capstdout.split())} |"
-        for outcome in ("passed", "failed", "skipped")
-        for report in terminalreporter.getreports(outcome)
-        if report.when == "call" or outcome == "skipped"
-    ]
+    lines = page.read_text("utf-8").splitlines() if page.exists() else []
+    rows = {line.split("|")[1].strip(): line for line in lines if line.startswith("| `")}
+    for outcome in ("passed", "failed", "skipped"):
+        for report in terminalreporter.getreports(outcome):
+            if report.when == "call" or outcome == "skipped":
+                test = f"`{report.nodeid.rpartition('::')[2]}`"
+                rows[test] = (
+                    f"| {test} | {outcome} | {report.duration:.0f} | {commit} | "
+                    f"{datetime.now(UTC):%Y-%m-%d}, load {os.getloadavg()[2]:.0f} | "
+                    f"{' '.join(report.capstdout.split())} |"
+                )
     head = (
         "# Outages and faults in a cluster\n\n"
-        f"Written by `make soak-cluster` on {datetime.now(UTC):%Y-%m-%d}, commit {commit}, load "
-        f"{os.getloadavg()[1]:.0f} on {os.cpu_count()} cores.\n\n"
-        "| test | result | seconds | what was seen |\n| :--- | :--- | ---: | :--- |\n"
+        "`make soak-cluster` writes this page; each row is of the last run of its test, on "
+        f"{os.cpu_count()} cores.\n\n"
+        "| test | result | seconds | commit | when | what was seen |\n"
+        "| :--- | :--- | ---: | :--- | :--- | :--- |\n"
     )
-    Path(page).write_text(head + "\n".join(rows) + "\n", "utf-8")
+    page.write_text(head + "\n".join(rows.values()) + "\n", "utf-8")
