@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -82,6 +82,12 @@ def no_operator(cluster: Cluster) -> Iterator[None]:
     cluster.scale_operator(1)
 
 
+@pytest.fixture(autouse=True)
+def load(record_property: Callable[[str, object], None]) -> None:
+    """Notes the machine's load before a test, for the page of `make soak-cluster`."""
+    record_property("load", round(os.getloadavg()[1]))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Writes the page of `make soak-cluster` where ARLOW_SOAK_PAGE names its file.
 
@@ -102,14 +108,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 test = f"`{report.nodeid.rpartition('::')[2]}`"
                 rows[test] = (
                     f"| {test} | {outcome} | {report.duration:.0f} | {commit} | "
-                    f"{datetime.now(UTC):%Y-%m-%d}, load {os.getloadavg()[2]:.0f} | "
+                    f"{datetime.now(UTC):%Y-%m-%d} | "
+                    f"{dict(report.user_properties).get('load', '-')} | "
                     f"{' '.join(report.capstdout.split())} |"
                 )
     head = (
         "# Outages and faults in a cluster\n\n"
         "`make soak-cluster` writes this page; each row is of the last run of its test, on "
         f"{os.cpu_count()} cores.\n\n"
-        "| test | result | seconds | commit | when | what was seen |\n"
-        "| :--- | :--- | ---: | :--- | :--- | :--- |\n"
+        "| test | result | seconds | commit | on | load before | what was seen |\n"
+        "| :--- | :--- | ---: | :--- | :--- | ---: | :--- |\n"
     )
     page.write_text(head + "\n".join(rows.values()) + "\n", "utf-8")

@@ -81,7 +81,10 @@ class FaultyProxy:
             return web.Response(body=self._last[question], content_type="application/json")
         assert self._session is not None
         async with self._session.request(
-            request.method, self._target + request.path_qs, headers=_headers(request), data=body
+            request.method,
+            self._target + request.path_qs,
+            headers=_headers(request),
+            data=body or None,
         ) as answer:
             content = await answer.read()
         if question and answer.status == 200:
