@@ -107,6 +107,10 @@ class TinyRuns:
             )
         )
 
+    def status(self, name: str = "run") -> dict[str, Any]:
+        """Returns the status of a run."""
+        return self.cluster.status(name, self.namespace)
+
     def wait(
         self, name: str, holds: Callable[[dict[str, Any]], bool], timeout_s: float = TIMEOUT_S
     ) -> dict[str, Any]:
@@ -152,6 +156,11 @@ def goes_on(before: dict[str, Any]) -> Callable[[dict[str, Any]], bool]:
         return status.get("phase") == "Running" and last > before["lastCheckpoint"]["step"]
 
     return holds
+
+
+def restarted(before: dict[str, Any]) -> Callable[[dict[str, Any]], bool]:
+    """Returns whether the attempt after a status's trains above its checkpoint."""
+    return trains(before["attempt"]["number"] + 1, before["lastCheckpoint"]["step"])
 
 
 def told(words: str) -> Callable[[dict[str, Any]], bool]:

@@ -120,9 +120,7 @@ def test_runs_come_through_an_api_that_fails_at_random(
                 runs.patch(name, activeDeadlineSeconds=None)
             cluster.wait_until_gone("jobs", runs.namespace, WITHIN_S)
             # An end stays one.
-            assert {runs.cluster.status(name, runs.namespace)["phase"] for name in names} == {
-                "Failed"
-            }
+            assert {runs.status(name)["phase"] for name in names} == {"Failed"}
             starts = operator.starts
     assert jobs.doubled == []
     assert "the pass failed" not in log.read_text(), log.read_text()[-5000:]

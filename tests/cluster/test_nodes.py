@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from cluster_runs import TinyRuns, goes_on
+from cluster_runs import TinyRuns, goes_on, restarted
 from kube import TRAINER_IMAGE, Cluster, Kit
 
 pytestmark = pytest.mark.soak
@@ -30,7 +30,7 @@ def test_a_node_is_drained(cluster: Cluster, runs: TinyRuns) -> None:
     try:
         options = ("--pod-selector=arlow.dev/run=run", "--delete-emptydir-data", "--timeout=60s")
         cluster.kubectl("drain", node, *options)
-        after = runs.wait("run", goes_on(before))
+        after = runs.wait("run", restarted(before))
         assert_disrupted(after, "was evicted, as by a drain")
         assert node not in after["attempt"]["nodes"]
     finally:
@@ -47,7 +47,7 @@ def test_a_node_shuts_down(cluster: Cluster, runs: TinyRuns) -> None:
     patch = json.dumps({"status": {"conditions": [mark]}})
     cluster.kubectl("patch", *target, "--type=strategic", "-p", patch)
     cluster.python_in(pod, "import os; os.kill(1, 15)")
-    after = runs.wait("run", goes_on(before))
+    after = runs.wait("run", restarted(before))
     assert_disrupted(after, "was ended by its node, which shuts down")
 
 
@@ -83,7 +83,7 @@ def test_a_pod_of_higher_priority_preempts_a_run(cluster: Cluster, runs: TinyRun
             },
             {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec},
         )
-        after = runs.wait("run", goes_on(before))
+        after = runs.wait("run", restarted(before))
         assert_disrupted(after, "was preempted by one of a higher priority")
         assert node not in after["attempt"]["nodes"]
     finally:
@@ -101,7 +101,7 @@ def test_a_node_is_lost_while_its_containers_run_on(
     kit.run("node", "lose", number)
     lost_at = time.monotonic()
     try:
-        after = runs.wait("run", goes_on(before), 400)
+        after = runs.wait("run", restarted(before), 400)
         print(f"node lost to next checkpoint: {time.monotonic() - lost_at:.0f} s")
         assert_disrupted(after, f"node {node} does not answer")
         assert node not in after["attempt"]["nodes"]
