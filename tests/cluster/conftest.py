@@ -15,6 +15,10 @@ from kube import Cluster, Kit, address_towards
 
 from support.s3_server import S3, S3Unavailable, running_s3
 
+COMMIT = subprocess.run(
+    ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+).stdout.strip()
+
 
 @pytest.fixture(scope="session")
 def cluster() -> Cluster:
@@ -97,9 +101,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not name or not os.environ.get("KUBECONFIG"):
         return
     page = Path(name)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     lines = page.read_text("utf-8").splitlines() if page.exists() else []
     rows = {line.split("|")[1].strip(): line for line in lines if line.startswith("| `")}
     for outcome in ("passed", "failed", "skipped"):
@@ -107,7 +108,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             if report.when == "call" or outcome == "skipped":
                 test = f"`{report.nodeid.rpartition('::')[2]}`"
                 rows[test] = (
-                    f"| {test} | {outcome} | {report.duration:.0f} | {commit} | "
+                    f"| {test} | {outcome} | {report.duration:.0f} | {COMMIT} | "
                     f"{datetime.now(UTC):%Y-%m-%d} | "
                     f"{dict(report.user_properties).get('load', '-')} | "
                     f"{' '.join(report.capstdout.split())} |"
