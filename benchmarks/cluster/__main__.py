@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import socket
 import statistics
 import subprocess
@@ -27,14 +28,19 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.cluster.kinds import (
+    FOLDER,
+    VOLUME,
     arlow_run,
     job_set,
     paper_run,
     plain_job,
     train_job,
+    training_run,
     training_runtime,
+    volume,
 )
 from benchmarks.result import Result
+from benchmarks.samples import write_jpegs
 
 NAMESPACE = "arlow-bench"
 STAND_IN = Path(__file__).parent / "stand_in"
@@ -111,6 +117,61 @@ def measure_starts(kit: Path, rounds: int) -> Result:
         ("", "create to first line, s", "killed to first line in a new pod, s"),
         rows,
     )
+
+
+def measure_next_step(kit: Path, rounds: int) -> Result:
+    """A killed container of the real trainer to its next step, and the parts of that."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    write_jpegs(FOLDER / "images", 16)
+    # The trainer is no root, and writes there.
+    FOLDER.chmod(0o777)
+    items = [*volume(NAMESPACE), training_run("steps")]
+    items[-1]["metadata"]["namespace"] = NAMESPACE
+    body = {"apiVersion": "v1", "kind": "List", "items": items}
+    kubectl("create", "-f", "-", stdin=json.dumps(body))
+    totals, parts = [], []
+    for number in range(rounds):
+        _wait(lambda number=number: len(_starts()) == number + 1)
+        folders = FOLDER.glob("runs/steps/checkpoint-*/manifest.json")
+        saved = max((int(each.parent.name.split("-")[1]) for each in folders), default=0)
+        _wait(lambda saved=saved: _checkpoint() > saved)
+        label = ("-l", "arlow.dev/run=steps", "-o", "name")
+        [pod] = kubectl("get", "pods", "-n", NAMESPACE, *label).split()
+        killed = time.time()
+        command = [kit / "kill", pod.removeprefix("pod/"), NAMESPACE]
+        subprocess.run(command, check=True, capture_output=True)
+        _wait(lambda number=number: len(_starts()) == number + 2)
+        started = _starts()[-1]
+        totals.append(_time(started["time"]).timestamp() - killed)
+        parts.append(started["seconds"])
+    kubectl("delete", "apt", "steps", "-n", NAMESPACE)
+    kubectl("delete", "pvc", VOLUME, "-n", NAMESPACE, "--wait=false")
+    kubectl("delete", "pv", VOLUME, "--wait=false")
+    around = [total - sum(each.values()) for total, each in zip(totals, parts, strict=True)]
+    names = list(parts[0])
+    rows = [
+        ("operator, Kubernetes, container", _seconds(around)),
+        *((name, _seconds([each.get(name, 0.0) for each in parts])) for name in names),
+        ("in all", _seconds(totals)),
+    ]
+    return Result(
+        "A killed container to the next step",
+        f"The real trainer with the tiny tower on a CPU, median (range) of {rounds} kills; the "
+        "parts are those of the trainer's event `started`.",
+        ("part", "s"),
+        rows,
+    )
+
+
+def _starts() -> list[dict[str, Any]]:
+    file = FOLDER / "runs/steps/events.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [each for each in map(json.loads, lines) if each["kind"] == "started"]
+
+
+def _checkpoint() -> int:
+    status = json.loads(kubectl("get", "apt", "steps", "-n", NAMESPACE, "-o", "json"))["status"]
+    return int(status.get("lastCheckpoint", {}).get("step", -1))
 
 
 def measure_scale(sizes: Sequence[int], every: int) -> Result:
@@ -299,6 +360,7 @@ def main() -> None:
     results = []
     if options.rounds:
         results.append(measure_starts(options.kit, options.rounds))
+        results.append(measure_next_step(options.kit, options.rounds))
     if options.sizes:
         _serve_status()
         results.append(measure_scale(options.sizes, options.seconds))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 IMAGE = "localhost/arlow-stand-in:test"
@@ -76,6 +77,56 @@ def arlow_run(name: str, env: list[dict[str, str]]) -> dict[str, Any]:
             "env": env,
         },
     }
+
+
+VOLUME = "arlow-bench"
+FOLDER = Path("/var/tmp/arlow-bench")
+
+
+def volume(namespace: str) -> list[dict[str, Any]]:
+    """Returns a volume on a folder of this machine, which its nodes share, and a claim of it."""
+    size = {"storage": "1Gi"}
+    modes = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": VOLUME},
+            "spec": {"capacity": size, "hostPath": {"path": str(FOLDER)}} | modes,
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": VOLUME, "namespace": namespace},
+            "spec": {"volumeName": VOLUME, "resources": {"requests": size}} | modes,
+        },
+    ]
+
+
+def training_run(name: str) -> dict[str, Any]:
+    """Returns a run of the real trainer, on that volume."""
+    run = arlow_run(name, [{"name": "OMP_NUM_THREADS", "value": "1"}])
+    del run["spec"]["image"]
+    training = {
+        "preset": "tiny",
+        "maxStepsPerEpoch": 1_000_000,
+        "picturesEverySteps": 0,
+        "data": {
+            "images": {"path": "/data/images"},
+            "videoProbability": 0,
+            "workers": 0,
+            "imageSize": 24,
+        },
+        "batch": {"globalSize": 4},
+    }
+    mount = {"claimName": VOLUME, "mountPath": "/data", "readOnly": False}
+    run["spec"] |= {
+        "training": training,
+        "checkpoint": {"url": "/data/runs", "everySteps": 20},
+        "nodes": {"gpus": 0, "memory": "2Gi"},
+        "dataVolumes": [mount],
+    }
+    return run
 
 
 def paper_run(name: str) -> dict[str, Any]:

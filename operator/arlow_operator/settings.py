@@ -73,7 +73,21 @@ def settings_from(environ: Mapping[str, str] = os.environ) -> Settings:
         namespaces=tuple(filter(None, environ.get("ARLOW_NAMESPACES", "").split(","))),
         gpu_resource=environ.get("ARLOW_GPU_RESOURCE", "nvidia.com/gpu"),
         gpu_label=environ.get("ARLOW_GPU_LABEL", "nvidia.com/gpu.product"),
+        gpu_products=GPU_PRODUCTS | _products(environ.get("ARLOW_GPU_PRODUCTS", "")),
         progress_seconds=progress_seconds,
         allow_cpu=environ.get("ARLOW_ALLOW_CPU") == "1",
         defaults=read_defaults(defaults) if defaults else RunDefaults(),
     )
+
+
+def _products(text: str) -> dict[str, str]:
+    found = {}
+    for pair in filter(None, text.split(",")):
+        name, _, value = pair.partition("=")
+        if name not in GPU_PRODUCTS or not value:
+            raise ConfigError(
+                f"ARLOW_GPU_PRODUCTS has {pair!r}; allowed: NAME=LABEL, comma-separated, with the "
+                f"names {', '.join(GPU_PRODUCTS)}"
+            )
+        found[name] = value
+    return found

@@ -16,6 +16,7 @@ import yaml
 
 TRAINER_IMAGE = os.environ.get("ARLOW_TRAINER_IMAGE", "localhost/arlow-trainer:test")
 OPERATOR_IMAGE = os.environ.get("ARLOW_OPERATOR_IMAGE", "localhost/arlow-operator:test")
+MANIFESTS = Path(__file__).parents[2] / "manifests" / "operator"
 TIMEOUT_S = 300.0
 
 
@@ -69,17 +70,16 @@ class Cluster:
         metadata = {"name": name, "labels": labels}
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 
-    def install(self, manifests: Path, account: str = "", namespaces: str = "") -> None:
+    def install(self, account: str = "", **settings: str) -> None:
         """Installs the operator as users do, with the images of the test, and waits for it.
 
         Args:
-            manifests: their folder.
             account: the service account that it runs as instead of its own.
-            namespaces: whose runs it looks after; empty for all.
+            settings: environment variables of the operator.
         """
         objects = [
             each
-            for path in sorted(manifests.glob("*.yaml"))
+            for path in sorted(MANIFESTS.glob("*.yaml"))
             for each in yaml.safe_load_all(path.read_text("utf-8"))
         ]
         deployment = next(each for each in objects if each["kind"] == "Deployment")
@@ -93,8 +93,7 @@ class Cluster:
             "ARLOW_PROGRESS_SECONDS": "1",
             # The GPUs of a test cluster are on paper.
             "ARLOW_ALLOW_CPU": "1",
-            "ARLOW_NAMESPACES": namespaces,
-        }
+        } | settings
         if account:
             template["spec"]["serviceAccountName"] = account
         kept = [each for each in container["env"] if each["name"] not in changed]
@@ -112,6 +111,13 @@ class Cluster:
         self.kubectl("rollout", "restart", *OPERATOR)
         self.kubectl("rollout", "status", *OPERATOR, "--timeout=120s")
 
+    def scale_operator(self, replicas: int) -> None:
+        """Has so many operators run, and waits until they do, or until none is left."""
+        self.kubectl("scale", *OPERATOR, f"--replicas={replicas}")
+        self.kubectl("rollout", "status", *OPERATOR, "--timeout=120s")
+        if replicas == 0:
+            self.wait_until_gone("pods", "arlow-system")
+
     def evict(self, pod: str, namespace: str) -> None:
         """Evicts a pod, as a drain of its node does."""
         metadata = {"name": pod, "namespace": namespace}
@@ -128,6 +134,12 @@ class Cluster:
         patch = {"spec": {"template": {"spec": {"affinity": affinity}}}}
         self.kubectl("patch", *OPERATOR, "--type=merge", "-p", json.dumps(patch))
         self.kubectl("rollout", "status", *OPERATOR, "--timeout=120s")
+
+    def python_in(self, pod: Mapping[str, Any], code: str) -> None:
+        """Runs Python code in the container of a pod."""
+        metadata = pod["metadata"]
+        target = (metadata["name"], "-n", metadata["namespace"])
+        self.kubectl("exec", *target, "--", "python3", "-c", code)
 
     def operator_metrics(self) -> str:
         """Returns what Prometheus reads of the operator that works."""
@@ -155,11 +167,6 @@ class Cluster:
     def status(self, name: str, namespace: str) -> dict[str, Any]:
         """Returns the status of a run; empty before there is one."""
         return dict(self.get("arlowpretrain", name, namespace).get("status") or {})
-
-    def patch_spec(self, name: str, namespace: str, **spec: Any) -> None:
-        """Changes fields of a run's spec. Raises Refused."""
-        arguments = ("patch", "apt", name, "-n", namespace, "--type=merge")
-        self.kubectl(*arguments, "-p", json.dumps({"spec": spec}))
 
     def pods(self, name: str, namespace: str) -> list[dict[str, Any]]:
         """Returns the pods of a run."""

@@ -6,18 +6,13 @@ import json
 from typing import Any
 
 import pytest
-from cluster_runs import tiny_run
+from cluster_runs import TinyRuns
 from kube import Cluster, Refused
-
-from support.s3_server import S3
 
 
 @pytest.fixture
-def run(cluster_s3: S3, namespace: str) -> dict[str, Any]:
-    found = tiny_run("run", namespace, cluster_s3, "s3://bucket/images")
-    # So that none of these trains.
-    found["spec"] |= {"image": "localhost/missing:1", "imagePullPolicy": "Never"}
-    return found
+def run(runs: TinyRuns) -> dict[str, Any]:
+    return runs.idle()
 
 
 def test_all_mistakes_of_a_manifest_are_refused_at_once(
@@ -52,17 +47,17 @@ def test_names_that_jobs_cannot_have_are_refused(
 
 
 def test_what_training_reads_is_fixed_once_an_attempt_was_made(
-    cluster: Cluster, run: dict[str, Any], namespace: str
+    cluster: Cluster, run: dict[str, Any], runs: TinyRuns
 ) -> None:
     cluster.apply(run)
-    cluster.wait_for_status("run", namespace, lambda status: "attempt" in status)
+    runs.wait("run", lambda status: "attempt" in status)
     with pytest.raises(Refused, match=r"name a new run"):
-        cluster.patch_spec("run", namespace, training={"seed": 1})
+        runs.patch(training={"seed": 1})
     with pytest.raises(Refused, match=r"name a new run"):
-        cluster.patch_spec("run", namespace, checkpoint={"url": "s3://bucket/elsewhere"})
+        runs.patch(checkpoint={"url": "s3://bucket/elsewhere"})
     with pytest.raises(Refused, match=r"managedBy never changes"):
-        cluster.patch_spec("run", namespace, managedBy="somebody.else/operator")
-    cluster.patch_spec("run", namespace, checkpoint={"keepLast": 5}, suspend=True)
+        runs.patch(managedBy="somebody.else/operator")
+    runs.patch(checkpoint={"keepLast": 5}, suspend=True)
 
 
 def test_explain_tells_defaults_and_bounds(cluster: Cluster) -> None:

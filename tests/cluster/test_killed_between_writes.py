@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import ClientSession
-from cluster_runs import tiny_run
-from kube import OPERATOR, Cluster, condition
+from cluster_runs import TinyRuns
+from kube import Cluster, condition
+from operator_here import connected_api, write_kubeconfig
 
 from arlow_operator.api import Api
 from arlow_operator.metrics import Runs
 from arlow_operator.reconcile import Key, Reconciler
 from arlow_operator.settings import Settings
-from support.s3_server import S3
 
 pytestmark = pytest.mark.soak
 
-IMAGE = "localhost/missing:1"
 MOST_PASSES = 200
 PAUSE_S = 0.05
 WRITES = ("write_status", "create", "delete_job")
@@ -63,7 +63,7 @@ class Story:
         self.deaths = 0
 
     def _new(self) -> Reconciler:
-        return Reconciler(self._api, self._http, Settings(image=IMAGE), Runs())  # type: ignore[arg-type]
+        return Reconciler(self._api, self._http, Settings(image="localhost/missing:1"), Runs())  # type: ignore[arg-type]
 
     async def until(self, holds: Callable[[dict[str, Any]], bool]) -> None:
         """Makes passes until the status is as wanted, in a bounded number."""
@@ -92,16 +92,16 @@ def runs_attempt(number: int) -> Callable[[dict[str, Any]], bool]:
     return holds
 
 
-async def live(cluster: Cluster, key: Key, dies_at: int, after: bool) -> int:
+async def live(runs: TinyRuns, name: str, kubeconfig: Path, dies_at: int, after: bool) -> int:
     """Lives the story; returns how often the operator was killed."""
-    api = await Api.connected()
+    api = await connected_api(kubeconfig)
     try:
         async with ClientSession() as http:
-            story = Story(key, MortalApi(api, dies_at, after), http)
+            story = Story(Key(runs.namespace, name), MortalApi(api, dies_at, after), http)
             await story.until(runs_attempt(1))
-            cluster.patch_spec(key.name, key.namespace, suspend=True)
+            runs.patch(name, suspend=True)
             await story.until(lambda status: condition(status, "Suspended")["status"] == "True")
-            cluster.patch_spec(key.name, key.namespace, suspend=False)
+            runs.patch(name, suspend=False)
             await story.until(runs_attempt(2))
             return story.deaths
     finally:
@@ -109,29 +109,21 @@ async def live(cluster: Cluster, key: Key, dies_at: int, after: bool) -> int:
 
 
 def test_a_run_comes_through_a_kill_at_every_write(
-    cluster: Cluster, cluster_s3: S3, namespace: str
+    cluster: Cluster, runs: TinyRuns, no_operator: None, tmp_path: Path
 ) -> None:
-    cluster.kubectl("scale", *OPERATOR, "--replicas=0")
-    cluster.kubectl("rollout", "status", *OPERATOR, "--timeout=60s")
+    write_kubeconfig(cluster, tmp_path / "kubeconfig")
     survived = []
-    try:
-        for dies_at in range(1, 100):
-            deaths = 0
-            for after in (False, True):
-                name = f"run-{dies_at}-{'after' if after else 'before'}"
-                run = tiny_run(name, namespace, cluster_s3, "s3://bucket/images")
-                run["spec"] |= {"image": IMAGE, "imagePullPolicy": "Never"}
-                del run["spec"]["checkpoint"]["secretRef"]
-                cluster.apply(run)
-                deaths += asyncio.run(live(cluster, Key(namespace, name), dies_at, after))
-                cluster.kubectl("delete", "apt", name, "-n", namespace)
-                cluster.wait_until_gone("jobs", namespace)
-            if deaths == 0:
-                break
-            survived.append(dies_at)
-    finally:
-        cluster.kubectl("scale", *OPERATOR, "--replicas=1")
-        cluster.kubectl("rollout", "status", *OPERATOR, "--timeout=60s")
+    for dies_at in range(1, 100):
+        deaths = 0
+        for after in (False, True):
+            name = f"run-{dies_at}-{'after' if after else 'before'}"
+            cluster.apply(runs.idle(name))
+            deaths += asyncio.run(live(runs, name, tmp_path / "kubeconfig", dies_at, after))
+            runs.delete(name)
+            cluster.wait_until_gone("jobs", runs.namespace)
+        if deaths == 0:
+            break
+        survived.append(dies_at)
     # Status, ConfigMap, Service, Job, jobUid, suspension, deletion, and the second attempt's.
     assert len(survived) >= 10, survived
     print(f"killed before and after each of {len(survived)} writes")

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_runs import create_secret, put_images, tiny_run, trains
+from cluster_runs import TinyRuns, trains
 from kube import Cluster, Refused, condition, in_phase
-
-from support.s3_server import S3
 
 QUEUE = "kueue.x-k8s.io/queue-name"
 PRIORITY = "kueue.x-k8s.io/priority-class"
@@ -61,13 +58,10 @@ def queue(cluster: Cluster, namespace: str) -> Iterator[str]:
         cluster.kubectl("delete", f"{kind}.kueue.x-k8s.io", namespace, "--wait=false")
 
 
-def queued_run(
-    name: str, namespace: str, s3: S3, images: str, labels: dict[str, str]
-) -> dict[str, Any]:
+def queued(runs: TinyRuns, name: str, labels: dict[str, str]) -> dict[str, Any]:
     """Returns a run of one GPU."""
-    run = tiny_run(name, namespace, s3, images)
+    run = runs.manifest(name, nodes={"gpus": 1})
     run["metadata"]["labels"] = labels
-    run["spec"]["nodes"] = {"gpus": 1, "memory": "2Gi"}
     return run
 
 
@@ -75,55 +69,76 @@ def waits_with(words: str) -> Any:
     return lambda s: s.get("phase") == "Queued" and words in s.get("message", "")
 
 
-def test_runs_share_a_queue(
-    cluster: Cluster, cluster_s3: S3, namespace: str, queue: str, tmp_path: Path
-) -> None:
-    create_secret(cluster, cluster_s3, namespace)
-    images = put_images(cluster_s3, tmp_path / "images")
-
+def test_runs_share_a_queue(cluster: Cluster, runs: TinyRuns, queue: str) -> None:
     def run(name: str, **labels: str) -> dict[str, Any]:
-        return queued_run(name, namespace, cluster_s3, images, {QUEUE: queue} | labels)
+        return queued(runs, name, {QUEUE: queue} | labels)
 
     # The first is admitted, the second waits and is told for what.
     cluster.apply(run("first"))
-    first = cluster.wait_for_status("first", namespace, trains(1))
+    first = runs.wait("first", trains(1))
     cluster.apply(run("second"))
-    cluster.wait_for_status("second", namespace, waits_with("nvidia.com/gpu"))
-    cluster.patch_spec("second", namespace, suspend=True)
-    cluster.wait_for_status("second", namespace, in_phase("Suspended"))
+    runs.wait("second", waits_with("nvidia.com/gpu"))
+    runs.patch("second", suspend=True)
+    runs.wait("second", in_phase("Suspended"))
 
     # One of a higher priority displaces it: it saves, and no budget is spent.
     step = first["lastCheckpoint"]["step"]
-    cluster.apply(run("urgent") | {})
-    cluster.wait_for_status("urgent", namespace, in_phase("Queued"))
-    cluster.kubectl("delete", "apt", "urgent", "-n", namespace)
-    urgent = run("urgent-2", **{PRIORITY: namespace})
+    cluster.apply(run("urgent"))
+    runs.wait("urgent", in_phase("Queued"))
+    runs.delete("urgent")
+    urgent = run("urgent-2", **{PRIORITY: runs.namespace})
     cluster.apply(urgent)
-    evicted = cluster.wait_for_status("first", namespace, in_phase("Queued"))
-    cluster.wait_for_status("urgent-2", namespace, trains(1))
-    evicted = cluster.wait_for_status("first", namespace, waits_with("nvidia.com/gpu"))
+    evicted = runs.wait("first", in_phase("Queued"))
+    runs.wait("urgent-2", trains(1))
+    evicted = runs.wait("first", waits_with("nvidia.com/gpu"))
     assert evicted["restarts"]["total"] == 0
     assert evicted["attempt"]["number"] == 1
     assert evicted["lastCheckpoint"]["step"] >= step
 
     # Suspended, that one gives its place back, and the first goes on from its checkpoint.
-    cluster.patch_spec("urgent-2", namespace, suspend=True)
-    cluster.wait_for_status("urgent-2", namespace, in_phase("Suspended"))
-    resumed = cluster.wait_for_status(
-        "first", namespace, trains(1, evicted["lastCheckpoint"]["step"])
-    )
+    runs.patch("urgent-2", suspend=True)
+    runs.wait("urgent-2", in_phase("Suspended"))
+    resumed = runs.wait("first", trains(1, evicted["lastCheckpoint"]["step"]))
     assert resumed["restarts"]["total"] == 0
     assert resumed["goodput"]["queuedSeconds"] > 0
 
 
-def test_what_kueue_never_starts_is_told(
-    cluster: Cluster, cluster_s3: S3, namespace: str, queue: str
-) -> None:
-    create_secret(cluster, cluster_s3, namespace)
+def test_what_kueue_never_starts_is_told(cluster: Cluster, runs: TinyRuns, queue: str) -> None:
     for name, labels, words in (
         ("typo", {QUEUE: "typo"}, "LocalQueue typo doesn't exist"),
         ("class", {QUEUE: queue, PRIORITY: "typo"}, "is 'typo' a WorkloadPriorityClass?"),
     ):
-        cluster.apply(queued_run(name, namespace, cluster_s3, "s3://bucket/images", labels))
-        status = cluster.wait_for_status(name, namespace, waits_with(words), 40)
+        cluster.apply(queued(runs, name, labels))
+        status = runs.wait(name, waits_with(words), 40)
         assert condition(status, "Running")["status"] == "False"
+
+
+def test_a_workload_that_is_deactivated_is_told(
+    cluster: Cluster, runs: TinyRuns, queue: str
+) -> None:
+    run = runs.idle(nodes={"gpus": 1})
+    run["metadata"]["labels"] = {QUEUE: queue}
+    cluster.apply(run)
+    runs.wait("run", in_phase("Starting"), 60)
+    [workload] = cluster.items("workloads.kueue.x-k8s.io", runs.namespace)
+    target = ("workload.kueue.x-k8s.io", workload["metadata"]["name"], "-n", runs.namespace)
+    cluster.kubectl("patch", *target, "--type=merge", "-p", '{"spec":{"active":false}}')
+    runs.wait("run", waits_with("Kueue has deactivated the Workload"), 60)
+
+
+def test_a_default_queue_takes_runs_that_name_none(
+    cluster: Cluster, runs: TinyRuns, queue: str
+) -> None:
+    metadata = {"name": "default", "namespace": runs.namespace}
+    cluster.apply(
+        {
+            "apiVersion": API,
+            "kind": "LocalQueue",
+            "metadata": metadata,
+            "spec": {"clusterQueue": runs.namespace},
+        }
+    )
+    cluster.apply(runs.idle(nodes={"gpus": 2}))
+    words = "queued in the LocalQueue default (the run names none, and the namespace has a default)"
+    status = runs.wait("run", waits_with(words), 60)
+    assert condition(status, "Running")["reason"] == "Queued"

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from cluster_runs import create_secret, tiny_run
+from cluster_runs import TinyRuns, told
 from kube import Cluster, condition
 
 from support.s3_server import S3
 
 WITHIN_S = 30.0
-
-
-def told(words: str) -> Any:
-    return lambda status: words in status.get("message", "")
 
 
 OBSTACLES: dict[str, tuple[dict[str, Any], str]] = {
@@ -58,44 +55,47 @@ OBSTACLES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.fixture(scope="module")
-def obstructed(cluster: Cluster, cluster_s3: S3) -> Any:
+def obstructed(cluster: Cluster, cluster_s3: S3, images: str) -> Iterator[TinyRuns]:
     """A namespace with a run for each obstacle, all made at once."""
-    name = "arlow-obstacles"
-    cluster.create_namespace(name)
-    create_secret(cluster, cluster_s3, name)
-    for run_name, (spec, _) in OBSTACLES.items():
-        run = tiny_run(run_name, name, cluster_s3, "s3://bucket/images")
-        for section, value in spec.items():
-            both = isinstance(value, dict) and isinstance(run["spec"].get(section), dict)
-            run["spec"][section] = run["spec"][section] | value if both else value
-        cluster.apply(run)
-    yield name
-    cluster.kubectl("delete", "namespace", name, "--wait=false")
+    runs = TinyRuns(cluster, "arlow-obstacles", cluster_s3, images)
+    cluster.create_namespace(runs.namespace)
+    runs.create_secret()
+    cluster.apply(*(runs.manifest(name, **spec) for name, (spec, _) in OBSTACLES.items()))
+    yield runs
+    cluster.kubectl("delete", "namespace", runs.namespace, "--wait=false")
 
 
 @pytest.mark.parametrize("name", OBSTACLES)
-def test_an_obstacle_is_told(cluster: Cluster, obstructed: str, name: str) -> None:
-    status = cluster.wait_for_status(name, obstructed, told(OBSTACLES[name][1]), WITHIN_S)
+def test_an_obstacle_is_told(cluster: Cluster, obstructed: TinyRuns, name: str) -> None:
+    status = obstructed.wait(name, told(OBSTACLES[name][1]), WITHIN_S)
     assert condition(status, "Running")["status"] == "False"
     if name in ("hostname", "count", "shape"):
         assert condition(status, "Validated")["status"] == "False"
-        assert cluster.items("jobs", obstructed, f"arlow.dev/run={name}") == []
+        assert cluster.items("jobs", obstructed.namespace, f"arlow.dev/run={name}") == []
 
 
 def test_a_quota_that_is_exceeded_is_told_and_left_when_it_is_raised(
-    cluster: Cluster, cluster_s3: S3, namespace: str
+    cluster: Cluster, runs: TinyRuns
 ) -> None:
     quota = {
         "apiVersion": "v1",
         "kind": "ResourceQuota",
-        "metadata": {"name": "pods", "namespace": namespace},
+        "metadata": {"name": "pods", "namespace": runs.namespace},
         "spec": {"hard": {"pods": "0"}},
     }
     cluster.apply(quota)
-    create_secret(cluster, cluster_s3, namespace)
-    run = tiny_run("run", namespace, cluster_s3, "s3://bucket/images")
-    run["spec"] |= {"image": "localhost/missing:1", "imagePullPolicy": "Never"}
-    cluster.apply(run)
-    cluster.wait_for_status("run", namespace, told("exceeded quota: pods"), WITHIN_S)
+    cluster.apply(runs.idle())
+    runs.wait("run", told("exceeded quota: pods"), WITHIN_S)
     cluster.apply({**quota, "spec": {"hard": {"pods": "1"}}})
-    cluster.wait_for_status("run", namespace, told("ErrImageNeverPull"), 90)
+    runs.wait("run", told("ErrImageNeverPull"), 90)
+
+
+def test_nodes_whose_gpus_are_shared_are_not_taken(cluster: Cluster, runs: TinyRuns) -> None:
+    label = "nvidia.com/gpu.sharing-strategy"
+    cluster.kubectl("label", "nodes", "--all", "--overwrite", f"{label}=time-slicing")
+    try:
+        cluster.apply(runs.idle(nodes={"gpus": 1}))
+        runs.wait("run", told(f"whose GPUs are whole: neither shared ({label})"), WITHIN_S)
+    finally:
+        cluster.kubectl("label", "nodes", "--all", f"{label}-")
+    runs.wait("run", told("ErrImageNeverPull"), WITHIN_S)

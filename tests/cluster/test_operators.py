@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
+from datetime import UTC, datetime
 
-from cluster_runs import tiny_run
+import pytest
+from cluster_runs import TinyRuns, goes_on, restarted
 from kube import OPERATOR, Cluster, in_phase
-
-from support.s3_server import S3
 
 
 def test_only_one_of_two_operators_works(cluster: Cluster) -> None:
@@ -16,8 +17,7 @@ def test_only_one_of_two_operators_works(cluster: Cluster) -> None:
     holder = first["metadata"]["name"]
     assert cluster.lease_holder() == holder
     try:
-        cluster.kubectl("scale", *OPERATOR, "--replicas=2")
-        cluster.kubectl("rollout", "status", *OPERATOR, "--timeout=120s")
+        cluster.scale_operator(2)
         others = [pod["metadata"]["name"] for pod in cluster.items(*pods)]
         others.remove(holder)
         cluster.wait_for_log(others[0], "another operator holds the Lease")
@@ -32,21 +32,119 @@ def test_only_one_of_two_operators_works(cluster: Cluster) -> None:
         cluster.kubectl("scale", *OPERATOR, "--replicas=1")
 
 
-def test_metrics_tell_of_runs_while_they_exist(
-    cluster: Cluster, cluster_s3: S3, namespace: str
-) -> None:
-    run = tiny_run("counted", namespace, cluster_s3, "s3://bucket/images")
-    run["spec"] |= {"image": "localhost/missing:1", "imagePullPolicy": "Never"}
-    cluster.apply(run)
-    cluster.wait_for_status("counted", namespace, in_phase("Starting"))
+def test_metrics_tell_of_runs_while_they_exist(cluster: Cluster, runs: TinyRuns) -> None:
+    cluster.apply(runs.idle("counted"))
+    runs.wait("counted", in_phase("Starting"))
+    namespace = runs.namespace
     series = f'arlow_operator_run_goodput_seconds_total{{kind="productive",namespace="{namespace}"'
     text = cluster.operator_metrics()
     assert series in text
     assert 'arlow_operator_api_requests_total{code="200",verb="patch"}' in text
     assert 'arlow_operator_runs{phase="Starting"}' in text
     assert "arlow_operator_last_full_pass_age_seconds" in text
-    cluster.kubectl("delete", "apt", "counted", "-n", namespace)
+    runs.delete("counted")
     deadline = time.monotonic() + 30
     while series in cluster.operator_metrics():
         assert time.monotonic() < deadline
         time.sleep(0.5)
+
+
+@pytest.mark.soak
+def test_an_operator_that_renders_otherwise_touches_no_live_attempt(
+    cluster: Cluster, runs: TinyRuns
+) -> None:
+    before = runs.start()
+    [pod] = runs.pods()
+    try:
+        cluster.install(ARLOW_TRAINER_IMAGE="localhost/another:1", ARLOW_ALLOW_CPU="")
+        seen = runs.wait("run", goes_on(before))
+        [still] = runs.pods()
+        assert still["metadata"]["uid"] == pod["metadata"]["uid"]
+        name = pod["metadata"]["name"]
+        cluster.kubectl("delete", "pod", name, "-n", runs.namespace, "--wait=false")
+        after = runs.wait("run", restarted(seen))
+        # As the new one renders it, of the image that the run began with.
+        assert after["attempt"]["image"] == before["attempt"]["image"]
+        [old], [new] = pod["spec"]["containers"], runs.pods()[0]["spec"]["containers"]
+        assert new["image"] == old["image"]
+        assert "ARLOW_ALLOW_CPU" in {each["name"] for each in old["env"]}
+        assert "ARLOW_ALLOW_CPU" not in {each["name"] for each in new["env"]}
+    finally:
+        cluster.install()
+
+
+PEERINGS = "clusterkopfpeerings.kopf.dev"
+
+
+@pytest.mark.soak
+def test_neither_a_proxy_nor_a_stranger_of_higher_priority_stops_it(
+    cluster: Cluster, runs: TinyRuns
+) -> None:
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {
+        "name": "v1",
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": anything},
+    }
+    names = {"kind": "ClusterKopfPeering", "plural": "clusterkopfpeerings"}
+    stranger = {"priority": 1000, "lastseen": datetime.now(UTC).isoformat(), "lifetime": 600}
+    cluster.apply(
+        {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": PEERINGS},
+            "spec": {
+                "group": "kopf.dev",
+                "scope": "Cluster",
+                "names": names,
+                "versions": [version],
+            },
+        }
+    )
+    nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9")
+    try:
+        cluster.kubectl("wait", "--for=condition=Established", f"crd/{PEERINGS}", "--timeout=60s")
+        cluster.apply(
+            {
+                "apiVersion": "kopf.dev/v1",
+                "kind": "ClusterKopfPeering",
+                "metadata": {"name": "default"},
+                "status": {"stranger": stranger},
+            }
+        )
+        cluster.install(**nowhere)
+        runs.start()
+    finally:
+        cluster.kubectl("delete", "crd", PEERINGS, "--wait=false")
+        cluster.install()
+
+
+@pytest.mark.soak
+def test_runs_that_are_gone_leave_no_series_and_no_memory(cluster: Cluster, runs: TinyRuns) -> None:
+    def left() -> tuple[int, float]:
+        text = cluster.operator_metrics()
+        [memory] = re.findall(r"^process_resident_memory_bytes (\S+)", text, re.M)
+        return text.count(f'namespace="{runs.namespace}"'), float(memory) / 2**20
+
+    seen = []
+    for _ in range(3):
+        manifests = [runs.idle(f"many-{number}", suspend=True) for number in range(500)]
+        cluster.apply(*manifests)
+        selector = ("--field-selector", "status.phase=Suspended", "-o", "name")
+        deadline = time.monotonic() + 300
+        while True:
+            found = cluster.kubectl("get", "apt", "-n", runs.namespace, *selector)
+            if len(found.splitlines()) == 500:
+                break
+            assert time.monotonic() < deadline
+            time.sleep(2)
+        assert left()[0] >= 500
+        cluster.kubectl("delete", "apt", "--all", "-n", runs.namespace, "--wait=false")
+        deadline = time.monotonic() + 120
+        while left()[0]:
+            assert time.monotonic() < deadline
+            time.sleep(2)
+        seen.append(left()[1])
+    print(f"memory after each 500 runs: {', '.join(f'{each:.0f}' for each in seen)} MiB")
+    assert seen[2] - seen[0] < 10

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import uuid
 from pathlib import Path
 
-from cluster_runs import create_secret, put_images_at, tiny_run, trains
+from cluster_runs import TinyRuns, put_images, trains
 from kube import Cluster, in_phase
-
-from support.s3_server import S3
 
 
 def arlow(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -19,22 +18,22 @@ def arlow(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_failed_run_is_watched_and_begins_again_when_it_is_mended(
-    cluster: Cluster, cluster_s3: S3, namespace: str, tmp_path: Path
+    cluster: Cluster, runs: TinyRuns, tmp_path: Path
 ) -> None:
-    create_secret(cluster, cluster_s3, namespace)
-    images = cluster_s3.url(f"images-{uuid.uuid4().hex[:8]}")
-    cluster.apply(tiny_run("mended", namespace, cluster_s3, images))
-    failed = cluster.wait_for_status("mended", namespace, in_phase("Failed"))
+    images = runs.s3.url(f"images-{uuid.uuid4().hex[:8]}")
+    later = dataclasses.replace(runs, images=images)
+    cluster.apply(later.manifest("mended"))
+    failed = runs.wait("mended", in_phase("Failed"))
     assert images in failed["message"]
     assert failed["restarts"]["total"] == 0
 
-    target = ("apt/mended", "-n", namespace)
+    target = ("apt/mended", "-n", runs.namespace)
     shown = arlow("watch", *target, "--once")
     assert "Failed, attempt 1" in shown.stdout, shown
-    put_images_at(cluster_s3, images, tmp_path / "images")
+    put_images(runs.s3, images, tmp_path / "images")
     asked = arlow("retry", *target)
     assert "begins again" in asked.stdout, asked
-    cluster.wait_for_status("mended", namespace, trains(2))
+    runs.wait("mended", trains(2))
 
     # Through the API server, the trainer's own status is shown.
     shown = arlow("watch", *target, "--once")
@@ -42,5 +41,5 @@ def test_a_failed_run_is_watched_and_begins_again_when_it_is_mended(
     refused = arlow("retry", *target)
     assert "only a Failed run begins again" in refused.stderr
     assert refused.returncode == 78
-    unknown = arlow("watch", "apt/nowhere", "-n", namespace)
-    assert f"there is no apt/nowhere in the namespace {namespace}" in unknown.stderr
+    unknown = arlow("watch", "apt/nowhere", "-n", runs.namespace)
+    assert f"there is no apt/nowhere in the namespace {runs.namespace}" in unknown.stderr

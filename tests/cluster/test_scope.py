@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
-from cluster_runs import tiny_run
-from kube import OPERATOR, Cluster, condition
+from cluster_runs import TinyRuns, told
+from kube import MANIFESTS, OPERATOR, Cluster, condition
 
-from support.s3_server import S3
-
-MANIFESTS = Path(__file__).parents[2] / "manifests" / "operator"
 NAME = "arlow-scoped"
 
 
@@ -51,31 +48,25 @@ def scoped(cluster: Cluster, namespace: str) -> Iterator[str]:
     """A namespace that has an operator of its own, and the cluster none beside it."""
     cluster.apply(*scoped_objects(namespace))
     try:
-        cluster.install(MANIFESTS, account=NAME, namespaces=namespace)
+        cluster.install(account=NAME, ARLOW_NAMESPACES=namespace)
         yield namespace
     finally:
-        cluster.install(MANIFESTS)
+        cluster.install()
 
 
 def test_an_operator_of_one_namespace_leaves_others_alone(
-    cluster: Cluster, cluster_s3: S3, scoped: str
+    cluster: Cluster, scoped: str, runs: TinyRuns
 ) -> None:
-    elsewhere = f"{scoped}-other"
-    cluster.create_namespace(elsewhere)
+    other = replace(runs, namespace=f"{scoped}-other")
+    cluster.create_namespace(other.namespace)
     try:
-        for namespace in (elsewhere, scoped):
-            run = tiny_run("run", namespace, cluster_s3, "s3://bucket/images")
-            run["spec"] |= {"image": "localhost/missing:1", "imagePullPolicy": "Never"}
-            del run["spec"]["checkpoint"]["secretRef"]
-            cluster.apply(run)
-        status = cluster.wait_for_status(
-            "run", scoped, lambda s: "ErrImageNeverPull" in s.get("message", ""), 30
-        )
+        cluster.apply(other.idle(), runs.idle())
+        status = runs.wait("run", told("ErrImageNeverPull"), 30)
         assert condition(status, "Running")["reason"] == "CannotStart"
-        assert cluster.status("run", elsewhere) == {}
+        assert cluster.status("run", other.namespace) == {}
         # Nothing that it may not do was tried.
         time.sleep(3)
         log = cluster.kubectl("logs", *OPERATOR)
         assert "forbidden" not in log.lower(), log
     finally:
-        cluster.kubectl("delete", "namespace", elsewhere, "--wait=false")
+        cluster.kubectl("delete", "namespace", other.namespace, "--wait=false")

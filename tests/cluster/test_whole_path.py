@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-from cluster_runs import create_secret, put_images, tiny_run
+from cluster_runs import TinyRuns
 from kube import Cluster, condition, in_phase
 
 from support.s3_server import S3
@@ -15,23 +15,21 @@ STEPS = 60
 
 
 def test_a_run_is_trained_and_its_tower_loads(
-    cluster: Cluster, cluster_s3: S3, namespace: str, tmp_path: Path
+    cluster: Cluster, runs: TinyRuns, tmp_path: Path
 ) -> None:
-    create_secret(cluster, cluster_s3, namespace)
-    images = put_images(cluster_s3, tmp_path / "images")
-    cluster.apply(tiny_run("tiny", namespace, cluster_s3, images, STEPS))
+    cluster.apply(runs.manifest("tiny", training={"maxStepsPerEpoch": STEPS}))
 
-    cluster.wait_for_status("tiny", namespace, shows_progress)
-    done = cluster.wait_for_status("tiny", namespace, in_phase("Succeeded", "Failed"))
+    runs.wait("tiny", shows_progress)
+    done = runs.wait("tiny", in_phase("Succeeded", "Failed"))
     assert done["phase"] == "Succeeded", done
     assert done["progress"]["step"] == STEPS
     assert done["lastCheckpoint"]["step"] == STEPS
     assert done["attempt"]["number"] == 1
     assert condition(done, "Finished")["status"] == "True"
-    row = cluster.kubectl("get", "apt", "tiny", "-n", namespace).splitlines()[1].split()
+    row = cluster.kubectl("get", "apt", "tiny", "-n", runs.namespace).splitlines()[1].split()
     assert row[:4] == ["tiny", "Succeeded", str(STEPS), "100"]
 
-    _assert_tower_loads(cluster_s3, done["lastCheckpoint"]["url"], tmp_path / "tower")
+    _assert_tower_loads(runs.s3, done["lastCheckpoint"]["url"], tmp_path / "tower")
 
 
 def shows_progress(status: dict[str, Any]) -> bool:

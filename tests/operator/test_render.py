@@ -49,6 +49,20 @@ def test_gpus_and_memory_are_limits_and_cpus_a_request_alone() -> None:
     assert selector == {"zone": "a", "nvidia.com/gpu.product": "Quadro-RTX-8000"}
 
 
+def test_gpus_are_whole() -> None:
+    affinity = pod(nodes={"gpus": 8})["affinity"]["nodeAffinity"]
+    [term] = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert term["matchExpressions"] == [
+        {
+            "key": "nvidia.com/gpu.sharing-strategy",
+            "operator": "NotIn",
+            "values": ["time-slicing", "mps"],
+        },
+        {"key": "nvidia.com/gpu.slices.gi", "operator": "DoesNotExist"},
+    ]
+    assert "affinity" not in pod(nodes={"gpus": 0})
+
+
 def test_without_gpus_a_run_fits_a_laptop() -> None:
     assert trainer(nodes={"gpus": 0})["resources"]["limits"] == {"memory": "4Gi"}
     assert "nodeSelector" not in pod(nodes={"gpus": 0, "gpuProduct": "rtx-8000"})

@@ -32,7 +32,7 @@ from arlow_operator.policies.situation import (
 from arlow_operator.render import render_job
 from arlow_operator.resource import RUN_LABEL, read_run
 from arlow_operator.settings import Settings
-from arlow_operator.status import Status
+from arlow_operator.status import Condition, Status
 from arlow_trainer.config import ExitCode
 from arlow_trainer.config.ending import Ending
 from arlow_trainer.config.status import LastCheckpoint, Phase, RunStatus
@@ -294,3 +294,15 @@ class World:
 
     def wait(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
+
+
+def started(**spec: object) -> World:
+    """Returns a world whose run has started."""
+    world = World(manifest(**spec))
+    world.passes()
+    return world
+
+
+def conditions(world: World) -> dict[str, Condition]:
+    """Returns the conditions of the run by their type."""
+    return {each.type: each for each in world.status.conditions}

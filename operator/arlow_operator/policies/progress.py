@@ -17,6 +17,8 @@ TRAINING = ("training", "saving", "finished")
 UNNOTICED_AFTER = timedelta(seconds=10)
 # The trainer answers some seconds after its process begins.
 SILENT_AFTER = timedelta(seconds=30)
+# As the scheduler says it.
+NO_SUCH_NODE = "didn't match Pod's node affinity/selector"
 POLICY_HINT = (
     f"add a NetworkPolicy that lets the operator's pods reach port {STATUS_PORT} of pods labelled "
     f"{RUN_LABEL}, if one keeps it from them"
@@ -97,6 +99,8 @@ def follow(situation: Situation) -> Decision:
         return Decision(unknown, "Unreachable", again_after=every)
     obstacle = next((pod.obstacle for pod in pods if pod.obstacle), situation.seen.obstacle)
     message = f"cannot start yet: {obstacle}" if obstacle else "the pods start"
+    if NO_SUCH_NODE in obstacle:
+        message += _wanted_nodes(situation)
     since = next((pod.running_since for pod in pods if pod.running_since), None)
     if reported and not reported.refused and since and situation.now - since > SILENT_AFTER:
         message = (
@@ -107,6 +111,22 @@ def follow(situation: Situation) -> Decision:
         return Decision(silent, "Unreachable", again_after=2)
     starting = status.model_copy(update={"phase": "Starting", "message": message})
     return Decision(starting, "CannotStart" if obstacle else "Starting", again_after=2)
+
+
+def _wanted_nodes(situation: Situation) -> str:
+    """Returns which nodes a run of GPUs asks for, which the scheduler does not say."""
+    nodes = situation.run.parsed.spec.nodes if situation.run.parsed else None
+    if nodes is None or not nodes.gpus:
+        return ""
+    settings, labels = situation.settings, ""
+    if nodes.gpu_product:
+        product = settings.gpu_products[nodes.gpu_product]
+        labels = f" labelled {settings.gpu_label}={product}"
+    selected = " that spec.nodes.nodeSelector selects" if nodes.node_selector else ""
+    return (
+        f" It asks for nodes{labels}{selected} whose GPUs are whole: neither shared "
+        "(nvidia.com/gpu.sharing-strategy) nor cut by MIG (nvidia.com/gpu.slices.gi)."
+    )
 
 
 def _queue(situation: Situation, job: JobSeen) -> tuple[bool, str]:

@@ -20,6 +20,15 @@ HOME = "/home/arlow"
 CACHE = "/var/cache/arlow"
 # A node that does not answer is left after a minute instead of five.
 LOST_AFTER_SECONDS = 60
+# GPU feature discovery labels nodes so whose GPUs are shared, or cut by MIG.
+WHOLE_GPUS = (
+    {
+        "key": "nvidia.com/gpu.sharing-strategy",
+        "operator": "NotIn",
+        "values": ["time-slicing", "mps"],
+    },
+    {"key": "nvidia.com/gpu.slices.gi", "operator": "DoesNotExist"},
+)
 DEFAULT_MEMORY = "200Gi"
 DEFAULT_CPU_MEMORY = "4Gi"
 
@@ -43,8 +52,8 @@ def render_job(
         avoided_nodes: which its pods do not run on where others take them.
     """
     pod = _pod(run, parsed, attempt, image, settings)
-    if avoided_nodes:
-        pod["affinity"] = {"nodeAffinity": _other_than(avoided_nodes)}
+    if affinity := _node_affinity(parsed, avoided_nodes):
+        pod["affinity"] = {"nodeAffinity": affinity}
     template = {
         "metadata": {
             "labels": settings.defaults.labels | labels(run, attempt),
@@ -192,12 +201,18 @@ def _node_selector(parsed: ArlowPretrain, settings: Settings) -> dict[str, str]:
     return selector
 
 
-def _other_than(nodes: Sequence[str]) -> dict[str, Any]:
-    field = {"key": "metadata.name", "operator": "NotIn"}
-    # A list of one value is all that this field takes.
-    terms = [{**field, "values": [node]} for node in nodes]
-    wish = {"weight": 100, "preference": {"matchFields": terms}}
-    return {"preferredDuringSchedulingIgnoredDuringExecution": [wish]}
+def _node_affinity(parsed: ArlowPretrain, avoided_nodes: Sequence[str]) -> dict[str, Any]:
+    affinity: dict[str, Any] = {}
+    if parsed.spec.nodes.gpus:
+        terms = {"nodeSelectorTerms": [{"matchExpressions": list(WHOLE_GPUS)}]}
+        affinity["requiredDuringSchedulingIgnoredDuringExecution"] = terms
+    if avoided_nodes:
+        field = {"key": "metadata.name", "operator": "NotIn"}
+        # A list of one value is all that this field takes.
+        fields = [{**field, "values": [node]} for node in avoided_nodes]
+        wish = {"weight": 100, "preference": {"matchFields": fields}}
+        affinity["preferredDuringSchedulingIgnoredDuringExecution"] = [wish]
+    return affinity
 
 
 def _tolerations(parsed: ArlowPretrain) -> list[dict[str, Any]]:
