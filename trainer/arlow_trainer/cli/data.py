@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from arlow_trainer.cli.options import Overrides, RunSource
+
 data_app = typer.Typer(help="Prepare data sets.", no_args_is_help=True)
 prepare_app = typer.Typer(help="Convert original archives to folders.", no_args_is_help=True)
 data_app.add_typer(prepare_app, name="prepare")
@@ -24,6 +26,17 @@ def demo(
         f"{out}: {made.train_images} images and {made.train_videos} videos to train on, "
         f"{made.held_out_images} and {made.held_out_videos} held out"
     )
+
+
+@data_app.command()
+def fetch(run: RunSource, overrides: Overrides = None) -> None:
+    """Download a run's data sets to the cache (HF_HOME), and check that they can be read."""
+    from arlow_trainer.config import load_run
+    from arlow_trainer.data.sources import open_sources
+
+    sources = open_sources(load_run(run, overrides or ()).spec.training.data)
+    for modality, source in sources.items():
+        typer.echo(f"{source.name}: {len(source):,} {modality}s")
 
 
 @prepare_app.command()
