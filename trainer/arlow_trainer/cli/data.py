@@ -1,4 +1,4 @@
-"""`arlow data`: demo, inspect, prepare."""
+"""`arlow data`: demo, inspect, fetch, prepare."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from arlow_trainer.cli.options import Overrides, RunSource
+
 if TYPE_CHECKING:
     from arlow_trainer.config import DataSection, Modality, SourceSection
     from arlow_trainer.data.inspection import Inspection
 
-data_app = typer.Typer(help="Inspect and prepare data sets.", no_args_is_help=True)
+data_app = typer.Typer(help="Inspect, fetch and prepare data sets.", no_args_is_help=True)
 prepare_app = typer.Typer(help="Convert original archives to folders.", no_args_is_help=True)
 data_app.add_typer(prepare_app, name="prepare")
 
@@ -116,6 +118,17 @@ def _as_text(found: Inspection) -> str:
     lines.append(f"  {found.tried} tried: {sizes}; {speed:,.0f} a second on one core")
     lines += [f"  broken: {name}: {why}" for name, why in found.unreadable]
     return shown("\n".join(lines))
+
+
+@data_app.command()
+def fetch(run: RunSource, overrides: Overrides = None) -> None:
+    """Download a run's data sets to the cache (HF_HOME), and check that they can be read."""
+    from arlow_trainer.config import load_run
+    from arlow_trainer.data.sources import open_sources
+
+    sources = open_sources(load_run(run, overrides or ()).spec.training.data)
+    for modality, source in sources.items():
+        typer.echo(f"{source.name}: {len(source):,} {modality}s")
 
 
 @prepare_app.command()
