@@ -35,14 +35,19 @@ def test_runs_are_counted_by_phase_with_their_restarts_and_goodput() -> None:
 
 def test_nothing_is_left_of_runs_that_are_gone() -> None:
     metrics = Metrics()
-    before = text(metrics)
+
+    def series() -> list[str]:
+        # Not those of the process, whose memory changes by itself.
+        return [line for line in text(metrics).splitlines() if line.startswith("arlow_")]
+
+    before = series()
     for _ in range(3):
         keys = [("team", f"run-{number}") for number in range(500)]
         for key in keys:
             metrics.runs.tell(key, Status(phase="Running"))
         metrics.runs.forget(keys[0])
         metrics.runs.keep_only([])
-    assert text(metrics) == before
+    assert series() == before
 
 
 def test_passes_and_requests_are_counted() -> None:
