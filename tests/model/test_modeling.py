@@ -210,9 +210,21 @@ def test_another_attention_is_refused_in_words(name: str, tmp_path: Path) -> Non
     model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=words):
         ArlowVLVisionModel.from_pretrained(tmp_path, attn_implementation=name)
-    model.set_attn_implementation(name)  # transformers itself warns, and changes nothing
+    with pytest.raises(ValueError, match=words):
+        model.set_attn_implementation(name)
     given = ArlowVLVisionModel.from_pretrained(tmp_path, attn_implementation="sdpa")
     assert given.config._attn_implementation == model.config._attn_implementation == "sdpa"
+
+
+def test_attention_may_be_eager_and_sdpa_again() -> None:
+    pixels, grid = batch()
+    model = tower()
+    before = outputs(model, pixels, grid)
+    for name in ("eager", "sdpa"):
+        model.set_attn_implementation(name)
+        assert model.blocks[0].attn.config._attn_implementation == name
+        for one, other in zip(outputs(model, pixels, grid), before, strict=True):
+            torch.testing.assert_close(one, other)
 
 
 @needs_gpu

@@ -12,6 +12,7 @@ from arlow_trainer.config.models import CheckpointSection
 from arlow_trainer.storage.options import (
     STORE_OPTIONS_VARIABLE,
     inherited_options,
+    store_for,
     store_of,
     store_options,
 )
@@ -59,13 +60,21 @@ def test_a_server_is_reached_by_its_endpoint(s3: S3, monkeypatch: pytest.MonkeyP
     store = store_of(run)
     store.write_bytes("a", b"b")
     assert store.read_bytes("a") == b"b"
+    # Another URL beside the run's: the same server.
+    assert store_for(run, store.url).read_bytes("a") == b"b"
 
 
-@pytest.mark.parametrize("name", ["profile", "pathStyle"])
-def test_what_only_s3_has_is_refused_elsewhere(name: str) -> None:
-    value = "lab" if name == "profile" else "true"
-    options = [f"checkpoint={{url: 'gs://b/r', options: {{{name}: {value}}}}}"]
-    with pytest.raises(ConfigError, match=rf"options\.{name}: .*since gs:// has none"):
+@pytest.mark.parametrize(
+    ("scheme", "name", "value"),
+    [
+        ("gs", "profile", "lab"),
+        ("gs", "pathStyle", "true"),
+        ("az", "requesterPays", "true"),
+    ],
+)
+def test_what_a_store_has_not_is_refused(scheme: str, name: str, value: str) -> None:
+    options = [f"checkpoint={{url: '{scheme}://b/r', options: {{{name}: {value}}}}}"]
+    with pytest.raises(ConfigError, match=rf"options\.{name}: .*since {scheme}:// has none"):
         load_run("tiny", options)
 
 

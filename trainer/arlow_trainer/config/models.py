@@ -111,7 +111,8 @@ class CheckpointSection(Section):
         elif self.options and scheme in ("file", "memory"):
             yield Mismatch("options", shown, f"no options, since {scheme}:// has none", ("url",))
         elif self.options and scheme != "s3":
-            for name in ("profile", "path_style"):
+            only = ("profile", "path_style", "requester_pays")
+            for name in only[:2] if scheme in ("gs", "gcs") else only:
                 if value := getattr(self.options, name):
                     field = f"options.{to_camel(name)}"
                     yield Mismatch(field, value, f"nothing, since {scheme}:// has none", ("url",))

@@ -155,6 +155,11 @@ class ArlowVLVisionModel(PreTrainedModel):
             hidden_states=tuple(others[taps:]) or None,
         )
 
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        # The layers read the configuration; transformers looks for its own functions in the source.
+        return True
+
     def _check_and_adjust_attn_implementation(
         self, attn_implementation: str | None, *args: Any, **kwargs: Any
     ) -> str:
