@@ -159,8 +159,8 @@ class Cluster:
             time.sleep(0.5)
 
     def node_address(self) -> str:
-        """Returns the address of a node."""
-        nodes = json.loads(self.kubectl("get", "nodes", "-o", "json"))["items"]
+        """Returns the address of a node, one that exists on paper only excepted."""
+        nodes = json.loads(self.kubectl("get", "nodes", "-l", "type!=kwok", "-o", "json"))["items"]
         addresses = {a["type"]: a["address"] for a in nodes[0]["status"]["addresses"]}
         return str(addresses["InternalIP"])
 
