@@ -33,11 +33,11 @@ class RunDefaults(Section):
     """Service account of the pods, in the namespace of each run."""
     store_endpoint: Annotated[str, Field(pattern=r"^https?://", max_length=1024)] | None = None
     """Endpoint of S3."""
-    env: Annotated[dict[VariableName, str], Field(default_factory=dict, max_length=256)]
+    env: Annotated[dict[VariableName, str], Field(max_length=256)] = Field(default_factory=dict)
     """Environment variables; those of the run's Secret and of its manifest win."""
     ca_bundle: Annotated[str, Field(max_length=700_000)] | None = None
     """Certificates that are trusted, PEM."""
-    labels: Annotated[Labels, Field(default_factory=dict)]
+    labels: Labels = Field(default_factory=dict)
     """Labels of all that is made for a run."""
     do_not_disrupt: bool = True
     """Whether autoscalers are asked to leave the pods' nodes alone."""
