@@ -16,8 +16,9 @@ from arlow_trainer.config.mismatch import Mismatch, refuse
 from arlow_trainer.config.section import Section
 
 CA_BUNDLE = "ca.crt"
-# Each of the libraries that speak to stores and to the hub asks for one of these.
-CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")
+# Each of the libraries that speak to stores and to the hub asks for one of these: the hub's and
+# Google's, Azure's, and S3's.
+CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")
 
 VariableName = Annotated[str, Field(pattern=r"^[-._a-zA-Z][-._a-zA-Z0-9]*$", max_length=253)]
 
