@@ -1,6 +1,6 @@
-{{/* Name of the operator's objects. */}}
+{{/* Name of the operator's objects; what others add to it has room in the 63 characters of a Service. */}}
 {{- define "arlow.name" -}}
-{{ printf "%s-operator" .Release.Name | trunc 63 | trimSuffix "-" }}
+{{ printf "%s-operator" .Release.Name | trunc 53 | trimSuffix "-" }}
 {{- end }}
 
 {{- define "arlow.serviceAccount" -}}
@@ -10,7 +10,7 @@
 {{/* Labels by which the operator's pods are found. */}}
 {{- define "arlow.selector" -}}
 app.kubernetes.io/name: arlow-operator
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/* Labels of every object; the chart's own win over commonLabels of the same names. */}}
@@ -72,5 +72,5 @@ capabilities: {drop: [ALL]}
 {{/* Labels by which the pod of `helm test` is found. */}}
 {{- define "arlow.testSelector" -}}
 app.kubernetes.io/name: arlow-operator-test
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}

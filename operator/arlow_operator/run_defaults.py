@@ -16,8 +16,9 @@ from arlow_trainer.config.mismatch import Mismatch, refuse
 from arlow_trainer.config.section import Section
 
 CA_BUNDLE = "ca.crt"
-# Each of the libraries that speak to stores and to the hub asks for one of these.
-CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")
+# Each of the libraries that speak to stores and to the hub asks for one of these: the hub's and
+# Google's, Azure's, and S3's.
+CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")
 
 VariableName = Annotated[str, Field(pattern=r"^[-._a-zA-Z][-._a-zA-Z0-9]*$", max_length=253)]
 
@@ -33,7 +34,7 @@ class RunDefaults(Section):
     """Service account of the pods, in the namespace of each run."""
     store_endpoint: Annotated[str, Field(pattern=r"^https?://", max_length=1024)] | None = None
     """Endpoint of S3."""
-    env: dict[VariableName, str] = Field(default_factory=dict, max_length=256)
+    env: Annotated[dict[VariableName, str], Field(max_length=256)] = Field(default_factory=dict)
     """Environment variables; those of the run's Secret and of its manifest win."""
     ca_bundle: Annotated[str, Field(max_length=700_000)] | None = None
     """Certificates that are trusted, PEM."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from kubernetes.aio import client
 from rendering import CHART, MONITORING, helm, render
 from test_switches import EVERYTHING
@@ -49,17 +50,33 @@ PLACED: dict[str, Any] = {
         }
     },
 }
-VALUES = ({}, EVERYTHING, {**EVERYTHING, **PLACED, "watchNamespaces": []})
+# Names that YAML would take for something else.
+ODD: dict[str, Any] = {
+    "watchNamespaces": ["1", "on", "1e3", "null"],
+    "serviceAccount": {"name": "1"},
+    "priorityClassName": "2",
+    "imagePullSecrets": [{"name": "3"}],
+    "commonLabels": {"4": "5", "empty": "", "off": "off"},
+    "podAnnotations": {"a": "6", "b": "{"},
+    "networkPolicy": {"enabled": True, "prometheusNamespace": "7"},
+    "gpu": {"resource": "8", "productLabel": "9"},
+    "image": {"operator": {"tag": "1"}, "trainer": {"tag": "2"}},
+    "runs": {"networkPolicy": {"namespaces": ["true"]}, "serviceAccountName": "1"},
+    "podMonitors": {"enabled": True, "labels": {"release": "1"}},
+    "dashboards": {"enabled": True, "annotations": {"folder": "1"}},
+}
+VALUES = ({}, EVERYTHING, {**EVERYTHING, **PLACED, "watchNamespaces": []}, ODD)
+NAMES = ("defaults", "everything", "placed", "odd names")
 
 
-@pytest.mark.parametrize("values", VALUES, ids=["defaults", "everything", "placed"])
+@pytest.mark.parametrize("values", VALUES, ids=NAMES)
 def test_every_object_is_one_of_kubernetes(values: dict[str, Any]) -> None:
     for each in render(values, apis=MONITORING):
         if each["kind"] not in MONITORING_SCHEMAS:
             MODELS[each["kind"]].model_validate(each)
 
 
-@pytest.mark.parametrize("values", VALUES, ids=["defaults", "everything", "placed"])
+@pytest.mark.parametrize("values", VALUES, ids=NAMES)
 def test_every_monitor_and_rule_is_one_of_prometheus_operator(values: dict[str, Any]) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     for each in render(values, apis=MONITORING):
@@ -104,3 +121,17 @@ def test_the_same_values_render_the_same_text() -> None:
     """Else a GitOps tool would see changes that nobody made."""
     arguments = ("template", "arlow", str(CHART))
     assert helm(*arguments) == helm(*arguments)
+
+
+def test_the_longest_name_of_a_release_leaves_room() -> None:
+    text = helm("template", "r" * 53, str(CHART), "--namespace", "n" * 63)
+    names = [
+        each["metadata"]["name"]
+        for each in yaml.safe_load_all(text)
+        if each["kind"] in ("Service", "Pod", "Deployment")
+    ]
+    assert len(names) == 3
+    assert max(map(len, names)) <= 63
+    numbered = yaml.safe_load_all(helm("template", "42", str(CHART)))
+    for each in numbered:
+        MODELS[each["kind"]].model_validate(each)
