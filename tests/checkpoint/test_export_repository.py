@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -147,13 +148,37 @@ assert versions == [1, 2], versions
 }
 
 
-def test_what_users_do_with_an_export(exported: Path) -> None:
-    # Another version of the code, in a repository of the same name and configuration.
+@pytest.fixture(scope="module")
+def two_exports(exported: Path) -> Path:
+    """Beside the export another version of its code, of the same name and configuration."""
     write_export(exported / "two" / "tower")
     for path in (exported / "two").rglob("modeling_arlow.py"):
         path.write_text(path.read_text() + "\n\nVERSION = 2\n")
+    return exported
+
+
+def do_what_users_do(folder: Path, before: str = "") -> None:
     parts = (f"exec(compile({part!r}, {name!r}, 'exec'), {{}})" for name, part in PARTS.items())
-    read_without_project(exported, "\n".join(parts))
+    read_without_project(folder, "\n".join((before, *parts)))
+
+
+def test_what_users_do_with_an_export(two_exports: Path) -> None:
+    do_what_users_do(two_exports)
+
+
+@pytest.mark.parametrize("version", ["5.10.4", "5.12.1"])
+def test_what_users_of_older_versions_do(two_exports: Path, version: str) -> None:
+    packages = Path(os.environ.get("ARLOW_TRANSFORMERS", "/none")) / version
+    if not packages.is_dir():
+        pytest.skip(
+            f"needs transformers {version}: pip install --target DIR/{version} "
+            f"transformers=={version}, then set ARLOW_TRANSFORMERS=DIR"
+        )
+    do_what_users_do(
+        two_exports,
+        f"sys.path.insert(0, {str(packages)!r})\n"
+        f"import transformers\nassert transformers.__version__ == {version!r}\n",
+    )
 
 
 def test_raw_pixels_are_refused(exported: Path) -> None:

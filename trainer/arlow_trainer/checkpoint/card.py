@@ -74,7 +74,7 @@ training on a task.
 
 ## Use
 
-With this folder as `tower`:
+With this folder as `tower`, and transformers 5.10 or newer:
 
 ```python
 from PIL import Image

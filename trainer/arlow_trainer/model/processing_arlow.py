@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from transformers.processing_utils import ProcessorMixin
-from transformers.video_processing_utils import VideoProcessorMixin
+
+from .video_base import VideoBase
 
 
 class ArlowProcessor(ProcessorMixin):
@@ -29,6 +30,6 @@ class ArlowProcessor(ProcessorMixin):
             return super().check_argument_for_proper_class(  # type: ignore[no-untyped-call]
                 argument_name, argument
             )
-        if not isinstance(argument, VideoProcessorMixin):
+        if not isinstance(argument, VideoBase):
             raise TypeError(f"video_processor is a {type(argument).__name__}, not one for videos.")
         return type(argument)

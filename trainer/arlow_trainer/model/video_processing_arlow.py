@@ -11,7 +11,6 @@ from PIL import Image
 from transformers.image_processing_base import BatchFeature
 from transformers.image_utils import PILImageResampling
 from transformers.processing_utils import VideosKwargs
-from transformers.video_processing_utils import VideoProcessorMixin
 from transformers.video_utils import (
     VideoMetadata,
     is_valid_video,
@@ -22,6 +21,7 @@ from transformers.video_utils import (
 from .pixels import PATCH_OPTIONS, Array, PatchProcessor
 from .rgb import to_rgb
 from .sampling import motion_indices, patch_frames, spread_indices, uniform_indices
+from .video_base import VideoBase
 
 SAMPLE_STRATEGIES = {"uniform", "motion_adaptive", "fps_based"}
 # Which strategies read a setting that others do not.
@@ -42,7 +42,7 @@ class ArlowVideoProcessorKwargs(VideosKwargs, total=False):
     motion_threshold: float
 
 
-class ArlowVideoProcessor(PatchProcessor, VideoProcessorMixin):  # type: ignore[misc]
+class ArlowVideoProcessor(PatchProcessor, VideoBase):  # type: ignore[misc]
     """Decoded videos to `pixel_values_videos` and `video_grid_thw`, without torchvision.
 
     A video is an array of frames [T, H, W, 3] or [T, 3, H, W] (numpy, torch) or a list of PIL
