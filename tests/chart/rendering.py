@@ -19,6 +19,17 @@ MONITORING = ("monitoring.coreos.com/v1/PodMonitor", "monitoring.coreos.com/v1/P
 
 Json = dict[str, Any]
 
+# Values with everything that is behind a switch.
+EVERYTHING: dict[str, Any] = {
+    "watchNamespaces": ["a", "b"],
+    "podDisruptionBudget": {"enabled": True},
+    "networkPolicy": {"enabled": True},
+    "runs": {"networkPolicy": {"namespaces": ["a"]}},
+    "podMonitors": {"enabled": True},
+    "prometheusRule": {"enabled": True},
+    "dashboards": {"enabled": True},
+}
+
 
 class RefusedByHelm(Exception):
     """Helm refused the values; the message is what it wrote."""

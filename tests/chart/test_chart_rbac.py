@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 import pytest
-from rbac import allows, may
+from chart_rbac import allows, may
 from rendering import NAMESPACE, of_kind, only, render
 
 OPERATOR = (NAMESPACE, "arlow-operator")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
-from rendering import CHART, RefusedByHelm, render
+from rendering import CHART, RefusedByHelm, only, render
 
 from arlow_operator.run_defaults import RunDefaults
 from arlow_operator.settings import GPU_PRODUCTS
@@ -98,6 +99,16 @@ def test_what_is_no_value_is_refused_with_its_field(
     assert "schema" in str(caught.value)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_the_values_of_the_docs_are_values() -> None:
+    text = (CHART.parent / "docs" / "installing.md").read_text("utf-8")
+    (block,) = re.findall(r"```yaml\n(image:.*?)```", text, re.DOTALL)
+    values = yaml.safe_load(block)
+    config = only(render(values), "ConfigMap", "arlow-operator-runs")
+    defaults = RunDefaults.model_validate(yaml.safe_load(config["data"]["runs.yaml"]))
+    assert defaults.store_endpoint == values["runs"]["storeEndpoint"]
+    assert defaults.env == values["runs"]["env"]
 
 
 def test_the_schema_knows_the_gpus_of_the_operator() -> None:

@@ -8,8 +8,7 @@ import json
 import tarfile
 from pathlib import Path
 
-from rendering import CHART, MONITORING, helm, only, render
-from test_switches import EVERYTHING
+from rendering import CHART, EVERYTHING, MONITORING, helm, only, render
 
 # kubectl's client-side apply copies the object into an annotation, and all of these have 256 KiB.
 DEFINITION = 256 * 1024

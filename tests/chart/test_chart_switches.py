@@ -8,6 +8,7 @@ import pytest
 import yaml
 from rendering import (
     CHART,
+    EVERYTHING,
     MONITORING,
     NAMESPACE,
     RefusedByHelm,
@@ -19,16 +20,6 @@ from rendering import (
 )
 
 from arlow_operator.run_defaults import RunDefaults
-
-EVERYTHING: dict[str, Any] = {
-    "watchNamespaces": ["a", "b"],
-    "podDisruptionBudget": {"enabled": True},
-    "networkPolicy": {"enabled": True},
-    "runs": {"networkPolicy": {"namespaces": ["a"]}},
-    "podMonitors": {"enabled": True},
-    "prometheusRule": {"enabled": True},
-    "dashboards": {"enabled": True},
-}
 
 
 def operator(values: dict[str, Any] | None = None) -> Any:

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from kubernetes.aio import client
-from rendering import CHART, MONITORING, helm, render
-from test_switches import EVERYTHING
+from rendering import CHART, EVERYTHING, MONITORING, helm, render
 
 # The client's models are generated from Kubernetes' OpenAPI, and refuse unknown fields.
 MODELS = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from network import Address, Peer, Pod, reaches
+from chart_network import Address, Peer, Pod, reaches
 from rendering import CHART, NAMESPACE, of_kind, only, render
 
 DOCS = CHART.parent / "docs" / "installing.md"
