@@ -18,7 +18,7 @@ def test_an_exit_code_of_0_alone_is_no_success() -> None:
 
 @pytest.mark.parametrize(
     ("code", "cause"),
-    [(3, "nonFiniteLoss"), (5, "outOfMemory"), (70, "crash"), (73, "store"), (74, "store")],
+    [(3, "nonFiniteLoss"), (5, "outOfMemory"), (70, "crash"), (74, "store")],
 )
 def test_a_failure_spends_its_budget_and_the_next_attempt_waits(code: int, cause: str) -> None:
     world = started()
@@ -33,6 +33,27 @@ def test_a_failure_spends_its_budget_and_the_next_attempt_waits(code: int, cause
     world.wait(10)
     world.passes()
     assert [job["metadata"]["name"] for job in world.jobs] == ["run-2"]
+
+
+def test_a_run_that_another_s_lease_keeps_out_waits_longer_than_one_without_progress() -> None:
+    world = started()
+    world.train(10)
+    world.lose_node(world.pod)
+    world.passes()
+    lost = world.pods[0]
+    for times, seconds in enumerate((10, 20, 40, 80, 160, 300, 300), start=1):
+        world.end(world.pod, 73)
+        decision = world.passes()
+        assert world.status.restarts.spent == {"total": times, "store": times}
+        assert decision.again_after == seconds
+        world.wait(seconds)
+        world.passes()
+    # The node is found, the pod on it ends, and the next attempt has the lease.
+    world.end(lost, 75)
+    world.train(10)
+    world.passes()
+    assert world.status.phase == "Running"
+    assert world.status.restarts.by_cause == {"disruption": 1, "store": 7}
 
 
 def test_the_next_attempt_starts_at_once_after_progress() -> None:

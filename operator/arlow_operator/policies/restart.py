@@ -7,6 +7,7 @@ from datetime import timedelta
 from arlow_operator.policies.causes import DISRUPTION, UNKNOWN, Cause, cause_of
 from arlow_operator.policies.situation import Decision, DeleteJob, Situation
 from arlow_operator.status import Restart, RestartsStatus, whole_second
+from arlow_trainer.config import ExitCode
 from arlow_trainer.config.cluster import MaxRestarts
 
 TOTAL, WITHOUT_PROGRESS = "total", "withoutProgress"
@@ -91,7 +92,8 @@ def spent_after(
     """Returns what is spent of each budget once an attempt has ended for a cause.
 
     Progress, a checkpoint above that of the last restart, gives all but `total` and `cacheFull`
-    back; a disruption spends `total`, and that only where it brings no progress.
+    back; a disruption spends `total`, and that only where it brings no progress. To be kept out by
+    another's lease is no lack of progress: the pod on a lost node that runs on may make some.
     """
     before = restarts.checkpoint_step
     progress = checkpoint_step is not None and (before is None or checkpoint_step > before)
@@ -103,15 +105,19 @@ def spent_after(
     names = [TOTAL, cause.name]
     if cause.name == DISRUPTION:
         names = [] if progress else [TOTAL]
-    elif not progress:
+    elif not progress and cause.exit_code != ExitCode.LEASE:
         names.append(WITHOUT_PROGRESS)
     return kept | {name: kept.get(name, 0) + 1 for name in names}
 
 
 def backoff(restarts: RestartsStatus) -> timedelta:
     """Returns how long to wait after the last restart: not at all after progress."""
-    fruitless = restarts.spent.get(WITHOUT_PROGRESS, 0)
-    if fruitless == 0 or not restarts.last or restarts.last[0].cause == DISRUPTION:
+    if not restarts.last or restarts.last[0].cause == DISRUPTION:
+        return timedelta(0)
+    last = restarts.last[0]
+    counted = last.cause if last.exit_code == ExitCode.LEASE else WITHOUT_PROGRESS
+    fruitless = restarts.spent.get(counted, 0)
+    if fruitless == 0:
         return timedelta(0)
     doublings = min(fruitless - 1, 10)
     return min(LONGEST_BACKOFF, FIRST_BACKOFF * (1 << doublings))
