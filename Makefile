@@ -134,9 +134,9 @@ cluster-demo: $(STAMP) load-images ## Train a tiny tower in the cluster of KUBEC
 
 sbom: $(STAMP) ## Write the images' bills of materials (CycloneDX) to build/release/
 	@mkdir -p build/release
-	scripts/sbom $(BIN)/cyclonedx-py trainer locks/torch-$(TORCH).txt locks/trainer.txt
-	scripts/sbom $(BIN)/cyclonedx-py operator locks/operator.txt
-	scripts/sbom $(BIN)/cyclonedx-py store locks/store.txt
+	scripts/sbom $(BIN)/cyclonedx-py build/release/trainer.cdx.json locks/torch-$(TORCH).txt locks/trainer.txt
+	scripts/sbom $(BIN)/cyclonedx-py build/release/operator.cdx.json locks/operator.txt
+	scripts/sbom $(BIN)/cyclonedx-py build/release/store.cdx.json locks/store.txt
 
 release: $(STAMP) ## Test, build and package what is committed, with checksums, in build/release/
 	VERSION=$(VERSION) TAG=$(TAG) REGISTRY=$(REGISTRY) scripts/release
