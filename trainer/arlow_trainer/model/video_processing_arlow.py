@@ -85,7 +85,7 @@ class ArlowVideoProcessor(PatchProcessor, VideoBase):  # type: ignore[misc]
     min_frames = 4
     max_frames = 768
     motion_threshold = 0.1
-    valid_kwargs = ArlowVideoProcessorKwargs
+    valid_kwargs = ArlowVideoProcessorKwargs  # type: ignore[assignment]
     model_input_names = ["pixel_values_videos", "video_grid_thw"]
 
     def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:
