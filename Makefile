@@ -29,9 +29,10 @@ GPU_STAMP := $(STAMP)
 endif
 GPU_PYTHON := $(GPU_VENV)/bin/python
 
-# Images: what builds them, NAME and options following; where they go; torch's build, cuda or cpu.
-# pip finds torch's CPU build in TORCH_INDEX, an index or a folder of wheels that it is told of besides.
+# Images: what builds them, NAME and options following; what prints their ids; where they go; torch's
+# build, cuda or cpu. pip finds the latter in TORCH_INDEX, an index or folder that it is told of besides.
 IMAGE_BUILD ?= docker build -t
+IMAGE_ID ?= docker image inspect --format {{.Id}}
 REGISTRY ?= localhost
 TORCH ?= cuda
 TORCH_INDEX ?=
@@ -139,7 +140,7 @@ sbom: $(STAMP) ## Write the images' bills of materials (CycloneDX) to build/rele
 	scripts/sbom $(BIN)/cyclonedx-py build/release/store.cdx.json locks/store.txt
 
 release: $(STAMP) ## Test, build and package what is committed, with checksums, in build/release/
-	VERSION=$(VERSION) TAG=$(TAG) REGISTRY=$(REGISTRY) scripts/release
+	VERSION=$(VERSION) TAG=$(TAG) REGISTRY=$(REGISTRY) IMAGE_ID="$(IMAGE_ID)" scripts/release
 
 clean: ## Remove the environment and the demo
 	rm -rf $(VENV) .venv-gpu $(DEMO)
