@@ -48,11 +48,13 @@ LOCK := $(BIN)/uv pip compile --quiet --no-config -c constraints.txt --generate-
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28 --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster soak-cluster test-gpu lint bench bench-gpu soak docs lock images \
+.PHONY: help venv demo test test-cluster soak-cluster test-gpu lint bench bench-gpu soak docs lock images \
 	$(IMAGES:%=image-%) cluster load-images cluster-demo sbom release clean
 
 help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+venv: $(STAMP) ## Install everything into .venv, which every other target does by itself
 
 demo: $(STAMP) ## Pretrain a small tower on real photographs and videos, about two minutes
 	$(ON_CPU) $(BIN)/arlow data demo $(DEMO)/data
