@@ -97,7 +97,7 @@ class TinyRuns:
         files = {"name": "program", "configMap": {"name": name, "defaultMode": 0o755}}
         mount = {"name": "program", "mountPath": PROGRAM_FOLDER}
         container = {"name": "trainer", "volumeMounts": [mount]}
-        path = f"{PROGRAM_FOLDER}:/usr/local/bin:/usr/bin:/bin"
+        path = f"{PROGRAM_FOLDER}:/opt/arlow/bin:/usr/local/bin:/usr/bin:/bin"
         self.cluster.apply(
             self.manifest(
                 name,
