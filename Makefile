@@ -72,7 +72,7 @@ test: $(STAMP) ## Run the tests, in as many processes as there are cores
 test-cluster: $(STAMP) ## Test the operator in the cluster that KUBECONFIG names, which it is installed into
 	$(ON_CPU) $(TEST_ENV) $(BIN)/python -m pytest -q tests/cluster -m "not soak" $(ARGS)
 
-soak-cluster: $(STAMP) ## Take the store, the operator, a node and the API away in that cluster, half an hour
+soak-cluster: $(STAMP) ## Take store, operator, nodes and API away in that cluster, half an hour
 	$(ON_CPU) $(TEST_ENV) ARLOW_SOAK_PAGE=docs/soak-cluster.md \
 		$(BIN)/python -m pytest -q tests/cluster -m soak $(ARGS)
 

@@ -32,8 +32,8 @@ from arlow_operator.status_endpoint import ask_stacks
 
 # What changes at every look; the rest is a transition.
 PROGRESS = {"progress", "lastCheckpoint", "goodput"}
-# HTTP codes of requests that are refused until something changes.
-REFUSALS = (400, 403, 409, 413, 422)
+# HTTP codes of requests that are refused until something changes; 500 where a webhook is away.
+REFUSALS = (400, 403, 409, 413, 422, 500)
 
 
 def is_due(before: Status, after: Status, now: datetime, every_s: float) -> bool:
