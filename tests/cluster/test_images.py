@@ -14,7 +14,7 @@ from typing import Any
 
 import fsspec
 import pytest
-from cluster_runs import create_secret, put_images, tiny_run
+from cluster_runs import TinyRuns
 from kube import TRAINER_IMAGE, Cluster, address_towards, in_phase
 
 from arlow_operator.render.job import INIT
@@ -128,18 +128,16 @@ def test_any_user_of_group_0_trains_with_a_read_only_root(cluster: Cluster, name
 
 
 def test_a_run_needs_no_network_but_its_store(
-    cluster: Cluster, cluster_s3: S3, namespace: str, tmp_path: Path
+    cluster: Cluster, cluster_s3: S3, runs: TinyRuns
 ) -> None:
     """Whatever a pod begins to send to anything but the store is dropped on the kit's bridge."""
     if os.geteuid() != 0 or not KIT_STATE.exists():
         pytest.skip("it cuts traffic with iptables on the bridge of the kit's cluster, as root")
-    create_secret(cluster, cluster_s3, namespace)
-    images = put_images(cluster_s3, tmp_path / "images")
-    run = tiny_run("tiny", namespace, cluster_s3, images, STEPS)
+    run = runs.manifest("tiny", training={"maxStepsPerEpoch": STEPS})
     del run["spec"]["training"]["picturesEverySteps"]
     with _only_reaching(cluster, cluster_s3):
         cluster.apply(run)
-        done = cluster.wait_for_status("tiny", namespace, in_phase("Succeeded", "Failed"))
+        done = runs.wait("tiny", in_phase("Succeeded", "Failed"))
     assert done["phase"] == "Succeeded", done
     assert done["restarts"]["total"] == 0
 
