@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ def cluster() -> Cluster:
         pytest.skip(
             "no cluster: set KUBECONFIG and run `make test-cluster` (docs/operator.md, Tests)"
         )
+    if not shutil.which("helm"):
+        pytest.skip("no helm on the PATH, which installs the chart: .ci/install-helm FOLDER")
     found = Cluster()
     found.install()
     return found

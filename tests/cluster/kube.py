@@ -1,4 +1,4 @@
-"""What cluster tests do with kubectl, and wait for."""
+"""What cluster tests do with kubectl and Helm, and wait for."""
 
 from __future__ import annotations
 
@@ -8,33 +8,35 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 TRAINER_IMAGE = os.environ.get("ARLOW_TRAINER_IMAGE", "localhost/arlow-trainer:test")
 OPERATOR_IMAGE = os.environ.get("ARLOW_OPERATOR_IMAGE", "localhost/arlow-operator:test")
-MANIFESTS = Path(__file__).parents[2] / "manifests" / "operator"
+CHART = Path(__file__).parents[2] / "charts"
+RELEASE = ("arlow", "-n", "arlow-system")
 TIMEOUT_S = 300.0
 
 
 class Refused(Exception):
-    """kubectl ended with an error; the message is what it wrote."""
+    """kubectl or Helm ended with an error; the message is what it wrote."""
 
 
 class Cluster:
     """The cluster that KUBECONFIG names."""
 
+    def __init__(self) -> None:
+        # So that each test session has a new operator, of the newest image.
+        self._session = uuid.uuid4().hex
+
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """Returns what kubectl prints. Raises Refused."""
-        done = subprocess.run(
-            ["kubectl", *arguments], input=stdin, capture_output=True, text=True, timeout=120
-        )
-        if done.returncode:
-            raise Refused(done.stderr.strip())
-        return done.stdout
+        return _output("kubectl", *arguments, stdin=stdin)
+
+    def helm(self, *arguments: str, stdin: str | None = None) -> str:
+        """Returns what Helm prints. Raises Refused."""
+        return _output("helm", *arguments, stdin=stdin)
 
     def apply(self, *objects: Mapping[str, Any]) -> None:
         """Applies objects as users do, client-side. Raises Refused."""
@@ -70,53 +72,52 @@ class Cluster:
         metadata = {"name": name, "labels": labels}
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 
-    def install(self, account: str = "", **settings: str) -> None:
-        """Installs the operator as users do, with the images of the test, and waits for it.
+    def install(self, *values: str) -> None:
+        """Installs the chart as users do, or upgrades it, and waits until its objects are ready.
 
         Args:
-            account: the service account that it runs as instead of its own.
-            settings: environment variables of the operator.
+            values: what differs from the tests' own values, as `helm --set` takes it.
         """
-        objects = [
-            each
-            for path in sorted(MANIFESTS.glob("*.yaml"))
-            for each in yaml.safe_load_all(path.read_text("utf-8"))
-        ]
-        deployment = next(each for each in objects if each["kind"] == "Deployment")
-        template = deployment["spec"]["template"]
-        # So that each test session has a new operator, of the newest image.
-        template["metadata"]["annotations"] = {"arlow.dev/test-session": uuid.uuid4().hex}
-        container = template["spec"]["containers"][0]
-        container["image"] = OPERATOR_IMAGE
-        changed = {
-            "ARLOW_TRAINER_IMAGE": TRAINER_IMAGE,
-            "ARLOW_PROGRESS_SECONDS": "1",
+        self.create_namespace("arlow-system")
+        ours = {
+            "image": {"operator": _image(OPERATOR_IMAGE), "trainer": _image(TRAINER_IMAGE)},
+            "podAnnotations": {"arlow.dev/test-session": self._session},
+            "progressSeconds": 1,
             # The GPUs of a test cluster are on paper.
-            "ARLOW_ALLOW_CPU": "1",
-        } | settings
-        if account:
-            template["spec"]["serviceAccountName"] = account
-        kept = [each for each in container["env"] if each["name"] not in changed]
-        container["env"] = [*kept, *({"name": k, "value": v} for k, v in changed.items())]
-        objects.sort(key=lambda each: each["kind"] != "Namespace")
-        items = {"kind": "List", "apiVersion": "v1", "items": objects}
-        arguments = ("apply", "--server-side", "--force-conflicts", "-f", "-")
-        self.kubectl(*arguments, stdin=json.dumps(items))
-        crd = "crd/arlowpretrains.arlow.dev"
-        self.kubectl("wait", "--for=condition=Established", crd, "--timeout=60s")
-        self.kubectl("rollout", "status", *OPERATOR, "--timeout=120s")
+            "runs": {"allowCpu": True},
+        }
+        changed = [word for value in values for word in ("--set", value)]
+        # A test that failed may have left fields that kubectl set.
+        flags = ("--force-conflicts", "--wait", "--timeout", "100s", "--values", "-", *changed)
+        self.helm("upgrade", "--install", *RELEASE, str(CHART), *flags, stdin=json.dumps(ours))
+
+    def rendered(self) -> str:
+        """Returns the installed release as `helm template` renders it, without its tests."""
+        values = self.helm("get", "values", *RELEASE, "-o", "json")
+        flags = ("--skip-tests", "--values", "-")
+        return self.helm("template", *RELEASE, str(CHART), *flags, stdin=values)
+
+    def differences(self, manifest: str) -> str:
+        """Returns in what the cluster differs from a manifest, as GitOps tools see it."""
+        command = ("diff", "--server-side", "-f", "-")
+        # It ends with 1 where something differs.
+        return _output("kubectl", *command, stdin=manifest, allowed=(0, 1))
 
     def restart_operator(self) -> None:
         """Ends the operator and starts another."""
         self.kubectl("rollout", "restart", *OPERATOR)
-        self.kubectl("rollout", "status", *OPERATOR, "--timeout=120s")
+        self.wait_for_operator()
 
     def scale_operator(self, replicas: int) -> None:
         """Has so many operators run, and waits until they do, or until none is left."""
         self.kubectl("scale", *OPERATOR, f"--replicas={replicas}")
-        self.kubectl("rollout", "status", *OPERATOR, "--timeout=120s")
+        self.wait_for_operator()
         if replicas == 0:
             self.wait_until_gone("pods", "arlow-system")
+
+    def wait_for_operator(self) -> None:
+        """Waits until the operator is as its Deployment wants it."""
+        self.kubectl("rollout", "status", *OPERATOR, "--timeout=100s")
 
     def evict(self, pod: str, namespace: str) -> None:
         """Evicts a pod, as a drain of its node does."""
@@ -133,7 +134,7 @@ class Cluster:
         affinity = {"nodeAffinity": rule} if node else None
         patch = {"spec": {"template": {"spec": {"affinity": affinity}}}}
         self.kubectl("patch", *OPERATOR, "--type=merge", "-p", json.dumps(patch))
-        self.kubectl("rollout", "status", *OPERATOR, "--timeout=120s")
+        self.wait_for_operator()
 
     def python_in(self, pod: Mapping[str, Any], code: str) -> None:
         """Runs Python code in the container of a pod."""
@@ -202,6 +203,18 @@ class Kit:
         return subprocess.run(
             command, check=True, capture_output=True, text=True, timeout=120
         ).stdout
+
+
+def _output(*command: str, stdin: str | None, allowed: Sequence[int] = (0,)) -> str:
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120)
+    if done.returncode not in allowed:
+        raise Refused(done.stderr.strip())
+    return done.stdout
+
+
+def _image(name: str) -> dict[str, str]:
+    repository, _, tag = name.rpartition(":")
+    return {"repository": repository, "tag": tag}
 
 
 OPERATOR = ("-n", "arlow-system", "deployment/arlow-operator")

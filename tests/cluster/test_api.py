@@ -110,17 +110,3 @@ def test_only_who_may_create_jobs_may_create_and_change_runs(
     cluster.kubectl("annotate", *target, "note=hello", "--as=runs-alone")
     cluster.kubectl("label", *target, "team=vision", "--as=editor")
     cluster.kubectl("delete", *target, "--as=runs-alone")
-
-
-def test_the_operator_cannot_change_runs_or_read_secrets(cluster: Cluster, namespace: str) -> None:
-    operator = "--as=system:serviceaccount:arlow-system:arlow-operator"
-    for verb, resource in (
-        ("get", "secrets"),
-        ("patch", "arlowpretrains"),
-        ("create", "pods"),
-        ("patch", "jobs"),
-        ("create", "pods/exec"),
-        ("get", "nodes"),
-    ):
-        with pytest.raises(Refused):
-            cluster.kubectl("auth", "can-i", verb, resource, operator, "-n", namespace)

@@ -56,7 +56,7 @@ def test_an_operator_that_renders_otherwise_touches_no_live_attempt(
     before = runs.start()
     [pod] = runs.pods()
     try:
-        cluster.install(ARLOW_TRAINER_IMAGE="localhost/another:1", ARLOW_ALLOW_CPU="")
+        cluster.install("image.trainer.repository=localhost/another", "runs.allowCpu=false")
         seen = runs.wait("run", goes_on(before))
         [still] = runs.pods()
         assert still["metadata"]["uid"] == pod["metadata"]["uid"]
@@ -102,7 +102,7 @@ def test_neither_a_proxy_nor_a_stranger_of_higher_priority_stops_it(
             },
         }
     )
-    nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9")
+    proxies = ("HTTP_PROXY", "HTTPS_PROXY", "https_proxy")
     try:
         cluster.kubectl("wait", "--for=condition=Established", f"crd/{PEERINGS}", "--timeout=60s")
         cluster.apply(
@@ -113,11 +113,14 @@ def test_neither_a_proxy_nor_a_stranger_of_higher_priority_stops_it(
                 "status": {"stranger": stranger},
             }
         )
-        cluster.install(**nowhere)
+        nowhere = (f"{each}=http://127.0.0.1:9" for each in proxies)
+        cluster.kubectl("set", "env", *OPERATOR, *nowhere)
+        cluster.wait_for_operator()
         runs.start()
     finally:
         cluster.kubectl("delete", "crd", PEERINGS, "--wait=false")
-        cluster.install()
+        cluster.kubectl("set", "env", *OPERATOR, *(f"{each}-" for each in proxies))
+        cluster.wait_for_operator()
 
 
 @pytest.mark.soak

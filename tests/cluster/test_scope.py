@@ -1,72 +1,70 @@
-"""An operator of some namespaces alone needs rights in those alone."""
+"""An operator of some namespaces alone has rights in those alone, and needs no more."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
-import yaml
 from cluster_runs import TinyRuns, told
-from kube import MANIFESTS, OPERATOR, Cluster, condition
+from kube import OPERATOR, Cluster, condition, in_phase
 
-NAME = "arlow-scoped"
-
-
-def scoped_objects(namespace: str) -> list[dict[str, Any]]:
-    """Returns the roles and the operator of one namespace, from those of the whole cluster."""
-    rbac = "rbac.authorization.k8s.io"
-    roles = list(yaml.safe_load_all((MANIFESTS / "roles.yaml").read_text("utf-8")))
-    rules = next(each for each in roles if each["kind"] == "ClusterRole")["rules"]
-    lease = next(each for each in roles if each["kind"] == "Role")["rules"]
-    account = {"kind": "ServiceAccount", "name": NAME, "namespace": "arlow-system"}
-    found: list[dict[str, Any]] = [
-        {
-            "apiVersion": "v1",
-            "kind": "ServiceAccount",
-            "metadata": {"name": NAME, "namespace": "arlow-system"},
-        }
-    ]
-    for where, what in ((namespace, rules), ("arlow-system", lease)):
-        metadata = {"name": NAME, "namespace": where}
-        role = {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": metadata, "rules": what}
-        binding = {
-            "apiVersion": f"{rbac}/v1",
-            "kind": "RoleBinding",
-            "metadata": metadata,
-            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": NAME},
-            "subjects": [account],
-        }
-        found += [role, binding]
-    return found
+STEPS = 60
 
 
 @pytest.fixture
 def scoped(cluster: Cluster, namespace: str) -> Iterator[str]:
-    """A namespace that has an operator of its own, and the cluster none beside it."""
-    cluster.apply(*scoped_objects(namespace))
+    """A namespace that the operator looks after, with another one, and with no others."""
+    other = f"{namespace}-watched"
+    cluster.create_namespace(other)
     try:
-        cluster.install(account=NAME, ARLOW_NAMESPACES=namespace)
+        cluster.install(f"watchNamespaces={{{namespace},{other}}}")
         yield namespace
     finally:
         cluster.install()
+        cluster.kubectl("delete", "namespace", other, "--wait=false")
 
 
-def test_an_operator_of_one_namespace_leaves_others_alone(
+def test_an_operator_of_some_namespaces_is_refused_nothing(
     cluster: Cluster, scoped: str, runs: TinyRuns
 ) -> None:
-    other = replace(runs, namespace=f"{scoped}-other")
-    cluster.create_namespace(other.namespace)
+    ours = ("-l", "app.kubernetes.io/instance=arlow", "-o", "name")
+    assert cluster.kubectl("get", "clusterroles,clusterrolebindings", *ours) == ""
+    elsewhere = replace(runs, namespace=f"{scoped}-other")
+    cluster.create_namespace(elsewhere.namespace)
     try:
-        cluster.apply(other.idle(), runs.idle())
-        status = runs.wait("run", told("ErrImageNeverPull"), 30)
+        cache = {"size": "1Gi", "storageClassName": "nowhere"}
+        cluster.apply(
+            elsewhere.idle(),
+            runs.idle(),
+            runs.idle("late", cacheVolume=cache, startDeadlineSeconds=10),
+            runs.manifest("life", training={"maxStepsPerEpoch": STEPS}, ttlSecondsAfterFinished=1),
+        )
+        status = runs.wait("run", told("ErrImageNeverPull"), 60)
         assert condition(status, "Running")["reason"] == "CannotStart"
-        assert cluster.status("run", other.namespace) == {}
+
+        # A whole life: a disruption, an end, and what was made for it is collected.
+        runs.wait("life", lambda s: s.get("progress", {}).get("step", 0) > 0)
+        [pod] = runs.pods("life")
+        name = pod["metadata"]["name"]
+        cluster.kubectl("delete", "pod", name, "-n", scoped, "--wait=false")
+        runs.patch("run", suspend=True)
+        done = runs.wait("life", in_phase("Succeeded", "Failed"))
+        assert done["phase"] == "Succeeded", done
+        assert done["restarts"]["byCause"] == {"disruption": 1}
+        assert runs.wait("late", in_phase("Failed"))["attempt"]["number"] == 1
+        runs.wait("run", in_phase("Suspended"))
+        for each in ("run", "life", "late"):
+            runs.delete(each)
+        cluster.wait_until_gone("jobs", scoped)
+
+        assert cluster.status("run", elsewhere.namespace) == {}
         # Nothing that it may not do was tried.
         time.sleep(3)
         log = cluster.kubectl("logs", *OPERATOR)
         assert "forbidden" not in log.lower(), log
+        assert not re.search(r'requests_total\{code="40[13]"', cluster.operator_metrics())
     finally:
-        cluster.kubectl("delete", "namespace", other.namespace, "--wait=false")
+        cluster.kubectl("delete", "namespace", elsewhere.namespace, "--wait=false")
