@@ -147,6 +147,7 @@ def measure_next_step(kit: Path, rounds: int) -> Result:
     kubectl("delete", "apt", "steps", "-n", NAMESPACE)
     kubectl("delete", "pvc", VOLUME, "-n", NAMESPACE, "--wait=false")
     kubectl("delete", "pv", VOLUME, "--wait=false")
+    shutil.rmtree(FOLDER, ignore_errors=True)
     around = [total - sum(each.values()) for total, each in zip(totals, parts, strict=True)]
     names = list(parts[0])
     rows = [
