@@ -276,6 +276,8 @@ def train(
         reporter.start()
         if ranks.first:
             attempt.begin_steps()
+        if reached is not None:
+            reached.step = progress.step
         stop.grace.loading = False
         times = CheckpointTimes(run.spec.checkpoint)
         while progress.step < steps:
@@ -318,13 +320,18 @@ def train(
                 f"{failure}. The same command resumes from the checkpoint before it"
             )
         if progress.step < steps:
-            raise Interrupted(
-                f"stopped at step {progress.step:,} of {steps:,} as asked; everything is saved in "
-                f"{run.run_url}, and the same command resumes there"
-            )
+            raise Interrupted(stopped_text(progress.step, steps, run.run_url))
         if probe is not None:
             probe.finish(stopped=lambda: stop.raised)
         telemetry.phase("finished", f"{steps:,} steps done")
+
+
+def stopped_text(step: int, steps: int, url: str) -> str:
+    """Returns what a run says that was asked to stop after `step` steps and has saved them all."""
+    stopped = f"stopped at step {step:,} of {steps:,} as asked"
+    if step == 0:
+        return f"{stopped}: there is nothing to save yet, and the same command starts the run"
+    return f"{stopped}; everything is saved in {url}, and the same command resumes there"
 
 
 def choose_for_device(run: ArlowPretrain, ranks: Ranks, precision: Precision) -> MicroBatchChoice:
