@@ -101,7 +101,7 @@ def read_record(store: Store, step: int | None = None) -> Record:
         text = readable(lambda: _text(store, f"{checkpoint_name(chosen)}/{CARD}"), None)
         card = redact_urls(text or "")
     status = readable(lambda: _status(store), None)
-    history = readable(lambda: read_curve(store), [])
+    history: list[HistoryPoint] = readable(lambda: read_curve(store), [])
     if state is None and status is None and not history:
         raise StoreError(
             "\n".join(unread)
