@@ -174,3 +174,38 @@ def test_a_folder_in_the_place_of_a_file_is_a_problem(tmp_path: Path) -> None:
     weights.unlink()
     weights.mkdir()
     assert [problem.file for problem in verify(store, 1)] == [WEIGHTS]
+
+
+def test_a_mark_that_cannot_be_read_is_told_in_its_own_line(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    save(store, 1)
+    for step in (2, 3, 4):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    with (tmp_path / "checkpoint-2" / "save.json").open("wb") as file:
+        file.truncate(2**30)
+    (tmp_path / "checkpoint-3" / "save.json").write_bytes(b"{")
+    (tmp_path / "checkpoint-4" / "save.json").write_bytes(b"\xff" * 100)
+    found = list_checkpoints(store)
+    assert [(info.step, info.valid, info.marked) for info in found] == [
+        (1, True, False),
+        (2, False, False),
+        (3, False, False),
+        (4, False, False),
+    ]
+    assert found[1].reason.startswith("unfinished: it has no manifest, and ")
+    assert "save.json is damaged: it has 1,073,741,824 bytes" in found[1].reason
+
+
+def test_a_mark_on_a_failing_disk_is_told_in_its_own_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(str(tmp_path))
+    store.write_bytes("checkpoint-2/save.json", b"{}")
+
+    def fail(*_: object, **__: object) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(LocalFileSystem, "cat_file", fail)
+    [info] = list_checkpoints(store)
+    assert not info.marked
+    assert "Permission denied" in info.reason

@@ -116,3 +116,26 @@ def test_null_is_the_default(path: str) -> None:
 def test_a_set_that_is_never_drawn_is_not_required(probability: float, drawn: list[str]) -> None:
     data = load_run("tiny", [f"data.videoProbability={probability}"]).spec.training.data
     assert list(data.drawn) == drawn
+
+
+@pytest.mark.parametrize(
+    ("override", "field"),
+    [
+        (r'checkpoint.url="a\0b"', "spec.checkpoint.url"),
+        (r'data.images.path="a\0b"', "spec.training.data.images.path"),
+        (r'metadata.name="a\0b"', "metadata.name"),
+        (r'metadata.labels={a: "\0"}', "metadata.labels.a"),
+        (r'spec.env=[{name: A, value: "x"}, {name: B, value: "\0"}]', "spec.env[1].value"),
+        (r'spec.podTemplatePatch={spec: {a: [{b: "\0"}]}}', "spec.podTemplatePatch.spec.a[0].b"),
+        (r'metadata.annotations={"a\0b": x}', r'metadata.annotations."a\u0000b"'),
+    ],
+)
+def test_a_null_character_in_any_text_is_refused(override: str, field: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_run("tiny", [override, "seed=-1"])
+    first, second = str(caught.value).splitlines()
+    assert first.startswith(f"tiny with --set: {field}: ")
+    assert "null character" in first
+    assert "spec.training.seed: -1" in second
+    with pytest.raises(ConfigError, match="null character"):
+        load_run("tiny", [override])

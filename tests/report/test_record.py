@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from PIL import Image
 from arlow_trainer.config.errors import StoreError
 from arlow_trainer.pictures.drawing import DESCRIPTION
 from arlow_trainer.pictures.stored import StoredPicture, list_pictures, picture_key
+from arlow_trainer.report.page import page
 from arlow_trainer.report.record import MAX_PICTURES, chosen_pictures, read_record
 from arlow_trainer.storage.store import Store
+from arlow_trainer.telemetry.times import utc_now
 
 
 def test_a_step_chooses_the_checkpoint(full_store: Store) -> None:
@@ -32,6 +35,26 @@ def test_a_damaged_picture_is_reported(full_store: Store) -> None:
     full_store.write_bytes(key, full_store.read_bytes(key)[:60])
     with pytest.raises(StoreError, match=rf"{key} is damaged.*delete it"):
         read_record(full_store)
+
+
+def test_files_that_cannot_be_read_are_left_out(full_store: Store) -> None:
+    folder = full_store.local_path
+    if folder is None:
+        pytest.skip("only a local folder holds pipes and folders in place of files")
+    whole = read_record(full_store)
+    for name in ("history.jsonl", "events.jsonl", "status.json"):
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+    record = read_record(full_store)
+    assert [reason.split(": ")[0].rpartition("/")[2] for reason in record.unread] == [
+        "status.json",
+        "history.jsonl",
+        "events.jsonl",
+    ]
+    assert (record.history, record.events, record.status) == ([], [], None)
+    assert record.checkpoints == whole.checkpoints
+    assert record.state == whole.state
+    assert "<h1>" in page(record, utc_now())
 
 
 def test_pictures_keep_size_and_description(full_store: Store) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from arlow_trainer.config.errors import ConfigError, StoreError
+from arlow_trainer.config.errors import ConfigError, Interrupted, StoreError
 from arlow_trainer.run.attempt_logs import LogUploader, attempts, read_logs, reserve_attempt
 from arlow_trainer.storage.store import Store
 from support.waiting import wait_until
@@ -45,6 +45,41 @@ def test_the_operator_gives_the_number(store: Store) -> None:
 def test_what_is_no_number_of_an_attempt_is_refused(store: Store, text: str) -> None:
     with pytest.raises(ConfigError, match=r"ARLOW_ATTEMPT: .* is not allowed"):
         reserve_attempt(store, {"ARLOW_ATTEMPT": text})
+    assert attempts(store) == []
+
+
+def test_a_number_above_the_last_is_refused_in_words(store: Store) -> None:
+    store.write_bytes("logs/999999998/rank-0.log", b"x\n")
+    assert reserve_attempt(store, {}) == 999_999_999
+    for environ in ({}, {"ARLOW_ATTEMPT": "999999999"}):
+        with pytest.raises(StoreError, match=r"logs/999999999: no attempt .* Move the folder away"):
+            reserve_attempt(store, environ)
+
+
+def test_a_number_that_no_listing_shows_is_passed_over(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "attempt.json").touch()
+    (tmp_path / "run" / "logs").mkdir(parents=True)
+    for name in ("1", "2"):
+        (tmp_path / "run" / "logs" / name).symlink_to(elsewhere)
+    assert reserve_attempt(Store(str(tmp_path / "run")), {}) == 3
+
+
+def test_reserving_ends_where_every_number_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "write_if_unchanged", lambda *_, **__: None)
+    with pytest.raises(StoreError, match="no other program writes there"):
+        reserve_attempt(Store(str(tmp_path)), {})
+
+
+def test_reserving_obeys_a_stop(store: Store) -> None:
+    def stop() -> None:
+        raise Interrupted("stopped")
+
+    with pytest.raises(Interrupted):
+        reserve_attempt(store, {}, stop)
     assert attempts(store) == []
 
 

@@ -10,7 +10,14 @@ import pytest
 
 from arlow_trainer.config.cluster import NodesSection
 from arlow_trainer.config.errors import ConfigError
-from arlow_trainer.run.devices import Devices, Facts, Gpu, decide, unsupported
+from arlow_trainer.run.devices import (
+    Devices,
+    Facts,
+    Gpu,
+    check_batch_covers_ranks,
+    decide,
+    unsupported,
+)
 
 RTX = Gpu("Quadro RTX 8000", (7, 5))
 EIGHT = Facts(
@@ -160,3 +167,9 @@ def test_the_launcher_imports_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_ranks_without_samples_are_refused() -> None:
+    check_batch_covers_ranks(4, 4)
+    with pytest.raises(ConfigError, match="5 ranks cannot share a global batch of 4; start fewer"):
+        check_batch_covers_ranks(5, 4)

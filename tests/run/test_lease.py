@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from arlow_trainer.config.errors import ExitCode, Interrupted, LeaseError
-from arlow_trainer.run.lease import Lease, LeaseRecord
+from arlow_trainer.run.lease import Lease, LeaseRecord, this_machine, version_held_by
 from arlow_trainer.storage.store import Store
 from support.waiting import wait_until
 
@@ -277,6 +277,27 @@ def test_a_renewal_whose_answer_was_lost_costs_nothing(tmp_path: Path) -> None:
 def test_a_damaged_lease_counts_as_none(conditional_store: Store) -> None:
     conditional_store.write_bytes("lease.json", b'{"owner": ')
     Lease.acquire(conditional_store, "run-b", ttl_s=60).release()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("pid", value) for value in (-1, 0, 2**31, 10**40, 0.5, None, [1])),
+        *(("process_started", value) for value in (float("nan"), float("inf"), 1e308, -1.0)),
+        *(("started_after_boot", value) for value in (float("nan"), float("-inf"), -1.0)),
+        *(("acquired", value) for value in (float("nan"), float("inf"), 1e308)),
+        *(("owner", value) for value in ("", "a\0b", "\x1b[2J", None)),
+    ],
+)
+def test_no_value_in_a_lease_of_this_machine_is_an_internal_error(
+    tmp_path: Path, field: str, value: object
+) -> None:
+    """Nobody holds it: it is damaged, or of a process that has ended."""
+    store = Store(str(tmp_path))
+    held = {**elsewhere(store).model_dump(), "machine": this_machine(), "pid": 2**30}
+    store.write_bytes("lease.json", json.dumps({**held, field: value}).encode())
+    assert version_held_by(store, [1]) is None
+    Lease.acquire(store, "run-a", ttl_s=0.5).release()
 
 
 def test_a_lease_of_a_later_version_is_respected(tmp_path: Path) -> None:

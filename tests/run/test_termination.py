@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,31 @@ def test_a_message_that_cannot_be_written_changes_nothing(
     (tmp_path / "message.json").touch()
     monkeypatch.setenv(PATH_VARIABLE, str(tmp_path / where))
     write_ending(ExitCode.DATA, "no images")
+
+
+def test_a_pipe_or_device_holds_no_attempt_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for path in (fifo, "/dev/full", "/dev/null", "/dev/tty"):
+        monkeypatch.setenv(PATH_VARIABLE, str(path))
+        clear_ending()
+        write_ending(ExitCode.DATA, "no images")
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    monkeypatch.setenv(PATH_VARIABLE, str(fifo))
+    write_ending(ExitCode.DATA, "no images")
+    assert json.loads(os.read(reader, 4096))["message"] == "no images"
+    # A reader that reads nothing any more.
+    for _ in range(1000):
+        write_ending(ExitCode.DATA, "no images")
+    os.close(reader)
+
+
+def test_a_shorter_message_replaces_a_longer_one(message: Path) -> None:
+    write_ending(ExitCode.DATA, "no images" * 100)
+    write_ending(ExitCode.DATA, "no images")
+    assert json.loads(message.read_bytes())["message"] == "no images"
 
 
 def test_an_attempt_begins_without_the_message_of_the_one_before(message: Path) -> None:

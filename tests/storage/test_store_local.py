@@ -232,3 +232,34 @@ def test_a_folder_that_another_rank_removes_is_made_again(tmp_path: Path) -> Non
     finally:
         ended.set()
         remover.join()
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("make", [_fifo, Path.mkdir])
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda store: store.read_bytes("run.json"),
+        lambda store: store.read_versioned("run.json"),
+        lambda store: store.write_if_unchanged("run.json", b"x", None),
+        lambda store: store.write_bytes("run.json/below", b"x"),
+    ],
+)
+def test_what_is_no_file_has_to_be_moved(
+    tmp_path: Path, make: Callable[[Path], None], act: Callable[[Store], object]
+) -> None:
+    make(tmp_path / "run.json")
+    if make is Path.mkdir:
+        (tmp_path / "run.json" / "below").mkdir()
+    with pytest.raises(StoreError, match=r"run\.json.*Something else has that name: move it"):
+        act(Store(str(tmp_path)))
+
+
+@pytest.mark.parametrize("make", [_fifo, Path.touch])
+def test_what_is_no_folder_has_to_be_moved(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "logs")
+    with pytest.raises(StoreError, match=r"logs/1.*Something else has that name: move it"):
+        Store(str(tmp_path)).write_if_unchanged("logs/1/attempt.json", b"x", None)

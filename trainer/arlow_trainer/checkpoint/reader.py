@@ -22,7 +22,7 @@ from arlow_trainer.checkpoint.layout import (
     save_mark_key,
 )
 from arlow_trainer.config.errors import StoreError
-from arlow_trainer.storage.errors import MissingObject, OversizedObject
+from arlow_trainer.storage.errors import MissingObject, OversizedObject, UnreadableObject
 from arlow_trainer.storage.store import Store
 
 READERS = 8
@@ -119,6 +119,12 @@ def inspect(store: Store, step: int) -> CheckpointInfo | None:
             reason = next((str(each) for each in _size_problems(folder, manifest, stored)), "")
         except (Damaged, MissingObject) as error:
             reason = str(error)
+    marked = False
+    if unfinished and save_mark_key(step) in stored:
+        try:
+            marked = has_save_mark(store, step)
+        except UnreadableObject as error:
+            reason += f", and {error}"
     return CheckpointInfo(
         step=step,
         url=store.url_of(folder),
@@ -127,12 +133,15 @@ def inspect(store: Store, step: int) -> CheckpointInfo | None:
         bytes=manifest.total_bytes if manifest else None,
         created=manifest.created if manifest else None,
         unfinished=unfinished,
-        marked=unfinished and save_mark_key(step) in stored and has_save_mark(store, step),
+        marked=marked,
     )
 
 
 def has_save_mark(store: Store, step: int) -> bool:
-    """Whether a checkpoint's folder holds the mark of an unfinished save or deletion of it."""
+    """Whether a checkpoint's folder holds the mark of an unfinished save or deletion of it.
+
+    Raises StoreError, UnreadableObject where it is the mark itself that cannot be read.
+    """
     try:
         return SaveMark.proves(store.read_bytes(save_mark_key(step)), step)
     except MissingObject:

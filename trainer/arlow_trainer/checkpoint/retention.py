@@ -128,9 +128,9 @@ def judge_unfinished(store: Store, newest: int | None) -> Unfinished:
         latest = "no valid checkpoint" if newest is None else f"none after step {newest}"
         raise StoreError(
             f"{store.url}: {names}: no {MANIFEST}, and not a save of this run that was cut. The "
-            f"run has {latest} to resume from, and nothing is deleted or written over. If a backup "
-            "is being restored, wait until it is complete; else restore their manifests, or remove "
-            "their folders, or start another run by metadata.name."
+            f"run has {latest} to resume from, and no checkpoint is deleted or written over. If a "
+            "backup is being restored, wait until it is complete; else restore their manifests, or "
+            "remove their folders, or start another run by metadata.name."
         )
     return plan
 

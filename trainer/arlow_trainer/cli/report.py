@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from arlow_trainer.cli.console import print_warning
 from arlow_trainer.cli.options import RunUrl, Step
 
 
@@ -29,6 +30,9 @@ def report(
     from arlow_trainer.telemetry.times import utc_now
 
     check_suffix(out, ".html")
-    content = page(read_record(Store(url), step), utc_now()).encode("utf-8", "backslashreplace")
+    record = read_record(Store(url), step)
+    for reason in record.unread:
+        print_warning(f"left out of the report: {reason}")
+    content = page(record, utc_now()).encode("utf-8", "backslashreplace")
     write_file(out, content)
     typer.echo(f"wrote the report to {out} ({len(content) / 1e6:.1f} MB)")

@@ -9,7 +9,7 @@ import typer
 from arlow_trainer.cli.console import print_warning
 from arlow_trainer.cli.options import Overrides, RunSource
 from arlow_trainer.config import load_run
-from arlow_trainer.config.cluster import ignored_here
+from arlow_trainer.config.cluster import MAX_RANKS, ignored_here
 from arlow_trainer.run.options import StopSignalName, TrainOptions
 from arlow_trainer.run.signals import interruptible
 from arlow_trainer.run.termination import clear_ending, failures_written
@@ -21,7 +21,11 @@ def train(
     overrides: Overrides = None,
     ranks: Annotated[
         int | None,
-        typer.Option(min=1, help="Training processes; unset: one per GPU, or one without GPUs."),
+        typer.Option(
+            min=1,
+            max=MAX_RANKS,
+            help="Training processes; unset: one per GPU, or one without GPUs.",
+        ),
     ] = None,
     port: Annotated[
         int | None,

@@ -39,6 +39,9 @@ Labels = Annotated[dict[str, str], Field(max_length=64)]
 Restarts = Annotated[int, Field(ge=0, le=1_000_000)]
 Seconds = Annotated[int, Field(ge=1, le=MAX_SECONDS)]
 
+MAX_RANKS = 256
+"""Ranks of a machine: each is a process that loads torch."""
+
 # What the operator sets in every pod.
 RESERVED_VARIABLES = re.compile(r"ARLOW_.*|JOB_COMPLETION_INDEX")
 
@@ -68,7 +71,7 @@ class NodesSection(Section):
     gpu_product: Gpu | None = None
     """GPU model of the nodes, by its name in the hardware table: the pods' node selector, and the
     memory that `arlow config validate` plans with; unset: what nodeSelector finds."""
-    ranks: Annotated[int, Field(ge=1, le=256)] = 1
+    ranks: Annotated[int, Field(ge=1, le=MAX_RANKS)] = 1
     """Ranks of a node without GPUs."""
     cpu: Annotated[float, Field(gt=0, le=1024)] | None = None
     """CPU cores that a pod requests; there is no limit, which would slow the data down."""

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from arlow_trainer.config.errors import ConfigError
-from arlow_trainer.config.messages import describe_mistakes, parse
+from arlow_trainer.config.messages import describe_mistakes, null_characters, parse
 from arlow_trainer.config.models import API_VERSION, KIND, ArlowPretrain, RunSpec
 from arlow_trainer.config.presets import PRESETS, apply_preset
 from arlow_trainer.config.shown_text import redact_tree
@@ -120,9 +120,13 @@ def validate(document: dict[str, Any], source: str) -> ArlowPretrain:
         if isinstance(training, dict):
             document["spec"] = {**spec, "training": apply_preset(training)}
     try:
-        return parse(document)
+        run = parse(document)
+        valid = not any(null_characters(document))
     except ValidationError:
-        raise ConfigError("\n".join(describe_mistakes(document, source))) from None
+        valid = False
+    if not valid:
+        raise ConfigError("\n".join(describe_mistakes(document, source)))
+    return run
 
 
 def without_nulls(node: Any) -> Any:

@@ -48,6 +48,10 @@ def describe_mistakes(document: dict[str, Any], source: str) -> Iterator[str]:
         source: its file name or the like, which starts every line.
     """
     wrong: set[Path] = set()
+    for mistake in null_characters(document):
+        yield _line(mistake, source)
+        wrong.add(mistake.field)
+    document = _without(document, wrong)
     while True:
         try:
             parse(document)
@@ -57,14 +61,38 @@ def describe_mistakes(document: dict[str, Any], source: str) -> Iterator[str]:
             return
         for mistake in mistakes:
             if not any(_within(path, wrong) for path in (mistake.field, *mistake.reads)):
-                field = ".".join(map(_name, mistake.shown or mistake.field)).replace(".[", "[")
-                yield f"{source}: {field or 'the document'}: {mistake.problem}"
+                yield _line(mistake, source)
         found = {path for mistake in mistakes for path in (mistake.field, *mistake.reads)}
         found |= {m.field[:-1] for m in mistakes if m.problem == MISSING}
         if found <= wrong or () in found:
             return
         wrong |= found
         document = _without(document, wrong)
+
+
+def null_characters(node: object, field: Path = (), shown: Path = ()) -> Iterator[Mistake]:
+    """Yields a mistake for every text with a null character, keys too, at `field` of a manifest.
+
+    No path, URL or environment variable can hold one: it would fail wherever it is used first.
+    """
+    if isinstance(node, str) and "\0" in node:
+        yield Mistake(field, _not_allowed(node, "text without a null character"), shown=shown)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            inner, seen = (*field, str(key)), (*shown, str(key))
+            if "\0" in str(key):
+                yield Mistake(inner, "a key cannot hold a null character", shown=seen)
+            else:
+                yield from null_characters(value, inner, seen)
+    elif isinstance(node, list):
+        for index, item in enumerate(node):
+            # As other mistakes in a list, one of the list.
+            yield from null_characters(item, field, (*shown, f"[{index}]"))
+
+
+def _line(mistake: Mistake, source: str) -> str:
+    field = ".".join(map(_name, mistake.shown or mistake.field)).replace(".[", "[")
+    return f"{source}: {field or 'the document'}: {mistake.problem}"
 
 
 MISSING = "is required and missing"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from PIL import Image
 
@@ -21,7 +23,7 @@ from arlow_trainer.pictures.drawing import DESCRIPTION
 from arlow_trainer.pictures.stored import StoredPicture, list_pictures
 from arlow_trainer.probe.stored import PROBE_FILE, Probe, read_probes
 from arlow_trainer.report.curves import read_curve
-from arlow_trainer.storage.errors import MissingObject
+from arlow_trainer.storage.errors import MissingObject, UnreadableObject
 from arlow_trainer.storage.events import Event, read_events
 from arlow_trainer.storage.jsonl import read_lines
 from arlow_trainer.storage.store import Store
@@ -31,6 +33,8 @@ from arlow_trainer.telemetry.status_source import NoAnswer, parse_status
 MAX_PICTURES = 8
 MAX_PIXELS = 50_000_000
 _WEBP_QUALITY = 82
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ class Picture:
 class Record:
     """The contents of a run's store; what is not there yet is None or empty.
 
-    `run`, `state` and `card` are those of one checkpoint.
+    `run`, `state` and `card` are those of one checkpoint. `unread` are the reasons why parts are
+    missing that cannot be read.
     """
 
     url: str
@@ -62,6 +67,7 @@ class Record:
     card: str
     probes: Sequence[Probe]
     pictures: Sequence[Picture]
+    unread: Sequence[str] = ()
 
 
 def read_record(store: Store, step: int | None = None) -> Record:
@@ -75,6 +81,15 @@ def read_record(store: Store, step: int | None = None) -> Record:
     Raises:
         StoreError: the store cannot be read, it holds no run, or there is no such checkpoint.
     """
+    unread: list[str] = []
+
+    def readable(read: Callable[[], T], otherwise: T) -> T:
+        try:
+            return read()
+        except UnreadableObject as error:
+            unread.append(str(error))
+            return otherwise
+
     checkpoints = list_readable(store)
     valid = [info.step for info in checkpoints if info.valid]
     chosen = step if step is not None else max(valid, default=None)
@@ -83,24 +98,31 @@ def read_record(store: Store, step: int | None = None) -> Record:
         read_manifest(store, chosen)  # which says so where there is no such checkpoint
         state = read_state(store, chosen)
         run = saved_run(state, store.url_of(f"{checkpoint_name(chosen)}/{TRAINING_STATE}"))
-        card = redact_urls(_text(store, f"{checkpoint_name(chosen)}/{CARD}") or "")
-    status = _status(store)
-    history = read_curve(store)
+        text = readable(lambda: _text(store, f"{checkpoint_name(chosen)}/{CARD}"), None)
+        card = redact_urls(text or "")
+    status = readable(lambda: _status(store), None)
+    history: list[HistoryPoint] = readable(lambda: read_curve(store), [])
     if state is None and status is None and not history:
         raise StoreError(
-            f"{store.url} holds no run: give the run's URL, <checkpoint url>/<run name>"
+            "\n".join(unread)
+            or f"{store.url} holds no run: give the run's URL, <checkpoint url>/<run name>"
         )
+    pictures = [
+        readable(partial(_picture, store, each), None)
+        for each in chosen_pictures(list_pictures(store))
+    ]
     return Record(
         url=store.url,
         status=status,
         history=history,
-        events=read_events(store),
+        events=readable(lambda: read_events(store), []),
         checkpoints=checkpoints,
         run=run,
         state=state,
         card=card,
-        probes=read_probes(read_lines(store, PROBE_FILE)),
-        pictures=[_picture(store, each) for each in chosen_pictures(list_pictures(store))],
+        probes=read_probes(readable(lambda: read_lines(store, PROBE_FILE), [])),
+        pictures=[picture for picture in pictures if picture is not None],
+        unread=unread,
     )
 
 

@@ -24,6 +24,9 @@ RESERVATION = "attempt.json"
 ATTEMPT_VARIABLE = "ARLOW_ATTEMPT"
 INTERVAL_S = 120.0
 
+MAX_ATTEMPT = 999_999_999
+_MAX_TRIES = 100
+"""Numbers that others may reserve before this run does, which none does for long."""
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _NAME = re.compile(r"rank-(\d+)(-worker-\d+)?\.log")
 
@@ -33,21 +36,40 @@ def attempts(store: Store) -> list[int]:
     return sorted(int(name) for name in store.list_dirs(LOGS) if _NUMBER.fullmatch(name))
 
 
-def reserve_attempt(store: Store, environ: Mapping[str, str]) -> int:
+def reserve_attempt(
+    store: Store, environ: Mapping[str, str], check: Callable[[], None] | None = None
+) -> int:
     """Returns a number that no attempt has or will have, for the one that begins now.
 
     In a cluster the operator's, from `ARLOW_ATTEMPT`, or a higher one where the run's URL has seen
     that already. Nobody else writes to the folder, even where another run takes the lease over.
-    Raises ConfigError for a value that is no number, and StoreError.
+    `check` is called before each try and may raise. Raises ConfigError for a value that is no
+    number, and StoreError, also where no number is left.
     """
     given = _given_number(environ)
     content = {"started": datetime.now(UTC).isoformat(), "token": uuid.uuid4().hex}
     data = (json.dumps(content) + "\n").encode()
-    while True:
-        number = max(given, *(each + 1 for each in attempts(store)), 1)
+    refused = 0
+    for _ in range(_MAX_TRIES):
+        if check is not None:
+            check()
+        # What was refused is taken, though no listing may show it: a link to a folder.
+        taken = max(refused, *attempts(store), 0)
+        number = max(given, taken + 1)
+        if number > MAX_ATTEMPT:
+            raise StoreError(
+                f"{store.url_of(f'{LOGS}/{taken}')}: no attempt can have a number above "
+                f"{MAX_ATTEMPT:,}, and this one is taken. Move the folder away if no attempt of "
+                "this run made it, or give the run another metadata.name."
+            )
         key = f"{LOGS}/{number}/{RESERVATION}"
         if store.write_if_unchanged(key, data, version=None) is not None:
             return number
+        refused = number
+    raise StoreError(
+        f"{store.url_of(LOGS)}: {_MAX_TRIES} numbers of attempts up to {refused:,} were taken "
+        "before this run could. Check that no other program writes there, and start again."
+    )
 
 
 def _given_number(environ: Mapping[str, str]) -> int:

@@ -122,6 +122,15 @@ def decide(
     return Devices(True, count, f"{_ranks(count)}, one a GPU: {names}{_of(facts)}")
 
 
+def check_batch_covers_ranks(ranks: int, batch_size: int) -> None:
+    """Refuses a global batch that leaves ranks without samples. Raises ConfigError."""
+    if ranks > batch_size:
+        raise ConfigError(
+            f"spec.training.batch: {ranks} ranks cannot share a global batch of {batch_size}; "
+            "start fewer ranks or raise globalSize"
+        )
+
+
 def _problem(facts: Facts) -> str | None:
     """Returns why the GPUs of this machine cannot be used; None where they can or there are none.
 

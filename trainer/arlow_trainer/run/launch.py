@@ -28,6 +28,7 @@ from arlow_trainer.run.devices import (
     ATTEMPT_VARIABLE,
     VISIBLE_VARIABLE,
     Devices,
+    check_batch_covers_ranks,
     decide,
     read_facts,
 )
@@ -85,6 +86,7 @@ def launch(run: ArlowPretrain, ranks: int | None, options: TrainOptions) -> None
             logs = LogUploader(store_of(run), attempt.logs, attempt.number, log.warning)
             stack.callback(lambda: logs.close(stop.grace.within(CLOSE_TIMEOUT_S)))
             devices = decide(read_facts(os.environ), run.spec.nodes, ranks, os.environ)
+            check_batch_covers_ranks(devices.ranks, run.spec.global_batch_size)
             if ATTEMPT_VARIABLE not in os.environ:
                 print(f"arlow: {devices.words}", file=sys.stderr, flush=True)
             attempt.use(gpus=devices.gpus)

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
+from typing import Annotated
 
 import psutil
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from arlow_trainer.config.errors import ArlowError, LeaseError, LeaseLost
 from arlow_trainer.config.shown_text import printable
@@ -34,6 +35,7 @@ MAX_POLL_S = 1.0
 MAX_LOST_RACES = 10
 RELEASE_TIMEOUT_S = 30.0
 STARTED_TOLERANCE_S = 5.0
+MAX_PID = 2**31 - 1
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ class LeaseRecord(BaseModel):
     token: str
     host: str
     machine: str
-    pid: int
+    pid: Annotated[int, Field(ge=1, le=MAX_PID)]
     process_started: float
     started_after_boot: float | None = None
     acquired: float

@@ -11,7 +11,7 @@ from arlow_trainer.checkpoint.layout import checkpoint_name
 from arlow_trainer.checkpoint.reader import CheckpointInfo, newest_valid
 from arlow_trainer.checkpoint.retention import delete_checkpoint, judge_unfinished
 from arlow_trainer.config import ArlowPretrain, DataSection, Modality
-from arlow_trainer.config.errors import ConfigError, DataError
+from arlow_trainer.config.errors import DataError
 from arlow_trainer.data import Source, fingerprint, open_sources
 from arlow_trainer.engine import Ranks
 from arlow_trainer.run.early_check import EarlyCheck
@@ -23,15 +23,6 @@ from arlow_trainer.telemetry import Telemetry
 
 _PREPARED, _NOT_PREPARED = "data prepared", "data not prepared"
 _POLL_S = 0.2
-
-
-def check_batch_covers_ranks(ranks: int, batch_size: int) -> None:
-    """Refuses a global batch that leaves ranks without samples. Raises ConfigError."""
-    if ranks > batch_size:
-        raise ConfigError(
-            f"spec.training.batch: {ranks} ranks cannot share a global batch of {batch_size}; "
-            "start fewer ranks or raise globalSize"
-        )
 
 
 def find_newest(

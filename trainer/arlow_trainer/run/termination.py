@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from arlow_trainer.config.ending import Ending, termination_log
 from arlow_trainer.config.errors import ArlowError, ExitCode
@@ -56,7 +57,17 @@ def write_ending(
         path = termination_log()
         if path is not None:
             ending = Ending.of(code, message, rank=rank, step=reached.step, saved=reached.saved)
-            path.write_bytes(ending.line().encode())
+            _write(path, ending.line().encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes a file, or to a pipe or device that takes it at once: nothing is waited for.
+
+    Raises OSError, also for a pipe that nobody reads.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o666), "wb", buffering=0) as file:
+        file.write(content)
 
 
 def clear_ending() -> None:

@@ -44,6 +44,7 @@ from arlow_trainer.probe import BackgroundProbe
 from arlow_trainer.run.attempt import Attempt
 from arlow_trainer.run.attempt_logs import reserve_attempt
 from arlow_trainer.run.checkpoint_times import CheckpointTimes
+from arlow_trainer.run.devices import check_batch_covers_ranks
 from arlow_trainer.run.early_check import EarlyCheck
 from arlow_trainer.run.lease import RELEASE_TIMEOUT_S, Lease
 from arlow_trainer.run.options import TrainOptions
@@ -60,7 +61,6 @@ from arlow_trainer.run.signals import StopSignal
 from arlow_trainer.run.start_times import StartTimes
 from arlow_trainer.run.startup import (
     acquire_run,
-    check_batch_covers_ranks,
     check_same_sets,
     find_newest,
     fingerprints_of,
@@ -109,7 +109,6 @@ def train(
         )
         torch.set_num_threads(cores.threads)
         reached = attempt.progress() if ranks.first else None
-        ranks.agree(lambda: check_batch_covers_ranks(ranks.size, batch_size))
         store = store_of(run)
         # While nothing is to be saved, a stop does not wait for a store that does not answer.
         loading = store.stoppable(stop.grace.within)
@@ -128,7 +127,9 @@ def train(
         stack.callback(lambda: telemetry.close(stop.grace.within))
         stack.enter_context(report_end(telemetry, lambda: first_reason(attempt)))
 
-        number = ranks.from_first(stop.obeyed()(lambda: reserve_attempt(loading, os.environ)))
+        number = ranks.from_first(
+            stop.obeyed()(lambda: reserve_attempt(loading, os.environ, stop.check))
+        )
         if ranks.first_here:
             attempt.keep_logs_as(number)
 
@@ -275,6 +276,8 @@ def train(
         reporter.start()
         if ranks.first:
             attempt.begin_steps()
+        if reached is not None:
+            reached.step = progress.step
         stop.grace.loading = False
         times = CheckpointTimes(run.spec.checkpoint)
         while progress.step < steps:
@@ -317,13 +320,18 @@ def train(
                 f"{failure}. The same command resumes from the checkpoint before it"
             )
         if progress.step < steps:
-            raise Interrupted(
-                f"stopped at step {progress.step:,} of {steps:,} as asked; everything is saved in "
-                f"{run.run_url}, and the same command resumes there"
-            )
+            raise Interrupted(stopped_text(progress.step, steps, run.run_url))
         if probe is not None:
             probe.finish(stopped=lambda: stop.raised)
         telemetry.phase("finished", f"{steps:,} steps done")
+
+
+def stopped_text(step: int, steps: int, url: str) -> str:
+    """Returns what a run says that was asked to stop after `step` steps and has saved them all."""
+    stopped = f"stopped at step {step:,} of {steps:,} as asked"
+    if step == 0:
+        return f"{stopped}: there is nothing to save yet, and the same command starts the run"
+    return f"{stopped}; everything is saved in {url}, and the same command resumes there"
 
 
 def choose_for_device(run: ArlowPretrain, ranks: Ranks, precision: Precision) -> MicroBatchChoice:

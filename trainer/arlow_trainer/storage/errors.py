@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from arlow_trainer.config.errors import ArlowError, CredentialsError, StoreError
-from arlow_trainer.storage.failures import Failure, classify, describe
+from arlow_trainer.storage.failures import Failure, chain, classify, describe
+from arlow_trainer.storage.local_files import NotRegularFile
+
+_OF_ANOTHER_KIND = (errno.EISDIR, errno.ENOTDIR, errno.ENXIO)
+_OF_THE_FILE = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.EIO)
 
 
 class MissingObject(StoreError):
     """An object that was asked for does not exist."""
 
 
-class OversizedObject(StoreError):
+class UnreadableObject(StoreError):
+    """Something has an object's name and cannot be read as a file, while the store itself works.
+
+    A folder, a pipe or a device, a file without permission or on a failing part of a disk.
+    """
+
+
+class OversizedObject(UnreadableObject):
     """An object that should be small is larger than anything that Arlow writes there."""
 
 
@@ -38,12 +50,26 @@ def as_store_error(
         cause = f"session credentials expired or were withdrawn ({cause.rstrip('.')})"
     elif reason is Failure.EXPIRED:
         cause = f"session credentials expired ({cause.rstrip('.')})"
+    in_the_way = scheme == "file" and _is_of_another_kind(error)
+    if in_the_way:
+        reason = Failure.EXISTS
     message = failure_message(doing, url, reason, cause)
     if reason.of_credentials or reason is Failure.CLOCK:
         return CredentialsError(message)
     if missing:
         return MissingObject(message)
+    of_the_file = scheme == "file" and getattr(error, "errno", None) in _OF_THE_FILE
+    if doing == "read" and (in_the_way or of_the_file):
+        return UnreadableObject(message)
     return StoreError(message)
+
+
+def _is_of_another_kind(error: BaseException) -> bool:
+    """Whether there is no file, or no folder, where there should be one."""
+    return any(
+        isinstance(each, NotRegularFile) or getattr(each, "errno", None) in _OF_ANOTHER_KIND
+        for each in chain(error)
+    )
 
 
 def local_error(path: Path, error: Exception) -> StoreError:

@@ -238,7 +238,7 @@ def classify(error: BaseException, *, local: bool) -> Failure:
     On a local store a permission problem is a `READ_ONLY` folder, elsewhere it is `CREDENTIALS`.
     `UNKNOWN` where nothing in the chain says why.
     """
-    reasons = [reason for each in _chain(error) if (reason := _reason(each)) is not None]
+    reasons = [reason for each in chain(error) if (reason := _reason(each)) is not None]
     reason = min(reasons, key=lambda each: _VAGUENESS.get(each, 0), default=Failure.UNKNOWN)
     if reason is Failure.READ_ONLY and not local:
         return Failure.CREDENTIALS
@@ -253,7 +253,8 @@ def describe(error: BaseException) -> str:
     return redact_urls(text) or type(error).__name__
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """Yields an error and what it was raised from, the outermost first."""
     seen: set[int] = set()
     following: BaseException | None = error
     while following is not None and id(following) not in seen:

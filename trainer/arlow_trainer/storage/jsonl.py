@@ -11,8 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from arlow_trainer.config.errors import StoreError
-from arlow_trainer.storage.errors import MissingObject
+from arlow_trainer.storage.errors import MissingObject, OversizedObject
 from arlow_trainer.storage.store import Store
 
 ROTATE_BYTES = 2**20
@@ -58,7 +57,7 @@ def read_lines(store: Store, name: str) -> list[bytes]:
     for part in (*_rotated(store, name).values(), name):
         content += _terminated(_read(store, part))
         if len(content) > MAX_LINES_BYTES:
-            raise StoreError(
+            raise OversizedObject(
                 f"{store.url_of(part)} is damaged: with the files of lines before it, it has more "
                 f"than {MAX_LINES_BYTES:,} bytes. Move them away."
             )

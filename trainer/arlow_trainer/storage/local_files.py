@@ -22,6 +22,10 @@ T = TypeVar("T")
 _REMOVED_SECONDS, _PAUSE_SECONDS = 10.0, 0.001
 
 
+class NotRegularFile(OSError):
+    """What should be a file is neither that nor a folder."""
+
+
 class RegularFiles(LocalFileSystem):  # type: ignore[misc]
     """fsspec's local files, of which only regular ones are read, as `open_regular` does."""
 
@@ -42,7 +46,7 @@ def open_regular(path: Path) -> io.FileIO:
         if stat.S_ISDIR(kind):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(kind):
-            raise OSError(
+            raise NotRegularFile(
                 errno.EINVAL, "it is no regular file, and nothing else is read", str(path)
             )
         return io.FileIO(descriptor)
