@@ -53,7 +53,7 @@ LOCK := $(BIN)/uv pip compile --quiet --no-config -c constraints.txt --generate-
 help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: $(STAMP) ## Pretrain a small tower on real photographs and videos, about two minutes
+demo: $(STAMP) ## Pretrain a small tower on real photographs and videos: two minutes, more on a busy machine
 	$(ON_CPU) $(BIN)/arlow data demo $(DEMO)/data
 	$(ON_CPU) $(BIN)/arlow train manifests/demo.yaml --ranks 2
 	$(ON_CPU) $(BIN)/arlow reconstruct $(DEMO)/runs/demo $(DEMO)/data/images/held-out/chelsea.png \

@@ -58,7 +58,8 @@ class ClusterRun:
             config.load_kube_config(client_configuration=configuration)
             current = list_kube_config_contexts()[1].get("context", {})
         except (config.ConfigException, OSError, ValueError) as error:
-            raise ConfigError(f"kubectl's configuration: {error}; set KUBECONFIG") from None
+            reason = str(error).rstrip(". ")
+            raise ConfigError(f"kubectl's configuration: {reason}; set KUBECONFIG") from None
         # A second try within the timeout's time would double it.
         configuration.retries = False
         chosen = namespace or current.get("namespace") or "default"
