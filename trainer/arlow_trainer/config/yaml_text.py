@@ -160,6 +160,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         event: yaml.NodeEvent = self.peek_event()  # type: ignore[no-untyped-call]
+        assert event.start_mark is not None
         line: int = event.start_mark.line
         self._count(line)
         if isinstance(event, yaml.ScalarEvent) and event.tag == "!":
