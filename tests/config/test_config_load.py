@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic.alias_generators import to_camel, to_snake
 
 from arlow_trainer.config import ArlowPretrain, ConfigError, load_run
+from arlow_trainer.config.load import apply_override
+from arlow_trainer.config.models import RunSpec
+from arlow_trainer.config.training import TrainingSection
 
 
 def test_a_short_path_is_one_in_the_training_section() -> None:
@@ -20,6 +24,20 @@ def test_a_path_may_start_at_the_spec_or_be_written_out() -> None:
     for path in ("training.epochs", "spec.training.epochs"):
         assert load_run("tiny", [f"{path}=3"]).spec.training.epochs == 3
     assert load_run("tiny", ["metadata.name=mine"]).run_url == "runs/mine"
+    policy = load_run("tiny", ["failurePolicy.stall.factor=3"]).spec.failure_policy
+    assert policy.stall.factor == 3
+
+
+@pytest.mark.parametrize("name", [to_camel(name) for name in RunSpec.model_fields])
+def test_every_field_of_the_spec_is_found_by_its_own_name(name: str) -> None:
+    assert to_snake(name) not in TrainingSection.model_fields
+    document = {"spec": {name: 1}}
+    assert apply_override({}, f"{name}=1") == apply_override({}, f"spec.{name}=1") == document
+
+
+@pytest.mark.parametrize("name", [to_camel(name) for name in ArlowPretrain.model_fields])
+def test_a_path_may_start_at_every_field_of_the_object(name: str) -> None:
+    assert apply_override({}, f"{name}.x=1") == {name: {"x": 1}}
 
 
 def test_of_several_values_the_last_is_used() -> None:
@@ -65,8 +83,11 @@ def test_the_value_is_yaml(override: str, read: object) -> None:
         ("mae=0.5", "a section of fields"),
         ("spec.traning.seed=1", "did you mean training"),
         ("epochs=2026-13-45", '"2026-13-45" is not allowed; allowed: a whole number'),
-        ("epochs=010", "010 would be octal"),
-        ("kind=Pod", "spec.training.kind: unknown field"),
+        ("epochs=010", "010 has a leading zero"),
+        ("kind=Pod", 'kind: "Pod" is not allowed'),
+        ("status=Failed", 'status: "Failed" is not allowed'),
+        ("pod_template_patch={}", "did you mean podTemplatePatch"),
+        ("api_version=v1", "did you mean apiVersion"),
     ],
 )
 def test_a_bad_override_is_reported(override: str, message: str) -> None:

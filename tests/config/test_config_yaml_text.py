@@ -30,7 +30,9 @@ def manifest(tmp_path: Path) -> Path:
     ("text", "line", "problem"),
     [
         ("spec:\n  training: {\n", 7, "expected"),
-        ("spec:\n\ttraining: {}\n", 6, "cannot start any token"),
+        ("spec:\n\ttraining: {}\n", 6, "a tab where kubectl takes spaces alone: indent with"),
+        ("spec:\n  training: a\n\tb\n", 7, "a tab where kubectl takes spaces alone"),
+        ("spec:\n  -\ta: 1\n", 6, "a tab where kubectl takes spaces alone"),
         ("spec:\n  training:\n    mae: 1\n    mae: 2\n", 8, "duplicate key mae"),
         ("spec: {training: {seed: 1, seed: 1}}\n", 5, "duplicate key seed"),
         ("spec: *nowhere\n", 5, "undefined alias"),
@@ -105,6 +107,8 @@ READINGS: dict[str, object] = {
     **{"1e20": 10**20, "9007199254740993": 2**53 + 1, "9223372036854775807": 2**63 - 1},
     **{"1e-3": 1e-3, "1.5e-4": 1.5e-4, "-.5e2": -50, ".5": 0.5, "+.5": 0.5, "1_000.5": 1000.5},
     **{"1e21": 1e21, "5e-324": 5e-324, ".1_0": 0.1, "00.5": 0.5},
+    **{text: text for text in ["._5", ".5_", ".1__0", ".5_e5", "._"]},
+    **{"-._5": -0.5, "1_._5": 1.5, "1e_5": 100_000, "-_1": -1, "!!int 0o17": 15, "!!float 5e0": 5},
 }
 
 
@@ -126,12 +130,12 @@ def test_kubectl_reads_the_same() -> None:
     assert json.loads(done.stdout)["spec"] == list(READINGS.values())
 
 
-@pytest.mark.parametrize("text", ["010", "-010", "08", "00", "0_1"])
+@pytest.mark.parametrize("text", ["010", "-010", "08", "007", "00", "0_1"])
 def test_a_leading_zero_is_refused(manifest: Path, text: str) -> None:
     manifest.write_text(f"{HEAD}spec:\n  training:\n    epochs: {text}\n")
     with pytest.raises(ConfigError) as caught:
         load_run(str(manifest))
-    assert str(caught.value).startswith(f"{manifest}:7: {text} would be octal")
+    assert str(caught.value).startswith(f"{manifest}:7: {text} has a leading zero")
 
 
 @pytest.mark.parametrize(
@@ -141,6 +145,13 @@ def test_a_leading_zero_is_refused(manifest: Path, text: str) -> None:
         (".nan", "not a number that JSON can hold"),
         ("!!int 1.5", "1.5 is no int"),
         ("!!int y", "y is no int"),
+        *((f"!!int {text}", f"{text} is no int") for text in ("10.0", "1e1", "1" + "0" * 20)),
+        *((f"! {text}", "leave the tag ! out") for text in ("y", "5", "'y'", "")),
+        ("{! <<: {a: 1}}", "leave the tag ! out"),
+        ("{a: 1, <<: {a: 2}}", "<< holds a, which is given above it"),
+        ("{y: 1, <<: [{b: 1}, {true: 2}]}", "<< holds true, which is given above it"),
+        ("{<<: {a: 1}, <<: {b: 2}}", "<< is given twice"),
+        ("a\tb", "a tab where kubectl takes spaces alone"),
         ("!!binary aGk=", "unknown tag"),
         ("!custom 5", "unknown tag"),
         ("!!set {a}", "unknown tag"),
@@ -162,12 +173,21 @@ def test_what_kubectl_refuses_or_folds_is_refused(text: str, problem: str) -> No
     [
         ("{y: 1, 5: 2, 0x10: 3, off: 4}", {"true": 1, "5": 2, "16": 3, "false": 4}),
         ("{<<: {a: 1, b: 1}, b: 2}", {"a": 1, "b": 2}),
-        ("{b: 3, <<: [{a: 1}, {a: 2, b: 2}]}", {"a": 1, "b": 3}),
+        ("{<<: [{a: 1}, {a: 2, b: 2}], b: 3}", {"a": 1, "b": 3}),
+        ("{b: 3, <<: [{a: 1}, {a: 2}]}", {"a": 1, "b": 3}),
         ("[&x {a: 1}, *x]", [{"a": 1}, {"a": 1}]),
     ],
 )
 def test_keys_are_text_and_mappings_merge(text: str, value: object) -> None:
     assert read_documents(text) == [value]
+
+
+def test_json_may_be_indented_with_tabs() -> None:
+    run = {"spec": {"training": {"seed": 7, "optimizer": {"betas": [0.8, 0.9]}}}}
+    assert read_documents(json.dumps(run, indent="\t")) == [run]
+    assert read_documents("spec:\n  a:\t1\t\n  b:\t{c: 1,\td: 2}\n  e: f\t# g\n") == [
+        {"spec": {"a": 1, "b": {"c": 1, "d": 2}, "e": "f"}}
+    ]
 
 
 def test_whole_numbers_may_have_a_point(manifest: Path) -> None:

@@ -68,6 +68,12 @@ def test_long_text_stays_inside_the_margins(frames: int) -> None:
     assert image.height > short.height
 
 
+def test_a_long_title_continues_on_another_line() -> None:
+    title = "carphone_pristine.mp4, reconstructed by demo after step 450"
+    one_line, wrapped = draw(flat_panels(4), "title", []), draw(flat_panels(4), title, [])
+    assert one_line.height < wrapped.height < one_line.height + 60
+
+
 def test_a_png_has_a_description() -> None:
     drawn = draw(flat_panels(1), "title", ["note"])
     with Image.open(io.BytesIO(png(drawn, "two lines\nof wörds"))) as image:

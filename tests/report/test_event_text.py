@@ -25,6 +25,12 @@ NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
         ("probe", {"step": 5, "method": "knn", "accuracy": 0.7}, "probe of step 5: knn 70.0%"),
         ("skip", {"name": "a.png", "reason": "truncated"}, "skipped a.png: truncated"),
         ("warning", {"message": "slow"}, "warning: slow"),
+        (
+            "started",
+            {"seconds": {"imports": 25.37, "first_step": 1.5}},
+            "started after 26.9 s: imports 25.4 s, first step 1.5 s",
+        ),
+        ("started", {"seconds": 3}, "started: seconds 3"),
         ("end", {"phase": "finished"}, "ended: finished"),
         ("later", {"a": 1, "b": None, "c": "d"}, "later: a 1, c d"),
         ("later", {}, "later"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +16,7 @@ from arlow_trainer.report.page import (
     columns,
     page,
     phase_shares,
+    phases_measured_over,
     seconds_and_share,
 )
 from arlow_trainer.report.record import read_record
@@ -140,6 +142,16 @@ def test_many_events_are_cut_and_counted(store: Store) -> None:
     assert "number 5." in shown
     assert f"number {MAX_EVENTS + 4}." in shown
     assert "5 earlier events" in shown
+
+
+def test_figures_of_speed_say_over_which_steps(full_store: Store) -> None:
+    record = read_record(full_store)
+    assert record.status is not None
+    timed = record.status.model_copy(update={"median_step_seconds": 1.6})
+    shown = Page(page(replace(record, status=timed), NOW)).text
+    assert "the median step up to step 20, images and clips per second up to step 20." in shown
+    assert "Mean of what was logged at steps 10 to 20, each time over at most the 50" in shown
+    assert phases_measured_over([]) == ""
 
 
 def test_small_shares_of_a_step_are_not_shown_as_zero() -> None:

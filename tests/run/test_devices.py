@@ -64,7 +64,7 @@ EIGHT_GPUS, NO_GPUS = NodesSection(gpus=8), NodesSection(gpus=0, ranks=3)
         (NONE, EIGHT_GPUS, None, {}, False, 1, "1 rank on CPUs: there is no GPU here"),
         (NONE, EIGHT_GPUS, 4, {}, False, 4, "4 ranks on CPUs"),
         (STUB, EIGHT_GPUS, None, {}, False, 1, "there is no GPU here"),
-        (HIDDEN, EIGHT_GPUS, None, {}, False, 1, "CUDA_VISIBLE_DEVICES hides the GPUs"),
+        (HIDDEN, EIGHT_GPUS, None, {}, False, 1, "CUDA_VISIBLE_DEVICES hides any GPU"),
         (HIDDEN, EIGHT_GPUS, None, ALLOWED, False, 8, "8 ranks on CPUs (ARLOW_ALLOW_CPU=1)"),
         (NONE, EIGHT_GPUS, None, ALLOWED, False, 8, "ARLOW_ALLOW_CPU=1"),
         (OLD, EIGHT_GPUS, None, ALLOWED, False, 8, "ARLOW_ALLOW_CPU=1"),

@@ -49,5 +49,5 @@ def test_a_run_with_its_gpus_hidden_trains_on_cpus(visible: str, tmp_path: Path)
         visible=visible,
     )
     assert done.returncode == 0, done.stderr
-    assert "1 rank on CPUs: CUDA_VISIBLE_DEVICES hides the GPUs" in done.stdout + done.stderr
+    assert "1 rank on CPUs: CUDA_VISIBLE_DEVICES hides any GPU" in done.stdout + done.stderr
     assert "finished: 1 steps done" in done.stdout + done.stderr

@@ -28,6 +28,12 @@ def run_name(target: str) -> str | None:
     return None
 
 
+def configuration_problem(error: Exception) -> str:
+    """Returns what to say where kubectl's configuration cannot be read."""
+    reason = str(error).rstrip(". ")
+    return f"kubectl's configuration: {reason}; set KUBECONFIG"
+
+
 class Unreachable(ConfigError):
     """The cluster does not answer; the message says why."""
 
@@ -58,7 +64,7 @@ class ClusterRun:
             config.load_kube_config(client_configuration=configuration)
             current = list_kube_config_contexts()[1].get("context", {})
         except (config.ConfigException, OSError, ValueError) as error:
-            raise ConfigError(f"kubectl's configuration: {error}; set KUBECONFIG") from None
+            raise ConfigError(configuration_problem(error)) from None
         # A second try within the timeout's time would double it.
         configuration.retries = False
         chosen = namespace or current.get("namespace") or "default"

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic.alias_generators import to_camel
 
 from arlow_trainer.config.errors import ConfigError
 from arlow_trainer.config.messages import describe_mistakes, null_characters, parse
@@ -24,9 +25,9 @@ from arlow_trainer.config.yaml_text import (
 def load_run(source: str, overrides: Sequence[str] = ()) -> ArlowPretrain:
     """Loads a run from a manifest file or a preset's name.
 
-    `overrides` are `path=value` pairs: a path in the manifest (`spec.training.mae.maskRatio`), in
-    its spec (`checkpoint.url`), or in the training section (`mae.maskRatio`); the value is YAML.
-    A null, there and in the file, means the default.
+    `overrides` are `path=value` pairs: a path in the manifest (`metadata.name`), in its spec
+    (`checkpoint.url`), or in the training section (`mae.maskRatio`); the value is YAML. A null,
+    there and in the file, means the default.
 
     Raises ConfigError with one line for every mistake.
     """
@@ -79,9 +80,11 @@ def apply_override(document: dict[str, Any], override: str) -> dict[str, Any]:
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise ConfigError(f"--set {override}: write it as path=value, e.g. mae.maskRatio=0.75")
-    if keys[0] in RunSpec.model_fields:
+    # In camelCase, so that a name in snake_case is told where the field is that it means.
+    first = to_camel(keys[0])
+    if first in _names(RunSpec):
         keys = ["spec", *keys]
-    elif keys[0] not in ("spec", "metadata"):
+    elif first not in _names(ArlowPretrain):
         keys = ["spec", "training", *keys]
     try:
         documents = read_documents(text)
@@ -95,6 +98,10 @@ def apply_override(document: dict[str, Any], override: str) -> dict[str, Any]:
             f"not {len(documents)} YAML documents"
         )
     return _with_value(document, keys, documents[0] if documents else None)
+
+
+def _names(model: type[BaseModel]) -> set[str]:
+    return {to_camel(name) for name in model.model_fields}
 
 
 def _with_value(node: object, keys: Sequence[str], value: object) -> dict[str, Any]:

@@ -84,8 +84,8 @@ mistakes at once, `arlow config schema` prints the JSON schema for editors.
 ## Overriding single fields: `--set`
 
 `--set path=value` overrides one field of a file or preset. It may be repeated; of several values
-for one field, the last is used. The path starts at `spec.training`, at `spec`, or at the top; the
-value is YAML.
+for one field, the last is used. The path starts at `spec.training` (`mae.maskRatio`), at
+`spec` (`failurePolicy.stall.factor`), or at the top (`metadata.name`); the value is YAML.
 
 ```
 arlow train tiny --set data.images.path=./photographs --set data.videoProbability=0

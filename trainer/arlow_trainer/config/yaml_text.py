@@ -2,8 +2,8 @@
 
 kubectl (sigs.k8s.io/yaml, which is go-yaml 2) turns YAML 1.1 into JSON: `y` is true, `0o17` is 15,
 `10.0` is the whole number 10, `1:30` and dates are text. What it reads in a way that hardly anyone
-means, or refuses, is refused here: a number with a leading zero (octal), a key that is given twice
-(the last wins), .inf and .nan.
+means, or refuses, is refused here: a number with a leading zero, a key that is given twice (the
+last wins), a merge that takes over a key above it, the tag `!`, .inf and .nan.
 """
 
 from __future__ import annotations
@@ -34,10 +34,14 @@ _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9]+")
 _WHOLE = re.compile(r"[-+]?([0-9]+|0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_UNDERSCORE_ASTRAY = re.compile(r"(?<![0-9])_|_(?![0-9])")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_MAX_WHOLE = 2**64
+_WHOLE_NUMBERS = range(-(2**63), 2**64)
 # From here on Go writes a whole number with an exponent.
 _EXPONENT_FROM = 1e21
+_TAB = (
+    "a tab where kubectl takes spaces alone: indent with spaces, and quote a text with a tab in it"
+)
 
 
 class YamlProblem(Exception):
@@ -85,18 +89,28 @@ def read_scalar(text: str) -> Any:
         raise YamlProblem(f"{text} is not a number that JSON can hold")
     if text[0] not in "+-.0123456789":
         return text
+    if text[0] == "." and _UNDERSCORE_ASTRAY.search(text):
+        return text
     digits = text.replace("_", "")
     if _LEADING_ZERO.fullmatch(digits):
         raise YamlProblem(
-            f"{text} would be octal where kubectl reads it; leave the leading zero out, or quote "
-            "it where text is meant"
+            f"{text} has a leading zero, and kubectl reads it as octal or as decimal depending on "
+            "its digits; leave the zero out, or quote it where text is meant"
         )
-    if _WHOLE.fullmatch(digits) and len(digits) <= 70 and abs(whole := int(digits, 0)) < _MAX_WHOLE:
+    if (whole := _whole(digits)) is not None:
         return whole
     number = float(digits) if _FLOAT.fullmatch(digits) else float("inf")
     if abs(number) == float("inf"):
         return text
     return int(number) if number.is_integer() and abs(number) < _EXPONENT_FROM else number
+
+
+def _whole(digits: str) -> int | None:
+    """Returns what digits stand for; None where kubectl reads them as a float, or as text."""
+    if not _WHOLE.fullmatch(digits) or len(digits) > 70:
+        return None
+    whole = int(digits, 0)
+    return whole if whole in _WHOLE_NUMBERS else None
 
 
 class _Loader(yaml.SafeLoader):
@@ -126,9 +140,33 @@ class _Loader(yaml.SafeLoader):
             raise YamlProblem(f"nested more than {MAX_DEPTH} deep", self.line + 1)
         super().fetch_flow_collection_start(token)
 
+    def scan_to_next_token(self) -> None:
+        super().scan_to_next_token()
+        # As in libyaml: a tab may stand where it cannot be taken for indentation.
+        while self.peek() == "\t" and (self.flow_level or not self.allow_simple_key):
+            self.forward()
+            super().scan_to_next_token()
+        if self.peek() == "\t":
+            raise YamlProblem(_TAB, self.line + 1)
+
+    def scan_plain(self) -> yaml.ScalarToken:
+        token: yaml.ScalarToken = super().scan_plain()
+        ahead = 0
+        while self.peek(ahead) in " \t":
+            ahead += 1
+        if "\t" in self.prefix(ahead) and self.peek(ahead) not in "\0\r\n#:,]}":
+            raise YamlProblem(_TAB, self.line + 1)
+        return token
+
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
-        line: int = self.peek_event().start_mark.line  # type: ignore[no-untyped-call]
+        event: yaml.NodeEvent = self.peek_event()  # type: ignore[no-untyped-call]
+        assert event.start_mark is not None
+        line: int = event.start_mark.line
         self._count(line)
+        if isinstance(event, yaml.ScalarEvent) and event.tag == "!":
+            raise YamlProblem(
+                "leave the tag ! out, and quote the value where text is meant", line + 1
+            )
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise YamlProblem(f"nested more than {MAX_DEPTH} deep", line + 1)
@@ -161,22 +199,32 @@ class _Loader(yaml.SafeLoader):
         return value
 
     def _mapping(self, node: MappingNode) -> dict[str, Any]:
-        merged: dict[str, Any] = {}
+        merged: dict[str, Any] | None = None
         own: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if key_node.tag == _PLAIN and key_node.value == "<<":
+                if merged is not None:
+                    _refuse(key_node, "<< is given twice; give it one list, `<<: [*a, *b]`")
+                merged = {}
                 several = isinstance(value_node, SequenceNode)
                 for each in value_node.value if several else [value_node]:
                     if not isinstance(each, MappingNode):
                         _refuse(each, "<< takes a mapping, or a list of mappings")
                     # Of several, the first has the last word.
                     merged = {**self._value(each), **merged}
+                if taken_over := merged.keys() & own.keys():
+                    name = min(taken_over)
+                    _refuse(
+                        key_node,
+                        f"<< holds {name}, which is given above it: kubectl takes that of <<; put "
+                        f"<< above {name} to keep the other, or leave {name} out",
+                    )
                 continue
             key = self._key(key_node)
             if key in own:
                 _refuse(key_node, f"not valid YAML: duplicate key {key}")
             own[key] = self._value(value_node)
-        return {**merged, **own}
+        return {**(merged or {}), **own}
 
     def _key(self, node: Node) -> str:
         key = self._value(node)
@@ -206,7 +254,11 @@ def _scalar(node: ScalarNode) -> Any:
     }
     if tag not in kinds:
         _refuse(node, f"unknown tag {node.tag}")
-    if not isinstance(value, kinds[tag]) or (tag in ("int", "float") and isinstance(value, bool)):
+    if (
+        not isinstance(value, kinds[tag])
+        or (tag in ("int", "float") and isinstance(value, bool))
+        or (tag == "int" and _whole(text.replace("_", "")) is None)
+    ):
         _refuse(node, f"{text} is no {tag}")
     return value
 

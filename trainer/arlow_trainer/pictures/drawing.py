@@ -112,13 +112,15 @@ class _Sheet:
         self._zoomed = zoomed
         note, line_height = zoomed(_NOTE), zoomed(_NOTE + 9)
         lines = [line for each in notes if each for line in _wrap(each, note, width)]
-        self.left, self.top = zoomed(_MARGIN), zoomed(_MARGIN + _TITLE + 24)
+        heading, title_height = _wrap(title, zoomed(_TITLE), width), zoomed(_TITLE + 10)
+        self.left = zoomed(_MARGIN)
+        self.top = zoomed(_MARGIN + _TITLE + 24) + (len(heading) - 1) * title_height
         bottom = self.top + body + zoomed(_GAP)
         height = bottom + len(lines) * line_height + self.left - (line_height - note)
         self.image = Image.new("RGB", (width + 2 * self.left, height), _WHITE)
         self._draw = ImageDraw.Draw(self.image)
-        heading = _shorten(printable(title), zoomed(_TITLE), width)
-        self.text((self.left, self.left), heading, _TITLE, _TEXT)
+        for number, line in enumerate(heading):
+            self.text((self.left, self.left + number * title_height), line, _TITLE, _TEXT)
         for number, line in enumerate(lines):
             self.text((self.left, bottom + number * line_height), line, _NOTE, _FAINT)
 

@@ -23,12 +23,14 @@ from arlow_trainer.report.plotting import Plot, to_svg
 from arlow_trainer.report.probe_plots import probe_plots
 from arlow_trainer.report.record import Picture, Record
 from arlow_trainer.telemetry import HistoryPoint
+from arlow_trainer.telemetry.reports import RECENT_STEPS
 from arlow_trainer.telemetry.times import duration
 
 MAX_EVENTS = 200
 RECENT_POINTS = 20
 """Logged steps that the shares of phases are averaged over."""
 MAX_COLUMNS = 5
+_KINDS = ("images", "clips")
 MAX_CARD = 2**18
 """Characters of a model card that are shown."""
 _TEMPLATE = "page.html.jinja"
@@ -53,6 +55,8 @@ def page(record: Record, now: datetime) -> str:
         status=record.status,
         facts=facts,
         columns=columns(len(facts)),
+        measured_over=measured_over(record),
+        phases_measured_over=phases_measured_over(points),
         curves=[_figure(plot) for plot in scalar_plots(points)] if points else [],
         phases=[
             (name, *seconds_and_share(seconds, share), share)
@@ -82,6 +86,29 @@ def phase_shares(points: Sequence[HistoryPoint]) -> list[tuple[str, float, float
     total = sum(means.values())
     ordered = sorted(means.items(), key=lambda item: -item[1])
     return [(name, seconds, seconds / total) for name, seconds in ordered if seconds > 0]
+
+
+def measured_over(record: Record) -> str:
+    """Returns a sentence that says over which steps the figures of speed are."""
+    status, rates = record.status, record.history[-1:]
+    told = []
+    if status is not None and status.median_step_seconds is not None:
+        told.append(f"the median step up to step {status.step:,}")
+    if any(point.scalars.get(f"{kind}_per_second") for point in rates for kind in _KINDS):
+        told.append(f"images and clips per second up to step {rates[0].step:,}")
+    over = f"over at most {RECENT_STEPS} steps of the last attempt"
+    return f"Speeds are {over}: {', '.join(told)}." if told else ""
+
+
+def phases_measured_over(points: Sequence[HistoryPoint]) -> str:
+    """Returns a sentence that says over which steps `phase_shares` are."""
+    steps = [point.step for point in points if point.phase_seconds][-RECENT_POINTS:]
+    if not steps:
+        return ""
+    return (
+        f"Mean of what was logged at steps {steps[0]:,} to {steps[-1]:,}, each time over at most "
+        f"the {RECENT_STEPS} steps before."
+    )
 
 
 def seconds_and_share(seconds: float, share: float) -> tuple[str, str]:

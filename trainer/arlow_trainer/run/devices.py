@@ -110,7 +110,7 @@ def decide(
         raise ConfigError(problem)
     if not facts.gpus or facts.hidden:
         count = ranks or 1
-        why = f"{VISIBLE_VARIABLE} hides the GPUs" if facts.hidden else "there is no GPU here"
+        why = f"{VISIBLE_VARIABLE} hides any GPU" if facts.hidden else "there is no GPU here"
         return Devices(False, count, f"{_ranks(count)} on CPUs: {why}")
     if declared and declared > len(facts.gpus):
         raise ConfigError(

@@ -115,7 +115,8 @@ class Telemetry:
         self._update(StartReport(seconds))
         if done:
             parts = {part: round(value, 2) for part, value in seconds.items()}
-            self._log.info("started", **parts, total=round(sum(seconds.values()), 2))
+            logged = {f"{part}_s": value for part, value in parts.items()}
+            self._log.info("started", **logged, total_s=round(sum(seconds.values()), 2))
             self._event("started", seconds=parts)
 
     def resumed(self, report: ResumeReport) -> None:
