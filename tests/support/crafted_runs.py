@@ -159,11 +159,11 @@ OTHERS = [
     Crafted(
         "status of 10 GB",
         sparse("status.json", 10**10),
-        refused=("watch", "report"),
+        refused=("watch",),
         file="status.json",
     ),
     *(
-        Crafted(f"status {what}", make(STATUS), refused=("watch", "report"), file=STATUS)
+        Crafted(f"status {what}", make(STATUS), refused=("watch",), file=STATUS)
         for what, make in (("a FIFO", fifo), ("a device", lambda name: link(name, "/dev/zero")))
     ),
     Crafted(
@@ -258,7 +258,7 @@ OTHERS = [
     Crafted(
         "lines of 10 GB",
         sparse("history.jsonl", 10**10),
-        refused=("report", "curves"),
+        refused=("curves",),
         file="history.jsonl",
     ),
     Crafted("lease nested", written("lease.json", DEEP)),
