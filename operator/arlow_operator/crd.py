@@ -121,10 +121,7 @@ def definition() -> dict[str, Any]:
                     "schema": {"openAPIV3Schema": _root()},
                     "subresources": {"status": {}},
                     "selectableFields": [{"jsonPath": ".status.phase"}],
-                    "additionalPrinterColumns": [
-                        {"name": name, "type": kind, "jsonPath": path, "priority": priority}
-                        for name, kind, path, priority in COLUMNS
-                    ],
+                    "additionalPrinterColumns": [_column(*column) for column in COLUMNS],
                 }
             ],
         },
@@ -163,6 +160,15 @@ def _root() -> dict[str, Any]:
         },
         "x-kubernetes-validations": list(RULES),
     }
+
+
+def _column(name: str, kind: str, path: str, priority: int) -> dict[str, Any]:
+    column: dict[str, Any] = {"name": name, "type": kind, "jsonPath": path}
+    # The API server leaves a 0 out, and a list of versions that differs from what it keeps is a
+    # conflict to all but Helm who apply it server-side.
+    if priority:
+        column["priority"] = priority
+    return column
 
 
 def _optional(node: Any) -> Any:

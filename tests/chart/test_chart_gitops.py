@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from rendering import CHART
+from rendering import CHART, EVERYTHING, of_kind, only, render
 
 from arlow_operator.conditions import conditions_of
 from arlow_operator.policies.situation import Decision
@@ -182,3 +182,25 @@ def test_finished_is_true_for_either_end_and_no_other_state(state: str) -> None:
     assert [held["Succeeded"], held["Failed"]].count("True") == (held["Finished"] == "True")
     # Flux and Helm take it for a final failure.
     assert "Stalled" not in held
+
+
+# --- kubectl diff --server-side
+
+
+def test_what_server_side_apply_takes_whole_has_its_defaults() -> None:
+    """Else the API server's copy differs from ours: a conflict to all but Helm who apply it."""
+    objects = render(EVERYTHING)
+    rules = [
+        rule
+        for policy in of_kind(objects, "NetworkPolicy")
+        for rule in [*policy["spec"].get("ingress", []), *policy["spec"].get("egress", [])]
+    ]
+    assert rules
+    assert all("protocol" in port for rule in rules for port in rule.get("ports", []))
+    [container] = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    sources = [each["valueFrom"]["fieldRef"] for each in container["env"] if "valueFrom" in each]
+    assert sources
+    assert all("apiVersion" in each for each in sources)
+    constraints = only(objects, "ValidatingAdmissionPolicy")["spec"]["matchConstraints"]
+    assert constraints.keys() >= {"matchPolicy", "namespaceSelector", "objectSelector"}
+    assert all("scope" in rule for rule in constraints["resourceRules"])

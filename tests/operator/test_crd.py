@@ -89,3 +89,9 @@ def test_a_union_is_refused() -> None:
     union = {"anyOf": [{"type": "integer"}, {"type": "string"}]}
     with pytest.raises(ValueError, match="union of 2 types"):
         structural(union, {}, by_users=False)
+
+
+def test_columns_are_as_the_api_server_gives_them_back() -> None:
+    [version] = definition()["spec"]["versions"]
+    for column in version["additionalPrinterColumns"]:
+        assert column.get("priority") != 0
