@@ -9,7 +9,8 @@ from typing import Any
 from aiohttp import ClientError
 from kubernetes.aio import client, config
 
-from arlow_operator.resource import GROUP, MANAGER, PLURAL, VERSION
+from arlow_operator.resource import MANAGER
+from arlow_trainer.config.object_names import GROUP, PLURAL, VERSION
 
 TIMEOUT_S = 10.0
 KUEUE_VERSIONS = ("v1beta2", "v1beta1")

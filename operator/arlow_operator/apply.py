@@ -25,10 +25,11 @@ from arlow_operator.render import (
     render_job,
     render_service,
 )
-from arlow_operator.resource import RUN_UID_LABEL, Run
+from arlow_operator.resource import Run
 from arlow_operator.settings import Settings
 from arlow_operator.status import Status
 from arlow_operator.status_endpoint import ask_stacks
+from arlow_trainer.config.object_names import RUN_UID_LABEL
 
 # What changes at every look; the rest is a transition.
 PROGRESS = {"progress", "lastCheckpoint", "goodput"}

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from arlow_operator.resource import GROUP, KIND, MANAGER, PLURAL, VERSION
+from arlow_operator.resource import MANAGER
 from arlow_operator.schema import structural
 from arlow_operator.status import Status
 from arlow_trainer.config.allowed import run_schema
+from arlow_trainer.config.models import KIND
+from arlow_trainer.config.object_names import GROUP, PLURAL, VERSION
 from arlow_trainer.config.yaml_text import write_document
 
 SHORT_NAME = "apt"

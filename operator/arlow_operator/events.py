@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from arlow_operator.resource import API_VERSION, KIND, MANAGER, Run
-from arlow_operator.status import Condition, ConditionType, Status
+from arlow_operator.resource import MANAGER, Run
+from arlow_operator.status import Status
+from arlow_trainer.config.models import API_VERSION, KIND
 
 LONGEST_MESSAGE = 1000
 
@@ -19,15 +20,11 @@ def events_of(run: Run, before: Status, after: Status) -> Iterator[dict[str, Any
         kind = "Warning" if after.phase in ("Restarting", "Failed") else "Normal"
         words = after.message or f"the run is {after.phase}"
         yield _event(run, kind, after.phase, words, max(moments, default=run.created))
-    stalled = _condition(after, "TrainingStalled")
-    earlier = _condition(before, "TrainingStalled")
+    stalled = after.condition("TrainingStalled")
+    earlier = before.condition("TrainingStalled")
     if stalled and stalled.status == "True" and (earlier is None or earlier.status != "True"):
         time = stalled.last_transition_time
         yield _event(run, "Warning", "TrainingStalled", stalled.message, time)
-
-
-def _condition(status: Status, kind: ConditionType) -> Condition | None:
-    return next((each for each in status.conditions if each.type == kind), None)
 
 
 def _event(run: Run, kind: str, reason: str, words: str, moment: datetime) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import kopf
 
 from arlow_operator.health import Health
 from arlow_operator.reconcile import Key, Reconciler
-from arlow_operator.resource import GROUP, PLURAL, RUN_LABEL, VERSION
+from arlow_trainer.config.object_names import GROUP, PLURAL, RUN_LABEL, VERSION
 
 
 def register(

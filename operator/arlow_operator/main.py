@@ -22,10 +22,10 @@ from arlow_operator.lease import OperatorLease
 from arlow_operator.logs import configure_logging, of_run
 from arlow_operator.metrics import Metrics, Runs
 from arlow_operator.reconcile import Key, Reconciler
-from arlow_operator.resource import RUN_LABEL
 from arlow_operator.settings import Settings, settings_from
 from arlow_operator.work_queue import WorkQueue
 from arlow_trainer.config import ConfigError
+from arlow_trainer.config.object_names import RUN_LABEL
 
 log = logging.getLogger("arlow_operator")
 

@@ -10,13 +10,9 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from arlow_operator.pod_patch import CONTAINER
-from arlow_operator.resource import (
-    ATTEMPT_LABEL,
-    GENERATION_ANNOTATION,
-    QUEUE_LABEL,
-    RUN_UID_LABEL,
-)
+from arlow_operator.resource import GENERATION_ANNOTATION, QUEUE_LABEL
 from arlow_trainer.config.ending import Ending
+from arlow_trainer.config.object_names import ATTEMPT_LABEL, RUN_UID_LABEL
 from arlow_trainer.config.status import RunStatus
 
 Json = Mapping[str, Any]

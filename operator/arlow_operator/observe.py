@@ -15,9 +15,10 @@ from arlow_operator.observation import (
     queue_seen,
     with_ends,
 )
-from arlow_operator.resource import RUN_LABEL, Run
+from arlow_operator.resource import Run
 from arlow_operator.status import Status
 from arlow_operator.status_endpoint import ask_status
+from arlow_trainer.config.object_names import RUN_LABEL
 
 
 async def observe(

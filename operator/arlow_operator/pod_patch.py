@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from arlow_trainer.config.cluster import RESERVED_VARIABLES
+from arlow_trainer.config.object_names import STATUS_PORT
+
 Json = Mapping[str, Any]
 
 CONTAINER = "trainer"
 CONFIG_FOLDER = "/etc/arlow"
-STATUS_PORT = 9100
 
 # The lists of core/v1 that are merged by a key; all others are replaced.
 MERGE_KEYS = {
@@ -124,7 +126,7 @@ def _refused_container(path: str, container: Json) -> Iterator[tuple[str, str]]:
             yield f"{path}.ports[{number}]", "is the port of /status"
     for number, variable in _elements(container, "env"):
         name = str(variable.get("name"))
-        if name.startswith("ARLOW_") or name == "JOB_COMPLETION_INDEX":
+        if RESERVED_VARIABLES.fullmatch(name):
             yield f"{path}.env[{number}]", f"{name} is the operator's own"
     for number, mount in _elements(container, "volumeMounts"):
         if mount.get("mountPath") in OWN_MOUNTS:

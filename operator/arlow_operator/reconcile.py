@@ -17,8 +17,9 @@ from arlow_operator.decide import decide
 from arlow_operator.metrics import Runs
 from arlow_operator.observation import Observation, PodSeen, pod_seen
 from arlow_operator.observe import observe, with_report
-from arlow_operator.resource import MANAGER, RUN_LABEL, read_run
+from arlow_operator.resource import MANAGER, read_run
 from arlow_operator.settings import Settings
+from arlow_trainer.config.object_names import RUN_LABEL
 
 log = logging.getLogger(__name__)
 

@@ -13,15 +13,8 @@ from arlow_operator.refusals import refusals
 from arlow_operator.status import Status
 from arlow_trainer.config import ArlowPretrain, ConfigError, validate
 
-GROUP, VERSION, PLURAL, KIND = "arlow.dev", "v1alpha1", "arlowpretrains", "ArlowPretrain"
-API_VERSION = f"{GROUP}/{VERSION}"
 MANAGER = "arlow.dev/operator"
-
-RUN_LABEL = "arlow.dev/run"
-RUN_UID_LABEL = "arlow.dev/run-uid"
-ATTEMPT_LABEL = "arlow.dev/attempt"
 GENERATION_ANNOTATION = "arlow.dev/generation"
-RETRY_ANNOTATION = "arlow.dev/retry"
 ADOPT_ANNOTATION = "arlow.dev/adopt"
 PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"

@@ -11,7 +11,14 @@ from pydantic import Field, ValidationError, model_validator
 
 from arlow_operator.pod_patch import CONFIG_FOLDER, OWN_LABELS
 from arlow_trainer.config import ConfigError
-from arlow_trainer.config.cluster import RESERVED_VARIABLES, Labels, Name, Reference
+from arlow_trainer.config.cluster import (
+    NOT_RESERVED,
+    RESERVED_VARIABLES,
+    Labels,
+    Name,
+    Reference,
+    VariableName,
+)
 from arlow_trainer.config.mismatch import Mismatch, refuse
 from arlow_trainer.config.section import Section
 
@@ -19,8 +26,6 @@ CA_BUNDLE = "ca.crt"
 # Each of the libraries that speak to stores and to the hub asks for one of these: the hub's and
 # Google's, Azure's, and S3's.
 CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")
-
-VariableName = Annotated[str, Field(pattern=r"^[-._a-zA-Z][-._a-zA-Z0-9]*$", max_length=253)]
 
 
 class RunDefaults(Section):
@@ -63,8 +68,7 @@ class RunDefaults(Section):
     def _mismatches(self) -> Iterator[Mismatch]:
         for name in self.env:
             if RESERVED_VARIABLES.fullmatch(name):
-                allowed = "a name that the operator does not set (ARLOW_..., JOB_COMPLETION_INDEX)"
-                yield Mismatch("env", name, allowed)
+                yield Mismatch("env", name, NOT_RESERVED)
         for label in self.labels:
             if label.startswith(OWN_LABELS):
                 yield Mismatch("labels", label, f"no label of {', '.join(OWN_LABELS)}")

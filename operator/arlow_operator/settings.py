@@ -50,7 +50,7 @@ class Settings:
     gpu_products: Mapping[str, str] = field(default_factory=lambda: GPU_PRODUCTS)
     progress_seconds: float = 15.0
     allow_cpu: bool = False
-    defaults: RunDefaults = field(default_factory=lambda: RunDefaults())
+    defaults: RunDefaults = field(default_factory=RunDefaults)
 
 
 def settings_from(environ: Mapping[str, str] = os.environ) -> Settings:

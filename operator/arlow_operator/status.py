@@ -226,6 +226,10 @@ class Status(StatusSection):
         """Step of the newest checkpoint; None where there is none."""
         return self.last_checkpoint.step if self.last_checkpoint else None
 
+    def condition(self, kind: ConditionType) -> Condition | None:
+        """Returns the condition of a type; None where there is none yet."""
+        return next((each for each in self.conditions if each.type == kind), None)
+
     def document(self) -> dict[str, Any]:
         """Returns the status as it is sent to the API."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)

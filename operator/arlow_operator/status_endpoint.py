@@ -10,8 +10,8 @@ from aiohttp import ClientConnectorError, ClientError, ClientSession, ClientTime
 from pydantic import ValidationError
 
 from arlow_operator.observation import Reported, is_count
-from arlow_operator.pod_patch import STATUS_PORT
 from arlow_trainer.config import RunStatus
+from arlow_trainer.config.object_names import STATUS_PORT
 
 TIMEOUT_S = 2.0
 MAX_BYTES = 64 * 1024

@@ -14,6 +14,7 @@ from arlow_operator.render import render_job
 from arlow_operator.resource import read_run
 from arlow_operator.run_defaults import RunDefaults
 from arlow_operator.settings import Settings
+from support.run_body import run_body
 
 REGISTRY = "registry.example.com/mirror"
 ENABLED: dict[str, Any] = {
@@ -52,19 +53,7 @@ def operators_pods() -> Iterator[Any]:
         {"cacheVolume": {"size": "1Gi"}, "dataVolumes": [{"claimName": "a", "mountPath": "/a"}]},
     )
     for spec in specs:
-        body = {
-            "apiVersion": "arlow.dev/v1alpha1",
-            "kind": "ArlowPretrain",
-            "metadata": {
-                "name": "run",
-                "namespace": "team",
-                "uid": "1",
-                "resourceVersion": "1",
-                "creationTimestamp": "2026-01-01T00:00:00Z",
-            },
-            "spec": {"checkpoint": {"url": "s3://bucket/runs"}, **spec},
-        }
-        run, _ = read_run(body)
+        run, _ = read_run(run_body({"checkpoint": {"url": "s3://bucket/runs"}, **spec}))
         assert run.parsed is not None
         yield render_job(run, run.parsed, 1, settings.image, settings)["spec"]["template"]
 

@@ -14,6 +14,7 @@ from arlow_operator.conditions import conditions_of
 from arlow_operator.policies.situation import Decision
 from arlow_operator.resource import read_run
 from arlow_operator.status import TERMINAL, Phase, Reason, Status
+from support.run_body import run_body
 
 DOCS = CHART.parent / "docs" / "installing.md"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -39,19 +40,8 @@ STATES: dict[str, tuple[Phase, Reason, dict[str, Any]]] = {
 def observed(state: str, *, generation: int = 1, seen: int = 1) -> dict[str, Any]:
     """Returns a run as the API has it, with the status that the operator writes in a state."""
     phase, reason, more = STATES[state]
-    body: dict[str, Any] = {
-        "apiVersion": "arlow.dev/v1alpha1",
-        "kind": "ArlowPretrain",
-        "metadata": {
-            "name": "run",
-            "namespace": "team",
-            "uid": "1",
-            "generation": generation,
-            "resourceVersion": "1",
-            "creationTimestamp": "2026-01-01T00:00:00Z",
-        },
-        "spec": {"checkpoint": {"url": "s3://bucket/runs"}, **more.get("spec", {})},
-    }
+    spec = {"checkpoint": {"url": "s3://bucket/runs"}, **more.get("spec", {})}
+    body = run_body(spec, generation=generation)
     run, _ = read_run(body)
     status = Status(phase=phase, message=MESSAGE, observed_generation=seen)
     flags = {key: value for key, value in more.items() if key != "spec"}

@@ -30,12 +30,14 @@ from arlow_operator.policies.situation import (
     WriteStacks,
 )
 from arlow_operator.render import render_job
-from arlow_operator.resource import RUN_LABEL, read_run
+from arlow_operator.resource import read_run
 from arlow_operator.settings import Settings
 from arlow_operator.status import Condition, Status
 from arlow_trainer.config import ExitCode
 from arlow_trainer.config.ending import Ending
+from arlow_trainer.config.object_names import RUN_LABEL
 from arlow_trainer.config.status import LastCheckpoint, Phase, RunStatus
+from support.run_body import run_body
 
 SETTINGS = Settings(image="trainer:1")
 TOTAL_STEPS = 100
@@ -48,21 +50,7 @@ SPEC: Mapping[str, Any] = {
 
 def manifest(uid: str = "run-1", **spec: Any) -> dict[str, Any]:
     """Returns a run as the API has it."""
-    return {
-        "apiVersion": "arlow.dev/v1alpha1",
-        "kind": "ArlowPretrain",
-        "metadata": {
-            "name": "run",
-            "namespace": "team",
-            "uid": uid,
-            "generation": 1,
-            "resourceVersion": "1",
-            "creationTimestamp": "2026-01-01T00:00:00Z",
-            "labels": {},
-            "annotations": {},
-        },
-        "spec": {**copy.deepcopy(dict(SPEC)), **spec},
-    }
+    return run_body({**copy.deepcopy(dict(SPEC)), **spec}, uid)
 
 
 def timestamp(moment: datetime) -> str:

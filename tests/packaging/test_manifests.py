@@ -13,9 +13,9 @@ from kubernetes.aio import client
 from pydantic import BaseModel
 
 from arlow_operator.crd import definition
-from arlow_operator.resource import KIND, read_run
+from arlow_operator.resource import read_run
 from arlow_trainer.config import validate
-from arlow_trainer.config.models import RunSpec
+from arlow_trainer.config.models import KIND, RunSpec
 from arlow_trainer.config.yaml_text import read_documents
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"

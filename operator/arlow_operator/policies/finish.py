@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from arlow_operator.policies.situation import Decision, DeleteJob, Situation
-from arlow_operator.resource import RETRY_ANNOTATION
 from arlow_operator.status import ProgressStatus, Reason, whole_second
+from arlow_trainer.config.object_names import RETRY_ANNOTATION
 
 
 def succeed(situation: Situation) -> Decision | None:
@@ -37,10 +37,8 @@ def stay_finished(situation: Situation) -> Decision | None:
     status = situation.status
     if not status.finished:
         return None
-    reason: Reason = "Finished"
-    for condition in status.conditions:
-        if condition.type == "Finished":
-            reason = condition.reason
+    finished = status.condition("Finished")
+    reason: Reason = finished.reason if finished else "Finished"
     if status.phase == "Failed" and _retry_asked(situation):
         number = (status.attempt.number if status.attempt else 0) + 1
         restarts = status.restarts.model_copy(update={"spent": {}})

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from arlow_operator.observation import JobSeen, Observation
-from arlow_operator.pod_patch import STATUS_PORT
 from arlow_operator.policies.situation import Decision, Situation
-from arlow_operator.resource import PRIORITY_LABEL, QUEUE_LABEL, RUN_LABEL
+from arlow_operator.resource import PRIORITY_LABEL, QUEUE_LABEL
 from arlow_operator.status import CheckpointStatus, ProgressStatus, Status, whole_second
+from arlow_trainer.config.object_names import RUN_LABEL, STATUS_PORT
 from arlow_trainer.config.status import RunStatus
 
 STARTING = ("starting", "loading")

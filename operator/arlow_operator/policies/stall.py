@@ -64,7 +64,5 @@ def live_pods(situation: Situation, job_uid: str) -> tuple[tuple[str, str], ...]
 
 def _reported_at(situation: Situation) -> datetime | None:
     """Returns when the stall was reported; None where it was not yet."""
-    for condition in situation.status.conditions:
-        if condition.type == "TrainingStalled" and condition.status == "True":
-            return condition.last_transition_time
-    return None
+    stalled = situation.status.condition("TrainingStalled")
+    return stalled.last_transition_time if stalled and stalled.status == "True" else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from arlow_operator.pod_patch import CONFIG_FOLDER, CONTAINER, STATUS_PORT, merged
+from arlow_operator.pod_patch import CONFIG_FOLDER, CONTAINER, merged
 from arlow_operator.render.cache_claim import cache_claim_name
 from arlow_operator.render.config_map import MANIFEST, config_map_name, environment_name
 from arlow_operator.render.metadata import labels, metadata
@@ -13,6 +13,7 @@ from arlow_operator.resource import ADOPT_ANNOTATION, Run, attempt_name
 from arlow_operator.run_defaults import RunDefaults
 from arlow_operator.settings import Settings
 from arlow_trainer.config import ArlowPretrain
+from arlow_trainer.config.object_names import STATUS_PORT
 from arlow_trainer.config.section import Section
 
 USER = 65532

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from arlow_operator.resource import (
-    API_VERSION,
-    ATTEMPT_LABEL,
-    GENERATION_ANNOTATION,
-    KIND,
-    MANAGER,
-    QUEUE_LABELS,
-    RUN_LABEL,
-    RUN_UID_LABEL,
-    Run,
-    attempt_name,
-)
+from arlow_operator.resource import GENERATION_ANNOTATION, MANAGER, QUEUE_LABELS, Run, attempt_name
 from arlow_operator.run_defaults import RunDefaults
+from arlow_trainer.config.models import API_VERSION, KIND
+from arlow_trainer.config.object_names import ATTEMPT_LABEL, RUN_LABEL, RUN_UID_LABEL
 
 
 def labels(run: Run, attempt: int) -> dict[str, str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from arlow_operator.pod_patch import STATUS_PORT
 from arlow_operator.render.metadata import labels, metadata
 from arlow_operator.resource import Run
 from arlow_operator.run_defaults import RunDefaults
+from arlow_trainer.config.object_names import STATUS_PORT
 
 
 def render_service(run: Run, attempt: int, defaults: RunDefaults) -> dict[str, Any]:

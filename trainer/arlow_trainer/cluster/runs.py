@@ -10,13 +10,19 @@ from typing import Any
 
 from arlow_trainer.cluster.object_status import object_message, run_status
 from arlow_trainer.config.errors import ConfigError
+from arlow_trainer.config.object_names import (
+    ATTEMPT_LABEL,
+    GROUP,
+    PLURAL,
+    RETRY_ANNOTATION,
+    RUN_UID_LABEL,
+    STATUS_PORT,
+    VERSION,
+)
 from arlow_trainer.config.status import RunStatus
 from arlow_trainer.telemetry.status_source import NoAnswer, parse_status
 
 PREFIXES = ("apt/", "arlowpretrain/", "arlowpretrains/")
-GROUP, VERSION, PLURAL = "arlow.dev", "v1alpha1", "arlowpretrains"
-RETRY_ANNOTATION = "arlow.dev/retry"
-STATUS_PORT = 9100
 TIMEOUT_S = 10.0
 
 
@@ -77,7 +83,7 @@ class ClusterRun:
 
     def read(self) -> dict[str, Any]:
         """Returns the object. Raises ConfigError where there is none, and Unreachable."""
-        return self._request("GET", f"{self._namespaced(f'apis/{GROUP}/{VERSION}')}/{self._plural}")
+        return self._request("GET", self._path)
 
     def status(self) -> RunStatus:
         """Returns the run's status: its trainer's own where it trains and may be asked, else the
@@ -104,12 +110,11 @@ class ClusterRun:
         ended = datetime.fromisoformat(status.get("completionTime") or "1970-01-01T00:00:00Z")
         asked = max(datetime.now(UTC), ended + timedelta(seconds=1))
         annotation = {RETRY_ANNOTATION: asked.isoformat(timespec="seconds")}
-        path = f"{self._namespaced(f'apis/{GROUP}/{VERSION}')}/{self._plural}"
-        self._request("PATCH", path, {"metadata": {"annotations": annotation}})
+        self._request("PATCH", self._path, {"metadata": {"annotations": annotation}})
 
     @property
-    def _plural(self) -> str:
-        return f"{PLURAL}/{self.name}"
+    def _path(self) -> str:
+        return f"{self._namespaced(f'apis/{GROUP}/{VERSION}')}/{PLURAL}/{self.name}"
 
     def _namespaced(self, group: str) -> str:
         return f"/{group}/namespaces/{self.namespace}"
@@ -117,12 +122,12 @@ class ClusterRun:
     def _trainer_status(self, body: Mapping[str, Any]) -> RunStatus | None:
         """Returns what the trainer answers through the API server; None where that may not be."""
         attempt = (body.get("status") or {}).get("attempt") or {}
-        selector = f"arlow.dev/run-uid={body['metadata']['uid']},arlow.dev/attempt="
+        uid, number = body["metadata"]["uid"], attempt.get("number")
         try:
             pods = self._request(
                 "GET",
                 f"{self._namespaced('api/v1')}/pods",
-                labelSelector=f"{selector}{attempt.get('number')}",
+                labelSelector=f"{RUN_UID_LABEL}={uid},{ATTEMPT_LABEL}={number}",
             )["items"]
             for pod in pods:
                 if pod["metadata"].get("deletionTimestamp") is None:

@@ -42,8 +42,10 @@ Seconds = Annotated[int, Field(ge=1, le=MAX_SECONDS)]
 MAX_RANKS = 256
 """Ranks of a machine: each is a process that loads torch."""
 
+VariableName = Annotated[str, Field(pattern=r"^[-._a-zA-Z][-._a-zA-Z0-9]*$", max_length=253)]
 # What the operator sets in every pod.
-RESERVED_VARIABLES = re.compile(r"ARLOW_.*|JOB_COMPLETION_INDEX")
+RESERVED_VARIABLES = re.compile(r"ARLOW_.*|JOB_COMPLETION_INDEX", re.DOTALL)
+NOT_RESERVED = "a name that the operator does not set (ARLOW_..., JOB_COMPLETION_INDEX)"
 
 
 class Toleration(Section):
@@ -178,7 +180,7 @@ class ValueSource(Section):
 class EnvironmentVariable(Section):
     """An environment variable of the trainer's container."""
 
-    name: Annotated[str, Field(pattern=r"^[-._a-zA-Z][-._a-zA-Z0-9]*$", max_length=253)]
+    name: VariableName
     """Name of the variable."""
     value: Annotated[str, Field(max_length=32_768)] | None = None
     """Its value."""
@@ -188,8 +190,7 @@ class EnvironmentVariable(Section):
     @model_validator(mode="after")
     def _is_free(self) -> EnvironmentVariable:
         if RESERVED_VARIABLES.fullmatch(self.name):
-            allowed = "a name that the operator does not set (ARLOW_..., JOB_COMPLETION_INDEX)"
-            refuse([Mismatch("name", self.name, allowed)])
+            refuse([Mismatch("name", self.name, NOT_RESERVED)])
         if self.value is not None and self.value_from is not None:
             refuse([Mismatch("value", REDACTED, "no value beside valueFrom", ("valueFrom",))])
         return self

@@ -225,7 +225,7 @@ class Lease(AbstractContextManager["Lease"]):
         version = self._store.write_if_unchanged(LEASE_FILE, data, self._version)
         if version is None:
             found = _read(self._store)
-            if found.record is not None and not self._is_own(found):
+            if found.record is not None and not _is_of(self._record, found):
                 self._lose(f"was taken over by {_who(found.record)}")
                 return
             if found.record is None and time.monotonic() - self._renewed > self._ttl_s:
@@ -235,9 +235,6 @@ class Lease(AbstractContextManager["Lease"]):
             version = self._store.write_if_unchanged(LEASE_FILE, data, found.version)
         if version is not None:
             self._version, self._renewed = version, time.monotonic()
-
-    def _is_own(self, found: _Found) -> bool:
-        return _is_of(self._record, found)
 
     def _lose(self, what: str) -> None:
         self.loss = LeaseLost(

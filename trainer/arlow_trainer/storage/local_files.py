@@ -72,16 +72,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     Temporary name, flush to the device, rename, flush the folder: a reader, or a machine that lost
     power, sees the old content or the new, never a part.
     """
-    temporary = temporary_beside(path)
-    try:
-        with _in_folder_of(path, lambda: temporary.open("wb")) as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    _write(path, write, os.replace)
 
 
 def create_exclusively(path: Path, data: bytes) -> None:
@@ -89,13 +80,19 @@ def create_exclusively(path: Path, data: bytes) -> None:
 
     A link instead of a rename: it never replaces a file.
     """
+    _write(path, lambda file: file.write(data), os.link)
+
+
+def _write(
+    path: Path, write: Callable[[IO[bytes]], object], publish: Callable[[Path, Path], None]
+) -> None:
     temporary = temporary_beside(path)
     try:
         with _in_folder_of(path, lambda: temporary.open("wb")) as file:
-            file.write(data)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.link(temporary, path)
+        publish(temporary, path)
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
