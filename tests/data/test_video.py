@@ -16,6 +16,7 @@ from arlow_trainer.config.errors import StoreError
 from arlow_trainer.data import BrokenSample, RawSample, clip_frames, decode_clip, video
 from arlow_trainer.data.display import square_pixels
 from arlow_trainer.storage import remote_files
+from arlow_trainer.storage.callbacks import interrupt
 from arlow_trainer.storage.remote_files import RemoteFile
 from arlow_trainer.storage.timeouts import StoreTimeout
 
@@ -253,3 +254,27 @@ def test_a_store_that_fails_in_the_middle_of_a_video_is_told_from_a_damaged_one(
         remote = RemoteFile(Failing(content, failure), "long.mp4", len(content), content[:512])
         with pytest.raises(expected):
             decode_clip(RawSample("x", remote), 2, 1, 3)
+
+
+def test_a_signal_in_the_middle_of_a_video_is_raised_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """FFmpeg's calls back would print and forget it, and the video would seem to be damaged."""
+
+    class Asked(BaseException):
+        pass
+
+    path = encoded(tmp_path / "video.mp4", "mpeg4", "yuv420p", 20)
+    read = video._Watched.read
+    reads = []
+
+    def asked(file: video._Watched, size: int = -1) -> bytes:
+        interrupt(Asked())
+        reads.append(size)
+        return read(file, size)
+
+    monkeypatch.setattr(video._Watched, "read", asked)
+    with pytest.raises(Asked):
+        decode_clip(RawSample("video.mp4", str(path)), 2, 1)
+    assert len(reads) > 1
+    assert capfd.readouterr().err == ""

@@ -123,8 +123,13 @@ def test_sigusr1_dumps_every_thread_and_the_run_goes_on() -> None:
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
+        assert process.stderr is not None
         process.send_signal(signal.SIGUSR1)
-        out, err = process.communicate("\n", timeout=20)
+        # A thread writes them, which ends with the process.
+        err = ""
+        while "most recent call first" not in err and (line := process.stderr.readline()):
+            err += line
+        out, _ = process.communicate("\n", timeout=20)
     assert process.returncode == 0
     assert "most recent call first" in err
     assert "still here" in out

@@ -11,6 +11,7 @@ from array import array
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -23,6 +24,7 @@ from PIL import Image
 from arlow_trainer.data.decode import BrokenSample, RawSample, open_sample, read_remote, read_sample
 from arlow_trainer.data.display import Display
 from arlow_trainer.data.order import Draw, hash64
+from arlow_trainer.storage.callbacks import called_back
 from arlow_trainer.storage.remote_files import RemoteFile
 
 # A container may announce a packed or dropped B-frame that its decoder never returns.
@@ -88,8 +90,11 @@ def _clip(
     Raises what reading the file raised, and BrokenSample for whatever else goes wrong.
     """
     watched = _Watched(file)
+    # A store may not answer for long; a file that is here takes seconds at most.
+    remote = isinstance(file, RemoteFile)
     try:
-        clip = _decode(name, watched, about, frames, stride, seed)
+        with nullcontext() if remote else called_back():
+            clip = _decode(name, watched, about, frames, stride, seed)
     except (BrokenSample, MemoryError):
         if watched.failure is None:
             raise

@@ -13,6 +13,7 @@ from typing import Any
 from arlow_trainer.config.errors import Interrupted, StoreError
 from arlow_trainer.run.held_signals import StopNow, held_raised, held_since
 from arlow_trainer.run.options import TrainOptions
+from arlow_trainer.storage.callbacks import interrupt
 from arlow_trainer.storage.grace import Grace
 from arlow_trainer.storage.streams import write_stderr
 
@@ -109,13 +110,18 @@ class StopSignal:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """For long work that leaves nothing to save: a signal raises Interrupted within it."""
+        """For long work that leaves nothing to save: a signal raises Interrupted within it.
+
+        At its end at the latest, in place of what the work returns or raises: a library may have
+        swallowed the request and gone on with half of what it was doing, and a store that has not
+        answered in a stop says so with an error of its own.
+        """
         try:
             self._interruptible = True
             self.check()
             yield
-        except (StopNow, StoreError):
-            # A store that has not answered in a stop says so with an error of its own.
+            self.check()
+        except BaseException:
             self.check()
             raise
         finally:
@@ -148,7 +154,7 @@ class StopSignal:
             return
         self._begin(time.monotonic())
         if self._interruptible:
-            raise StopNow
+            interrupt(StopNow())
 
     def _begin(self, at: float) -> None:
         self.request(at)
