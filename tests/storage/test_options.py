@@ -11,10 +11,10 @@ from arlow_trainer.config.errors import CredentialsError
 from arlow_trainer.config.models import CheckpointSection
 from arlow_trainer.storage.options import (
     STORE_OPTIONS_VARIABLE,
+    access_by,
     inherited_options,
     store_for,
     store_of,
-    store_options,
 )
 from support.s3_server import S3
 
@@ -46,7 +46,7 @@ from support.s3_server import S3
 )
 def test_friendly_names(url: str, options: dict[str, Any] | None, expected: Any) -> None:
     section = CheckpointSection.model_validate({"url": url, "options": options})
-    assert store_options(section) == expected
+    assert access_by(section.options, url).of(url) == expected
 
 
 def test_a_server_is_reached_by_its_endpoint(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from arlow_trainer.checkpoint.training_state import TrainingState
-from arlow_trainer.config import ArlowPretrain, SourceSection
+from arlow_trainer.config import ArlowPretrain, SetSection
 
 
 def model_card(run: ArlowPretrain, state: TrainingState, parameters: int) -> str:
@@ -103,12 +103,12 @@ The tower carries whatever its data carries. It was evaluated on no task but tho
 """
 
 
-def _source(source: SourceSection | None) -> str:
+def _source(source: SetSection | None) -> str:
     if source is None:
         return "none"
     named = f" ({source.name})" if source.name else ""
     return f"`{source.path}`{named}, split `{source.split}`"
 
 
-def _is_hub_name(source: SourceSection) -> bool:
+def _is_hub_name(source: SetSection) -> bool:
     return "://" not in source.path and not source.path.startswith(("/", ".", "~"))

@@ -100,7 +100,7 @@ def _sets(
     is_path = "://" not in source and not source.startswith(("/", ".", "~"))
     path = f"./{source}" if is_path and Path(source).exists() else source
     try:
-        section = SourceSection(path=path, **changes)
+        section = SourceSection.model_validate({"path": path} | changes)
     except ValidationError as error:
         raise ConfigError(f"{path}: {error.errors(include_url=False)[0]['msg']}") from None
     return DataSection(), 0, {guess_modality(section): section}

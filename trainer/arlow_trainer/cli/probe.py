@@ -59,7 +59,7 @@ def probe(
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from arlow_trainer.cli.console import print_warning
-    from arlow_trainer.config import ConfigError, ProbeSection, SourceSection
+    from arlow_trainer.config import ConfigError, ProbeSection, SetSection
     from arlow_trainer.probe.evaluate import append_records, run_probe, to_records
     from arlow_trainer.storage.options import inherited_options
     from arlow_trainer.storage.store import Store
@@ -68,7 +68,7 @@ def probe(
         disable_progress_bars()
     store = Store(url, inherited_options())
     try:
-        source = SourceSection(path=data, name=name, split=train_split, column=column)
+        source = SetSection(path=data, name=name, split=train_split, column=column)
     except ValidationError as error:
         raise ConfigError(f"--data: {error.errors(include_url=False)[0]['msg']}") from None
     section = ProbeSection(data=source, test_split=test_split, label=label, limit=limit)

@@ -13,6 +13,7 @@ from arlow_trainer.config.training import (
     ModelSection,
     Precision,
     ProbeSection,
+    SetSection,
     SourceSection,
     TrainingSection,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "ProbeSection",
     "RunSpec",
     "RunStatus",
+    "SetSection",
     "SourceSection",
     "TrainingSection",
     "advise",

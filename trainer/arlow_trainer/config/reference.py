@@ -26,6 +26,7 @@ SECTIONS = (
     "spec.training.batch",
     "spec.training.optimizer",
     "spec.training.probe",
+    "spec.training.probe.data",
     "spec.checkpoint",
     "spec.checkpoint.secretRef",
     "spec.checkpoint.options",
@@ -45,7 +46,8 @@ SECTIONS = (
 VIDEOS = "spec.training.data.videos"
 # Fields that share a table.
 ALIKE = (
-    ("spec.training.data.images", VIDEOS, "spec.training.probe.data"),
+    ("spec.training.data.images", VIDEOS),
+    ("spec.checkpoint.options", "spec.training.data.images.options", f"{VIDEOS}.options"),
     ("spec.checkpoint.secretRef", "spec.imagePullSecrets"),
     ("spec.env.valueFrom.secretKeyRef", "spec.env.valueFrom.configMapKeyRef"),
 )

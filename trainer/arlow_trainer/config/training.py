@@ -33,6 +33,7 @@ from arlow_trainer.config.section import (
     Width,
     credentials_mismatch,
 )
+from arlow_trainer.config.store_options import StoreOptions
 
 Precision = Literal["fp16", "bf16", "fp32"]
 MAX_FP16 = 65_504
@@ -142,7 +143,7 @@ class MaeSection(Section):
         return round(units * self.mask_ratio)
 
 
-class SourceSection(Section):
+class SetSection(Section):
     """A set of images or videos."""
 
     path: Text
@@ -160,8 +161,22 @@ class SourceSection(Section):
     """Column of the images or videos; unset: `image` or `video`, or the only such column."""
 
     @model_validator(mode="after")
-    def _holds_no_credentials(self) -> SourceSection:
+    def _holds_no_credentials(self) -> SetSection:
         refuse(credentials_mismatch("path", self.path))
+        return self
+
+
+class SourceSection(SetSection):
+    """A set of images or videos to train on."""
+
+    options: StoreOptions | None = None
+    """How the store of `path` is reached, and others of its scheme that a list or table names."""
+
+    @model_validator(mode="after")
+    def _options_have_a_store(self) -> SourceSection:
+        if self.options is not None and "://" not in self.path:
+            allowed = "unset where path is not a store's URL (s3://, gs://, az://)"
+            refuse([Mismatch("options", "set", allowed, reads=("path",))])
         return self
 
 
@@ -251,7 +266,7 @@ class ProbeSection(Section):
     During training, checkpoints are probed on one CPU thread, at the lowest priority.
     """
 
-    data: SourceSection
+    data: SetSection
     """The labelled set: a Hugging Face data set's name, or a local folder. `split` names the
     training samples, `column` the images."""
     test_split: Text = "test"

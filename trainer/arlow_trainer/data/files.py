@@ -13,7 +13,7 @@ from arlow_trainer.config.shown_text import redact_urls
 from arlow_trainer.data.decode import BrokenSample, RawSample, read_remote_sample
 from arlow_trainer.data.file_names import FileNames
 from arlow_trainer.data.fingerprint import Entry, sampled_positions, without_fingerprint
-from arlow_trainer.storage.connection import connect
+from arlow_trainer.storage.options import AS_THE_ENVIRONMENT_SAYS, Access
 from arlow_trainer.storage.remote_files import file_info
 from arlow_trainer.storage.retries import with_retries
 
@@ -23,10 +23,13 @@ _ASKING = 16
 class MediaSource:
     """Media files of a folder: local ones by path, remote ones read when they are asked for."""
 
-    def __init__(self, name: str, url: str, files: FileNames) -> None:
+    def __init__(
+        self, name: str, url: str, files: FileNames, access: Access = AS_THE_ENVIRONMENT_SAYS
+    ) -> None:
         self.name = name
         self._url = url
         self._files = files
+        self._access = access
 
     def __len__(self) -> int:
         return len(self._files)
@@ -40,7 +43,7 @@ class MediaSource:
         if is_local(fs):
             return RawSample(name, path)
         # fsspec's own instance, which may be a newer one that read its credentials again.
-        return read_remote_sample(name, connect(self._url)[0], path)
+        return read_remote_sample(name, self._access.connect(self._url)[0], path)
 
     def entries(self) -> list[Entry]:
         """Names, sizes and times of some files, spread evenly over the set."""
@@ -53,7 +56,7 @@ class MediaSource:
 
     @cached_property
     def _connected(self) -> tuple[Any, str]:
-        return connect(self._url)
+        return self._access.connect(self._url)
 
     def __getstate__(self) -> dict[str, Any]:
         # Every decoding process makes a connection of its own.
@@ -63,9 +66,12 @@ class MediaSource:
 class ListedSource:
     """Media files at full paths and URLs."""
 
-    def __init__(self, name: str, locations: FileNames) -> None:
+    def __init__(
+        self, name: str, locations: FileNames, access: Access = AS_THE_ENVIRONMENT_SAYS
+    ) -> None:
         self.name = name
         self._locations = locations
+        self._access = access
 
     def __len__(self) -> int:
         return len(self._locations)
@@ -81,7 +87,7 @@ class ListedSource:
         # A URL may be a signed one.
         name = redact_urls(location)
         try:
-            return read_remote_sample(name, *connect(location))
+            return read_remote_sample(name, *self._access.connect(location))
         except (CredentialsError, DataError) as error:
             if not location.startswith(("http://", "https://")):
                 raise
@@ -93,7 +99,7 @@ class ListedSource:
         def info(location: str) -> tuple[int | None, str | None]:
             if location.startswith(("http://", "https://")):
                 return None, None  # hundreds of servers, of which some do not answer
-            return file_info(*connect(location))
+            return file_info(*self._access.connect(location))
 
         return _entries(self.name, self._locations, info)
 

@@ -21,7 +21,7 @@ from arlow_trainer.data.parquet import media_tables
 from arlow_trainer.data.splits import Chosen, NoSuchSplit, choose_split
 from arlow_trainer.data.table import TableSource, open_saved, open_tables
 from arlow_trainer.data.video import decode_clip
-from arlow_trainer.storage.connection import connect
+from arlow_trainer.storage.options import Access, access_by
 from arlow_trainer.storage.remote_files import list_files, read_file
 from arlow_trainer.storage.retries import with_retries
 
@@ -73,13 +73,14 @@ def open_folder(section: SourceSection, modality: Modality) -> tuple[Source, Sel
     StoreError.
     """
     url = os.path.expanduser(section.path)
-    if extension(url) in (*LISTS, *TABLES) and _is_file(url, section.path):
-        if extension(url) in LISTS or not media_tables([url], modality, section.column):
+    access = access_by(section.options, section.path)
+    if extension(url) in (*LISTS, *TABLES) and _is_file(url, section.path, access):
+        if extension(url) in LISTS or not media_tables([url], modality, section.column, access):
             named = open_list(section, url, modality)
             return named, Selection(len(named), len(named), None, {})
         table = open_tables(section, TABLES[extension(url)], [url], modality)
         return table, Selection(1, 1, None, {}, {extension(url): 1})
-    files = store_names(_list(url, section.path))
+    files = store_names(_list(url, section.path, access))
     top = {file for file in files if file == _SPLITS_MARKER or file in _SPLIT_MARKERS}
     if _SPLITS_MARKER in top or top >= _SPLIT_MARKERS:
         if "://" not in url:
@@ -89,7 +90,7 @@ def open_folder(section: SourceSection, modality: Modality) -> tuple[Source, Sel
     wanted = extensions(modality)
     if tables and any(extension(file) in wanted for file in files):
         # Else they may be about the media beside them.
-        holding = set(media_tables(_join(url, tables), modality, section.column))
+        holding = set(media_tables(_join(url, tables), modality, section.column, access))
         tables = [file for file in tables if _join(url, [file])[0] in holding]
     if tables:
         return _open_tables(section, url, files, tables, modality)
@@ -103,7 +104,8 @@ def _open_tables(
     kind = "parquet" if "parquet" in kinds else "arrow"
     of_kind = [file for file in tables if TABLES[extension(file)] == kind]
     if len(of_kind) > 1:
-        holding = set(media_tables(_join(url, of_kind), modality, section.column))
+        access = access_by(section.options, section.path)
+        holding = set(media_tables(_join(url, of_kind), modality, section.column, access))
         of_kind = [file for file in of_kind if _join(url, [file])[0] in holding] or of_kind
     split = _split(section, of_kind, tables=True)
     chosen = [file for file in of_kind if split.has(file)]
@@ -127,7 +129,7 @@ def _open_saved_in_store(
 
     def read(name: str) -> Any:
         try:
-            fs, root = connect(url)
+            fs, root = access_by(section.options, section.path).connect(url)
             path = f"{root.rstrip('/')}/{name}"
             return json.loads(with_retries(name, lambda: read_file(fs, path)))
         except Exception as error:
@@ -171,7 +173,7 @@ def _open_media(
     if split.split is not None:
         used = store_names(file for file in media if split.has(file))
         formats = Counter(map(extension, used))
-    source = MediaSource(section.path, url, used)
+    source = MediaSource(section.path, url, used, access_by(section.options, section.path))
     return source, Selection(
         len(used), of, split.split, _counted(others), _counted(formats), split.splits
     )
@@ -182,7 +184,7 @@ def _bare_files_decode(
 ) -> bool:
     """Whether those without extension are media: most of a few that are spread over them decode."""
     bare = store_names(file for file in files if not extension(file))
-    source = MediaSource(section.path, url, bare)
+    source = MediaSource(section.path, url, bare, access_by(section.options, section.path))
     tried = sorted({number * len(bare) // _TRIED for number in range(_TRIED)})
     decoded = 0
     for position in tried:
@@ -222,10 +224,10 @@ def _join(url: str, files: Sequence[str]) -> list[str]:
 # Listing
 
 
-def _is_file(url: str, path: str) -> bool:
+def _is_file(url: str, path: str, access: Access) -> bool:
     """Whether there is a file; neither where there is nothing, nor a folder of such a name."""
     try:
-        fs, root = connect(url)
+        fs, root = access.connect(url)
         if is_local(fs):
             return os.path.isfile(root)
         return bool(with_retries(path, lambda: fs.isfile(root)))
@@ -233,10 +235,10 @@ def _is_file(url: str, path: str) -> bool:
         raise access_error(path, error) from error
 
 
-def _list(url: str, path: str) -> Iterator[str]:
+def _list(url: str, path: str, access: Access) -> Iterator[str]:
     """Yields all files below a folder, relative to it, sorted, without those that hold no data."""
     try:
-        fs, root = connect(url)
+        fs, root = access.connect(url)
         if is_local(fs):
             yield from _walk(root, [os.path.realpath(root)])
         else:

@@ -12,13 +12,15 @@ import pyarrow.parquet as pq
 
 from arlow_trainer.config import Modality
 from arlow_trainer.data.formats import TABLES, extension
-from arlow_trainer.storage.connection import connect
+from arlow_trainer.storage.options import Access
 
 _MOST_READ = 64
 _DIGITS = re.compile(r"[0-9]+")
 
 
-def media_tables(urls: Sequence[str], modality: Modality, column: str | None) -> list[str]:
+def media_tables(
+    urls: Sequence[str], modality: Modality, column: str | None, access: Access
+) -> list[str]:
     """Returns those of the tables that hold images or videos, or the `column` asked for.
 
     Of tables whose names differ in numbers alone, one is read for all. A table that cannot be read
@@ -29,7 +31,7 @@ def media_tables(urls: Sequence[str], modality: Modality, column: str | None) ->
     for url in urls:
         name = _DIGITS.sub("#", url)
         if name not in of_name:
-            of_name[name] = len(of_name) >= _MOST_READ or _holds_media(url, modality, column)
+            of_name[name] = len(of_name) >= _MOST_READ or _holds_media(url, column, access)
         if of_name[name]:
             found.append(url)
     return found
@@ -52,9 +54,9 @@ def media_column_in(schema: pa.Schema, modality: Modality, column: str | None) -
     return candidates[0] if len(candidates) == 1 else None
 
 
-def read_schema(url: str) -> pa.Schema:
+def read_schema(url: str, access: Access) -> pa.Schema:
     """Reads a table's schema. Raises what the file system and pyarrow do."""
-    fs, path = connect(url)
+    fs, path = access.connect(url)
     with fs.open(path, "rb") as file:
         if TABLES[extension(url)] == "parquet":
             return pq.read_schema(file)
@@ -65,9 +67,9 @@ def read_schema(url: str) -> pa.Schema:
             return pa.ipc.open_file(file).schema
 
 
-def _holds_media(url: str, modality: Modality, column: str | None) -> bool:
+def _holds_media(url: str, column: str | None, access: Access) -> bool:
     try:
-        schema = read_schema(url)
+        schema = read_schema(url, access)
     except Exception:  # opening it says what is wrong
         return True
     if column is not None:

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arlow_trainer.config import Modality, SourceSection
+from arlow_trainer.config import Modality, SetSection, SourceSection
 from arlow_trainer.config.errors import ArlowError, CredentialsError, DataError, StoreError
 from arlow_trainer.config.shown_text import redact_urls
 from arlow_trainer.data.decode import BrokenSample, RawSample, read_remote_sample
 from arlow_trainer.data.errors import access_error, empty_set, root_cause
 from arlow_trainer.data.fingerprint import Entry, without_fingerprint
 from arlow_trainer.data.parquet import media_column_in, read_schema
-from arlow_trainer.storage.connection import connect
+from arlow_trainer.storage.options import AS_THE_ENVIRONMENT_SAYS, Access, access_by
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -52,12 +52,23 @@ def training_settings(modality: Modality) -> SettingNames:
 class TableSource:
     """A column of undecoded images or videos, memory-mapped."""
 
-    def __init__(self, name: str, table: Dataset, column: str, folders: Sequence[str] = ()) -> None:
-        """Takes the folders that relative paths in the column are meant from, if there are any."""
+    def __init__(
+        self,
+        name: str,
+        table: Dataset,
+        column: str,
+        folders: Sequence[str] = (),
+        access: Access = AS_THE_ENVIRONMENT_SAYS,
+    ) -> None:
+        """Takes the folders that relative paths in the column are meant from, if there are any.
+
+        `access` says how the files of paths are reached.
+        """
         self.name = name
         self._table = table
         self._column = column
         self._folders = folders
+        self._access = access
 
     def __len__(self) -> int:
         return len(self._table)
@@ -77,7 +88,7 @@ class TableSource:
             raise BrokenSample(name, "the row is empty")
         location = self._located(path)
         if "://" in location:
-            return read_remote_sample(name, *connect(location))
+            return read_remote_sample(name, *self._access.connect(location))
         return RawSample(name, location)
 
     def _located(self, path: str) -> str:
@@ -87,7 +98,7 @@ class TableSource:
         candidates = [f"{folder}/{path}" for folder in self._folders]
         for candidate in candidates[:-1]:
             if "://" in candidate:
-                fs, remote = connect(candidate)
+                fs, remote = self._access.connect(candidate)
                 if fs.exists(remote):
                     return candidate
             elif os.path.lexists(candidate):
@@ -154,9 +165,12 @@ def open_tables(
     # `datasets` takes the name of a file for a pattern.
     patterns = [glob.escape(file) for file in files]
     only: dict[str, Any] = {}
-    if kind == "parquet" and (column := _column_of(files[0], modality, section.column)):
+    access = access_by(section.options, section.path)
+    if kind == "parquet" and (column := _column_of(files[0], modality, section.column, access)):
         # Other columns are not read, and may differ between the files.
         only["columns"] = [column]
+    if access.options:
+        only["storage_options"] = {access.scheme: dict(access.options)}
 
     def load() -> Dataset:
         with _own_files_without_hub():
@@ -167,9 +181,9 @@ def open_tables(
     return _open(section, modality, table, folders)
 
 
-def _column_of(file: str, modality: Modality, column: str | None) -> str | None:
+def _column_of(file: str, modality: Modality, column: str | None, access: Access) -> str | None:
     try:
-        return media_column_in(read_schema(file), modality, column)
+        return media_column_in(read_schema(file, access), modality, column)
     except Exception:  # `datasets` says what is wrong
         return None
 
@@ -195,13 +209,14 @@ def _open(
 ) -> TableSource:
     settings = training_settings(modality)
     column = media_column(section, table.features, modality, settings)
-    return media_source(section.path, table, column, modality, settings, folders)
+    access = access_by(section.options, section.path)
+    return media_source(section.path, table, column, modality, settings, folders, access)
 
 
 # Loading a table and choosing its column
 
 
-def load_named(section: SourceSection, settings: SettingNames) -> Dataset:
+def load_named(section: SetSection, settings: SettingNames) -> Dataset:
     """Loads a split of a data set by its name on the hub, or of a folder by its path.
 
     Raises DataError, CredentialsError, StoreError; they name the setting to change.
@@ -214,7 +229,7 @@ def load_named(section: SourceSection, settings: SettingNames) -> Dataset:
     return _load(section, settings, load)
 
 
-def load_saved(section: SourceSection, path: str, settings: SettingNames) -> Dataset:
+def load_saved(section: SetSection, path: str, settings: SettingNames) -> Dataset:
     """Loads a split of what `save_to_disk` wrote to a local folder, or all where it has no splits.
 
     Raises DataError, CredentialsError, StoreError; they name the setting to change.
@@ -233,7 +248,7 @@ def load_saved(section: SourceSection, path: str, settings: SettingNames) -> Dat
 
 
 def media_column(
-    section: SourceSection, features: dict[str, Any], modality: Modality, settings: SettingNames
+    section: SetSection, features: dict[str, Any], modality: Modality, settings: SettingNames
 ) -> str:
     """Returns the column of images or videos: the section's, `image` or `video`, or the only one.
 
@@ -265,6 +280,7 @@ def media_source(
     modality: Modality,
     settings: SettingNames,
     folders: Sequence[str] = (),
+    access: Access = AS_THE_ENVIRONMENT_SAYS,
 ) -> TableSource:
     """Returns the source of a column. Raises DataError where it holds no images or videos."""
     from datasets import Image, Video
@@ -283,10 +299,10 @@ def media_source(
             f"{name}: column {column!r} holds {table.features[column]}, not {modality}s; "
             f"name another with {settings.column} (columns: {columns})"
         ) from error
-    return TableSource(name, samples, column, folders)
+    return TableSource(name, samples, column, folders, access)
 
 
-def _load(section: SourceSection, settings: SettingNames, load: Callable[[], Dataset]) -> Dataset:
+def _load(section: SetSection, settings: SettingNames, load: Callable[[], Dataset]) -> Dataset:
     _leave_warnings_to_the_root_log()
     try:
         return load()
@@ -307,12 +323,12 @@ def _leave_warnings_to_the_root_log() -> None:
         disable_progress_bars()
 
 
-def _unknown_split(section: SourceSection, splits: Sequence[str]) -> ValueError:
+def _unknown_split(section: SetSection, splits: Sequence[str]) -> ValueError:
     """Returns an error like that of `datasets`."""
     return ValueError(f"Unknown split {section.split!r}; there are: {', '.join(splits)}")
 
 
-def _load_error(section: SourceSection, settings: SettingNames, error: Exception) -> ArlowError:
+def _load_error(section: SetSection, settings: SettingNames, error: Exception) -> ArlowError:
     """Returns the error to raise where `datasets` could not load a set."""
     from datasets import config
     from datasets.exceptions import DatasetNotFoundError, DatasetsError

@@ -15,7 +15,7 @@ import psutil
 
 from arlow_trainer.config import ArlowPretrain, ProbeSection
 from arlow_trainer.config.errors import ExitCode
-from arlow_trainer.storage.options import STORE_OPTIONS_VARIABLE, store_options
+from arlow_trainer.storage.options import STORE_OPTIONS_VARIABLE, access_by
 from arlow_trainer.storage.outbox import Closeable
 
 # One core, and no GPU: the ranks need theirs.
@@ -43,7 +43,9 @@ class BackgroundProbe(Closeable):
         warn: Callable[[str], None],
     ) -> None:
         self._url, self._section = run.run_url, run.spec.training.probe
-        self._options = json.dumps(store_options(run.spec.checkpoint))
+        self._options = json.dumps(
+            access_by(run.spec.checkpoint.options, run.run_url).of(run.run_url)
+        )
         self._report, self._warn = report, warn
         self._changed = threading.Condition()
         self._last: int | None = None

@@ -1,12 +1,16 @@
-"""The store of a run, and what fsspec's file systems call the options of its section."""
+"""What fsspec's file systems call a manifest's options of a store, and the store of a run."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from arlow_trainer.config.errors import ConfigError
-from arlow_trainer.config.models import ArlowPretrain, CheckpointSection
+from arlow_trainer.config.models import ArlowPretrain
+from arlow_trainer.config.store_options import StoreOptions
+from arlow_trainer.storage.connection import connect
 from arlow_trainer.storage.json_text import parse_json
 from arlow_trainer.storage.store import Store
 
@@ -16,40 +20,63 @@ STORE_OPTIONS_VARIABLE = "ARLOW_STORE_OPTIONS"
 _ALLOWED = "`arlow train` sets it for the probes that it starts: leave it unset"
 
 
+@dataclass(frozen=True)
+class Access:
+    """How URLs are reached: those of `scheme` with `options`, others as the environment says."""
+
+    scheme: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def connect(self, url: str) -> tuple[Any, str]:
+        """Returns the file system of a URL or local path, and the path in it, as `connect` does."""
+        return connect(url, **self.of(url))
+
+    def of(self, url: str) -> dict[str, Any]:
+        """Returns the options of a URL's file system."""
+        scheme, separator, _ = url.partition("://")
+        return dict(self.options) if separator and scheme == self.scheme else {}
+
+
+AS_THE_ENVIRONMENT_SAYS = Access()
+
+
+def access_by(options: StoreOptions | None, url: str) -> Access:
+    """Returns how URLs are reached where a section with these options has the URL `url`."""
+    return Access(url.partition("://")[0], _of_file_system(options, url))
+
+
 def store_of(run: ArlowPretrain) -> Store:
     """Returns the store at a run's URL, reached as its options say."""
-    return Store(run.run_url, store_options(run.spec.checkpoint))
+    return store_for(run, run.run_url)
 
 
 def store_for(run: ArlowPretrain, url: str) -> Store:
-    """Returns the store at a URL beside the run's own, reached as its options say.
+    """Returns the store at a URL, the run's own or beside it, reached as the run's options say.
 
     They are for stores of their URL's scheme; another is reached as the environment says.
     """
     own = run.spec.checkpoint
-    alike = "://" in url and url.partition("://")[0] == own.url.partition("://")[0]
-    return Store(url, store_options(own) if alike else {})
+    return Store(url, access_by(own.options, own.url).of(url))
 
 
-def store_options(section: CheckpointSection) -> dict[str, Any]:
-    """Returns the options of a section's store for its fsspec file system."""
+def _of_file_system(section: StoreOptions | None, url: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    if section.options is None:
+    if section is None:
         return options
-    scheme, endpoint = section.url.partition("://")[0], section.options.endpoint
-    if endpoint and scheme in ("az", "abfs"):
-        options["account_host"] = endpoint.partition("://")[2].rstrip("/")
-    elif endpoint:
-        options["endpoint_url"] = endpoint
-    if section.options.anonymous and scheme in ("gs", "gcs"):
+    scheme = url.partition("://")[0]
+    if section.endpoint and scheme in ("az", "abfs"):
+        options["account_host"] = section.endpoint.partition("://")[2].rstrip("/")
+    elif section.endpoint:
+        options["endpoint_url"] = section.endpoint
+    if section.anonymous and scheme in ("gs", "gcs"):
         options["token"] = "anon"
-    elif section.options.anonymous:
+    elif section.anonymous:
         options["anon"] = True
-    if section.options.requester_pays:
+    if section.requester_pays:
         options["requester_pays"] = True
-    if section.options.profile is not None:
-        options["profile"] = section.options.profile
-    if section.options.path_style:
+    if section.profile is not None:
+        options["profile"] = section.profile
+    if section.path_style:
         options["config_kwargs"] = {"s3": {"addressing_style": "path"}}
     return options
 
