@@ -30,7 +30,8 @@ def access_error(
         )
         return CredentialsError(
             f"{name}: {refused}: {cause}; check the credentials (AWS_*, "
-            "GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_*, HF_TOKEN) or the file's permissions"
+            "GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_*, HF_TOKEN), the set's `options` "
+            "(anonymous, profile, requesterPays), or the file's permissions"
         )
     kind = StoreError if reason.transient or reason is Failure.UNKNOWN else DataError
     return kind(
