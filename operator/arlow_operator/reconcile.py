@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from arlow_operator.api import Api, ApiError
 from arlow_operator.apply import Refused, act, is_progress, tell, write_status
 from arlow_operator.decide import decide
 from arlow_operator.metrics import Runs
+from arlow_operator.notifications import Notification, notifications_of
 from arlow_operator.observation import Observation, PodSeen, pod_seen
 from arlow_operator.observe import observe, with_report
 from arlow_operator.resource import MANAGER, read_run
@@ -52,9 +53,18 @@ class Reconciler:
     While a run trains and no event tells of a change, a pass asks its trainer alone, and writes.
     """
 
-    def __init__(self, api: Api, http: ClientSession, settings: Settings, runs: Runs) -> None:
+    def __init__(
+        self,
+        api: Api,
+        http: ClientSession,
+        settings: Settings,
+        runs: Runs,
+        notify: Callable[[Notification], None],
+    ) -> None:
+        """`notify` is told of the ends and stalls of runs, and does not wait."""
         self._api = api
         self._runs = runs
+        self._notify = notify
         self._http = http
         self._settings = settings
         self._ended: dict[Key, dict[str, PodSeen]] = {}
@@ -123,6 +133,8 @@ class Reconciler:
         try:
             body = await write_status(self._api, body, status, decision, now, every)
             self._runs.tell(key, decision.status)
+            for notification in notifications_of(run, status, decision.status):
+                self._notify(notification)
             await tell(self._api, run, status, decision.status)
             await act(self._api, self._http, run, decision, self._settings)
         except Refused as error:

@@ -63,7 +63,8 @@ class Story:
         self.deaths = 0
 
     def _new(self) -> Reconciler:
-        return Reconciler(self._api, self._http, Settings(image="localhost/missing:1"), Runs())  # type: ignore[arg-type]
+        settings = Settings(image="localhost/missing:1")
+        return Reconciler(self._api, self._http, settings, Runs(), lambda _: None)  # type: ignore[arg-type]
 
     async def until(self, holds: Callable[[dict[str, Any]], bool]) -> None:
         """Makes passes until the status is as wanted, in a bounded number."""
