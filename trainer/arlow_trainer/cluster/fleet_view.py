@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from rich.cells import cell_len
-from rich.console import Group, JustifyMethod, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +16,8 @@ from arlow_trainer.cluster.fleet import FleetRow, GpuHours
 from arlow_trainer.telemetry.times import duration
 
 GAP = 2
+# Of no terminal: for the size of tabs.
+_MEASURING = Console(width=80)
 _STYLES = {
     "Running": "cyan",
     "Succeeded": "green",
@@ -48,17 +49,17 @@ COLUMNS = (
     Column("NAMESPACE", lambda row: row.namespace, justify="left"),
     Column("NAME", lambda row: row.name, justify="left"),
     Column("PHASE", lambda row: _phase(row), justify="left"),
-    Column("ATTEMPT", lambda row: _whole(row.attempt), 4),
-    Column("STEP", lambda row: _steps(row), 7),
-    Column("PROGRESS", lambda row: _share(_progress(row)), 9),
-    Column("ETA", lambda row: _duration(row.eta_seconds), 8),
-    Column("LOSS", lambda row: _rounded(row.loss), 6),
-    Column("IMG/S", lambda row: _rounded(row.images_per_second), 3),
-    Column("MFU", lambda row: _share(row.mfu), 2),
-    Column("GOODPUT", lambda row: _share(row.goodput), 1),
-    Column("RESTARTS", lambda row: _whole(row.restarts), 5),
-    Column("CKPT-AGE", lambda row: _duration(row.checkpoint_seconds), 5),
-    Column("GPUS", lambda row: str(row.gpus), 1),
+    Column("ATTEMPT", lambda row: _whole(row.attempt), 2),
+    Column("STEP", lambda row: _steps(row), 9),
+    Column("PROGRESS", lambda row: _share(_progress(row)), 11),
+    Column("ETA", lambda row: _duration(row.eta_seconds), 10),
+    Column("LOSS", lambda row: _rounded(row.loss), 8),
+    Column("IMG/S", lambda row: _rounded(row.images_per_second), 4),
+    Column("MFU", lambda row: _share(row.mfu), 1),
+    Column("GOODPUT", lambda row: _share(row.goodput), 5),
+    Column("RESTARTS", lambda row: _whole(row.restarts), 7),
+    Column("CKPT-AGE", lambda row: _duration(row.checkpoint_seconds), 6),
+    Column("GPUS", lambda row: str(row.gpus), 3),
 )
 
 
@@ -81,16 +82,16 @@ def fleet_view(
     """
     namespaces = namespace is None
     columns = [each for each in COLUMNS if namespaces or each.head != "NAMESPACE"]
-    foot = [Text(line) for line in _sums(rows, namespace)]
+    foot = [Text(line) for line in _sums(rows, namespace, whole=height is None)]
     if remark:
         foot.append(Text(remark, style="yellow"))
     # Besides runs: the head, an empty line above the reasons and one above the sums.
-    room = None if height is None else height - 3 - sum(_lines(each.plain, width) for each in foot)
+    room = None if height is None else height - 3 - sum(_lines(each, width) for each in foot)
     shown = fitting_rows(rows, room, width, namespaces)
     if len(shown) < len(rows):
-        left = Counter(row.phase for row in rows) - Counter(row.phase for row in shown)
-        words = ", ".join(f"{number} {phase}" for phase, number in sorted(left.items()))
-        foot.insert(0, Text(f"no room for {words}: `arlow fleet --once | less` has all"))
+        left = _phases([row for row in rows if row not in shown])
+        words = f"no room for {left}: `arlow fleet | less -S` has all"
+        foot.insert(0, Text(words, no_wrap=True, overflow="ellipsis"))
     parts: list[RenderableType] = []
     if shown:
         parts += [_table(shown, fitting_columns(shown, columns, width)), Text()]
@@ -131,7 +132,7 @@ def fitting_rows(
     left = lines - 1
     for index in sorted(range(len(rows)), key=lambda each: _rank(rows[each])):
         row = rows[index]
-        left -= 1 + (_lines(_reason(row, namespaces).plain, width) if row.reason else 0)
+        left -= 1 + (_lines(_reason(row, namespaces), width) if row.reason else 0)
         if left < 0:
             break
         chosen.add(index)
@@ -159,13 +160,12 @@ def _reason(row: FleetRow, namespaces: bool) -> Text:
     return Text.assemble((f"{name}: ", "bold"), row.reason)
 
 
-def _sums(rows: Sequence[FleetRow], namespace: str | None) -> list[str]:
+def _sums(rows: Sequence[FleetRow], namespace: str | None, whole: bool) -> list[str]:
     where = "in all namespaces" if namespace is None else f"in the namespace {namespace}"
     if not rows:
         return [f"no runs {where}"]
-    phases = sorted(Counter(row.phase for row in rows).items())
     number = "1 run" if len(rows) == 1 else f"{len(rows):,} runs"
-    lines = [f"{number} {where}: {', '.join(f'{each} {phase}' for phase, each in phases)}"]
+    lines = [f"{number} {where}: {_phases(rows)}"]
     total = sum((row.hours for row in rows), GpuHours())
     if total == GpuHours():
         return lines
@@ -174,11 +174,20 @@ def _sums(rows: Sequence[FleetRow], namespace: str | None) -> list[str]:
         name: sum((row.hours for row in group), GpuHours())
         for name, group in groupby(rows, key=lambda row: row.namespace)
     }
-    if len(spent) > 1:
+    if whole and len(spent) > 1:
         lines += [
             f"  {name}: {_hours(hours)}" for name, hours in spent.items() if hours != GpuHours()
         ]
     return lines
+
+
+def _phases(rows: Sequence[FleetRow]) -> str:
+    counts = Counter(row.phase for row in rows)
+    stalled = Counter(row.phase for row in rows if row.stalled)
+    return ", ".join(
+        f"{number} {phase}" + (f" ({stalled[phase]} stalled)" if stalled[phase] else "")
+        for phase, number in sorted(counts.items())
+    )
 
 
 def _hours(hours: GpuHours) -> str:
@@ -190,11 +199,11 @@ def _hours(hours: GpuHours) -> str:
 
 def _width(rows: Sequence[FleetRow], columns: Sequence[Column]) -> int:
     cells = ([each.head, *(each.cell(row) for row in rows)] for each in columns)
-    return sum(max(map(cell_len, column)) + GAP for column in cells)
+    return sum(max(map(cell_len, column)) + GAP for column in cells) - GAP
 
 
-def _lines(text: str, width: int) -> int:
-    return max(1, math.ceil(cell_len(text) / max(1, width)))
+def _lines(text: Text, width: int) -> int:
+    return len(text.wrap(_MEASURING, max(1, width)))
 
 
 def _phase(row: FleetRow) -> str:
