@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 import kopf
@@ -16,6 +17,7 @@ from aiohttp import ClientSession
 from prometheus_client import start_http_server
 
 from arlow_operator.api import Api, ApiError
+from arlow_operator.apply import record_delivery
 from arlow_operator.handlers import register
 from arlow_operator.health import Health
 from arlow_operator.lease import OperatorLease
@@ -88,8 +90,9 @@ async def _look_after_runs(
     async with ClientSession(trust_env=False) as http, asyncio.TaskGroup() as tasks:
         health = Health()
         metrics.watch(queue.__len__, health.age)
-        webhook = Webhook(http, settings.webhook_file, metrics.notified)
-        reconciler = Reconciler(api, http, settings, metrics.runs, webhook.tell)
+        record = partial(record_delivery, api)
+        webhook = Webhook(http, settings.webhook_file, metrics.notified, record)
+        reconciler = Reconciler(api, http, settings, metrics.runs, webhook)
         background = [tasks.create_task(_work(queue, reconciler, metrics)) for _ in range(WORKERS)]
         background.append(tasks.create_task(_relist(api, queue, health, settings, metrics.runs)))
         if lease:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from arlow_operator.resource import Run
-from arlow_operator.status import ConditionType, ProgressStatus, Status
+from arlow_operator.status import Condition, ConditionType, ProgressStatus, Status, timestamp
 from arlow_trainer.config.models import KIND
 from arlow_trainer.config.shown_text import shown
 
 TOLD: tuple[ConditionType, ...] = ("Succeeded", "Failed", "TrainingStalled")
 LONGEST_MESSAGE = 1000
+# Less than the hour for which the API keeps the events that tell what was sent.
+SENT_WITHIN = timedelta(minutes=30)
 _MENTION = re.compile(r"@(?=\w)")
 
 
@@ -54,7 +56,7 @@ class Notification:
             "attempt": self.attempt,
             "step": self.step,
             "totalSteps": self.total_steps,
-            "time": self.time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "time": timestamp(self.time),
         }
         return {key: value for key, value in found.items() if value is not None}
 
@@ -77,20 +79,38 @@ class Notification:
 
 def notifications_of(run: Run, before: Status, after: Status) -> Iterator[Notification]:
     """Yields a notification for each condition among TOLD that has become true."""
+    for condition in _true(after):
+        earlier = before.condition(condition.type)
+        if earlier is None or earlier.status != "True":
+            yield _notification(run, after, condition)
+
+
+def recent_notifications(run: Run, status: Status, now: datetime) -> Iterator[Notification]:
+    """Yields the notifications of an earlier operator, which it may have been killed before
+    sending."""
+    for condition in _true(status):
+        if now - condition.last_transition_time < SENT_WITHIN:
+            yield _notification(run, status, condition)
+
+
+def _true(status: Status) -> Iterator[Condition]:
     for kind in TOLD:
-        earlier, now = before.condition(kind), after.condition(kind)
-        if now is None or now.status != "True" or (earlier and earlier.status == "True"):
-            continue
-        progress = after.progress or ProgressStatus()
-        yield Notification(
-            event=kind,
-            namespace=run.namespace,
-            run=run.name,
-            uid=run.uid,
-            reason=now.reason,
-            message=shown(now.message)[:LONGEST_MESSAGE],
-            attempt=after.attempt.number if after.attempt else None,
-            step=progress.step,
-            total_steps=progress.total_steps,
-            time=now.last_transition_time,
-        )
+        condition = status.condition(kind)
+        if condition and condition.status == "True":
+            yield condition
+
+
+def _notification(run: Run, status: Status, condition: Condition) -> Notification:
+    progress = status.progress or ProgressStatus()
+    return Notification(
+        event=condition.type,
+        namespace=run.namespace,
+        run=run.name,
+        uid=run.uid,
+        reason=condition.reason,
+        message=shown(condition.message)[:LONGEST_MESSAGE],
+        attempt=status.attempt.number if status.attempt else None,
+        step=progress.step,
+        total_steps=progress.total_steps,
+        time=condition.last_transition_time,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -15,11 +15,12 @@ from arlow_operator.api import Api, ApiError
 from arlow_operator.apply import Refused, act, is_progress, tell, write_status
 from arlow_operator.decide import decide
 from arlow_operator.metrics import Runs
-from arlow_operator.notifications import Notification, notifications_of
+from arlow_operator.notifications import notifications_of
 from arlow_operator.observation import Observation, PodSeen, pod_seen
-from arlow_operator.observe import observe, with_report
+from arlow_operator.observe import observe, undelivered, with_report
 from arlow_operator.resource import MANAGER, read_run
 from arlow_operator.settings import Settings
+from arlow_operator.webhook import Webhook
 from arlow_trainer.config.object_names import RUN_LABEL
 
 log = logging.getLogger(__name__)
@@ -59,12 +60,13 @@ class Reconciler:
         http: ClientSession,
         settings: Settings,
         runs: Runs,
-        notify: Callable[[Notification], None],
+        webhook: Webhook,
     ) -> None:
-        """`notify` is told of the ends and stalls of runs, and does not wait."""
         self._api = api
         self._runs = runs
-        self._notify = notify
+        self._webhook = webhook
+        # Runs of which it is known what an earlier operator told the webhook.
+        self._taken_over: set[Key] = set()
         self._http = http
         self._settings = settings
         self._ended: dict[Key, dict[str, PodSeen]] = {}
@@ -118,12 +120,17 @@ class Reconciler:
         if body is None:
             self._ended.pop(key, None)
             self._refused.pop(key, None)
+            self._taken_over.discard(key)
             self._runs.forget(key)
             return None
         run, status = read_run(body)
         if run.managed_by != MANAGER or run.deleted:
             self._runs.forget(key)
             return None
+        if self._webhook.is_set and key not in self._taken_over:
+            for notification in await undelivered(self._api, run, status, datetime.now(UTC)):
+                self._webhook.tell(notification)
+            self._taken_over.add(key)
         ended = self._ended.get(key, {})
         refused = self._refused.get(key, "")
         seen = await observe(self._api, self._http, run, status, list(ended.values()), refused)
@@ -134,7 +141,7 @@ class Reconciler:
             body = await write_status(self._api, body, status, decision, now, every)
             self._runs.tell(key, decision.status)
             for notification in notifications_of(run, status, decision.status):
-                self._notify(notification)
+                self._webhook.tell(notification)
             await tell(self._api, run, status, decision.status)
             await act(self._api, self._http, run, decision, self._settings)
         except Refused as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -49,16 +49,24 @@ class Webhook:
         http: ClientSession,
         url_file: Path | None,
         count: Callable[[str], None],
+        record: Callable[[Notification], Awaitable[None]],
         waits: Sequence[float] = WAITS_S,
     ) -> None:
         """`url_file` holds the URL, and is read for each notification, since a Secret may be
-        renewed; with None nobody is told. `count` is told `delivered` or `failed` of each; `waits`
-        are the seconds between tries."""
+        renewed; with None nobody is told. `count` is told `delivered` or `failed` of each, and
+        `record` what was delivered; `waits` are the seconds between tries.
+        """
         self._http = http
         self._url_file = url_file
         self._count = count
+        self._record = record
         self._waits = waits
         self._queue: asyncio.Queue[Notification] = asyncio.Queue(LONGEST_QUEUE)
+
+    @property
+    def is_set(self) -> bool:
+        """Whether anybody is told."""
+        return self._url_file is not None
 
     def tell(self, notification: Notification) -> None:
         """Has a notification sent soon; it is dropped where too many wait."""
@@ -75,6 +83,9 @@ class Webhook:
             notification = await self._queue.get()
             try:
                 await self._send(notification)
+            except Exception as error:
+                # A bug here must not end the looking after of runs; its traceback has the URL.
+                self._failed(notification, f"a defect of the operator ({type(error).__name__})")
             finally:
                 self._queue.task_done()
 
@@ -97,6 +108,7 @@ class Webhook:
                 await asyncio.sleep(wait)
             else:
                 self._count("delivered")
+                await self._record(notification)
                 return
 
     async def _post(self, notification: Notification) -> None:

@@ -34,6 +34,7 @@ class Hook:
         bodies: what was posted to the URL.
         elsewhere: requests to other paths.
         counts: what became of the notifications.
+        recorded: those that were delivered.
         url: what the Secret holds.
     """
 
@@ -41,6 +42,7 @@ class Hook:
         self.bodies: list[Any] = []
         self.elsewhere = 0
         self.counts: Counter[str] = Counter()
+        self.recorded: list[Notification] = []
         self.url = f"http://127.0.0.1:PORT/services/{TOKEN}"
         self._answers = list(answers)
         self._file = tmp_path / "url"
@@ -57,6 +59,9 @@ class Hook:
         self.elsewhere += 1
         return web.Response()
 
+    async def _record(self, sent: Notification) -> None:
+        self.recorded.append(sent)
+
     async def story(self, tell: Callable[[Webhook], Awaitable[None]]) -> None:
         """Runs the server and the webhook, tells it something, and waits until that is sent."""
         app = web.Application()
@@ -71,7 +76,7 @@ class Hook:
             self._file.write_text(self.url.replace("PORT", str(port)) + "\n")
             async with ClientSession(trust_env=False) as http:
                 count = lambda result: self.counts.update([result])  # noqa: E731
-                webhook = Webhook(http, self._file, count, self._waits)
+                webhook = Webhook(http, self._file, count, self._record, self._waits)
                 sending = asyncio.create_task(webhook.send_all())
                 await tell(webhook)
                 await webhook.sent(30)
@@ -108,6 +113,7 @@ def test_notifications_are_posted_in_order(
     assert [body["run"] for body in hook.bodies] == ["a", "b"]
     assert hook.bodies[0] == notification("a").payload()
     assert hook.counts == {"delivered": 2}
+    assert hook.recorded == [notification("a"), notification("b")]
     assert caplog.text == ""
 
 
@@ -137,6 +143,7 @@ def test_an_answer_is_success_a_reason_to_try_again_or_the_end(
     hook = Hook(tmp_path, *answers)
     hook.send(notification())
     assert (len(hook.bodies), hook.counts, hook.elsewhere) == (tries, {result: 1}, 0)
+    assert len(hook.recorded) == (result == "delivered")
     lines = [record.getMessage() for record in caplog.records if record.name == module.__name__]
     assert len(lines) == bool(words)
     assert all(words in line and "Failed of team/run" in line for line in lines)
@@ -210,6 +217,20 @@ def test_telling_never_waits_and_too_many_are_dropped(
     assert caplog.text.count("others wait for it") == 3
 
 
+def test_a_defect_ends_neither_the_operator_nor_the_notifications_that_follow(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Notification):
+        def payload(self) -> dict[str, Any]:
+            raise ZeroDivisionError(TOKEN)
+
+    hook = Hook(tmp_path, 200)
+    hook.send(Broken(**vars(notification())), notification())
+    assert hook.counts == {"failed": 1, "delivered": 1}
+    assert "a defect of the operator (ZeroDivisionError)" in caplog.text
+    assert TOKEN not in caplog.text
+
+
 def test_the_end_of_the_process_does_not_wait_for_long(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -236,9 +257,13 @@ def test_google_chat_is_sent_what_it_knows(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_without_a_webhook_nothing_is_kept() -> None:
+    async def record(_: Notification) -> None:
+        raise AssertionError("nothing is delivered")
+
     async def story() -> None:
         async with ClientSession() as http:
-            webhook = Webhook(http, None, lambda _: None)
+            webhook = Webhook(http, None, lambda _: None, record)
+            assert not webhook.is_set
             for _ in range(module.LONGEST_QUEUE + 1):
                 webhook.tell(notification())
             await webhook.sent(1)
