@@ -17,7 +17,6 @@ BREAKS = """\
 #!/usr/bin/env python3
 raise SystemExit(9)
 """
-SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "chat"}}
 TOKEN = "T0KEN-that-nobody-may-read"
 
 
@@ -41,7 +40,8 @@ def told(cluster: Cluster) -> Iterator[list[dict[str, Any]]]:
     thread.start()
     url = f"http://{host}:{server.server_address[1]}/services/{TOKEN}"
     metadata = {"name": "chat", "namespace": "arlow-system"}
-    cluster.apply({**SECRET, "metadata": metadata, "stringData": {"url": url}})
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
+    cluster.apply(secret | {"stringData": {"url": url}})
     try:
         cluster.install("notifications.webhookSecret.name=chat")
         yield bodies

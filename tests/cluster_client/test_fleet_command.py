@@ -24,7 +24,8 @@ Terminal = tuple["subprocess.Popen[bytes]", Callable[[str], None]]
 
 
 def environment(kubeconfig: Path) -> dict[str, str]:
-    return {**os.environ, "KUBECONFIG": str(kubeconfig), "COLUMNS": "170", "LINES": "40"}
+    size = {"COLUMNS": "170", "LINES": "40"}
+    return {**os.environ, "KUBECONFIG": str(kubeconfig), "TERM": "xterm", **size}
 
 
 @pytest.fixture

@@ -32,7 +32,8 @@ def fleet(
     access = Access.of_kubectl()
     scope = Scope(access, None if all_namespaces else namespace or access.namespace)
     console = Console()
-    if once or not console.is_terminal:
+    # Where something else forces colours, rich takes a pipe for a terminal.
+    if once or not console.file.isatty() or console.is_dumb_terminal:
         show_fleet(scope, console)
         return
     try:

@@ -106,7 +106,7 @@ def show_fleet(scope: Scope, console: Console) -> None:
     Raises ConfigError.
     """
     rows = fleet_rows(scope.listed().runs.values(), utc_now())
-    if not console.is_terminal:
+    if not console.file.isatty():
         console = Console(file=console.file, width=full_width(rows))
     console.print(fleet_view(rows, scope.namespace, width=console.width))
 
