@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from support.fleet_objects import condition, fleet_object, fleet_objects, traini
 from support.kubernetes_api import KubernetesApi, running_api, write_kubeconfig
 
 ARLOW = [sys.executable, "-c", "from arlow_trainer.cli import main; main()", "fleet"]
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Terminal = tuple["subprocess.Popen[bytes]", Callable[[str], None]]
 
@@ -54,8 +56,8 @@ def at_a_terminal(kubeconfig: Path) -> Iterator[Terminal]:
 
     def wait_for(words: str) -> None:
         seen, deadline = b"", time.monotonic() + 60
-        while words.encode() not in seen:
-            assert time.monotonic() < deadline, seen.decode()
+        while words not in (text := ESCAPES.sub("", seen.decode(errors="replace"))):
+            assert time.monotonic() < deadline, text
             if select.select([ours], [], [], 1)[0]:
                 seen += os.read(ours, 65536)
 

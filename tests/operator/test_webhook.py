@@ -67,7 +67,7 @@ class Hook:
         app = web.Application()
         app.router.add_post(f"/services/{TOKEN}", self._answer)
         app.router.add_route("*", "/{path:.*}", self._other)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
         await runner.setup()
         try:
             site = web.TCPSite(runner, "127.0.0.1", 0)
