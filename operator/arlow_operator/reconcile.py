@@ -65,7 +65,7 @@ class Reconciler:
         self._api = api
         self._runs = runs
         self._webhook = webhook
-        # Runs of which it is known what an earlier operator told the webhook.
+        # Runs whose transitions are all known, and told: not those of an earlier operator.
         self._taken_over: set[Key] = set()
         self._http = http
         self._settings = settings
@@ -138,7 +138,10 @@ class Reconciler:
         decision = decide(run, status, seen, now, self._settings)
         every = self._settings.progress_seconds
         try:
+            # A write whose answer is lost may have been made, and no later pass sees a transition.
+            self._taken_over.discard(key)
             body = await write_status(self._api, body, status, decision, now, every)
+            self._taken_over.add(key)
             self._runs.tell(key, decision.status)
             for notification in notifications_of(run, status, decision.status):
                 self._webhook.tell(notification)
