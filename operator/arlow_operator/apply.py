@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from aiohttp import ClientSession
@@ -45,9 +45,14 @@ def is_due(before: Status, after: Status, now: datetime, every_s: float) -> bool
         return False
     if not changed <= PROGRESS:
         return True
-    last = before.goodput.as_of if before.goodput else None
     # A little less, so that a look that comes early by milliseconds is not one too few.
-    return last is None or now - last >= timedelta(seconds=every_s - 1)
+    return progress_due_in(before, now, every_s) <= 1
+
+
+def progress_due_in(written: Status, now: datetime, every_s: float) -> float:
+    """Returns after how many seconds progress is written again that is written every `every_s`."""
+    last = written.goodput.as_of if written.goodput else None
+    return every_s - (now - last).total_seconds() if last else 0.0
 
 
 def is_progress(before: Status, after: Status) -> bool:

@@ -12,7 +12,14 @@ from typing import Any, NamedTuple
 from aiohttp import ClientSession
 
 from arlow_operator.api import Api, ApiError
-from arlow_operator.apply import Refused, act, is_progress, tell, write_status
+from arlow_operator.apply import (
+    Refused,
+    act,
+    is_progress,
+    progress_due_in,
+    tell,
+    write_status,
+)
 from arlow_operator.decide import decide
 from arlow_operator.metrics import Runs
 from arlow_operator.notifications import notifications_of
@@ -192,9 +199,11 @@ class Reconciler:
             if error.code == 409:
                 return None
             raise
+        written = body is not training.body
         training.body = body
         self._runs.tell(key, decision.status)
-        return every
+        # A look too early is not followed by one that is as much too late.
+        return every if written else min(every, max(1.0, progress_due_in(status, now, every)))
 
 
 def _wanted(body: Mapping[str, Any]) -> tuple[Any, ...]:

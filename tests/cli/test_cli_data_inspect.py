@@ -41,10 +41,13 @@ def test_a_folder_as_json(arlow: Arlow, pictures: Path) -> None:
     code, out, _ = arlow("data", "inspect", str(pictures), "--json")
     found = json.loads(out)
     assert code == 0
-    assert {key: found[key] for key in ("used", "of", "split", "ignored", "sizes")} == {
+    told = ("used", "of", "split", "splits", "formats", "ignored", "sizes")
+    assert {key: found[key] for key in told} == {
         "used": 3,
         "of": 4,
         "split": "train",
+        "splits": {"train": 3, "test": 1},
+        "formats": {".png": 2, ".jpg": 1},
         "ignored": {".csv": 1},
         "sizes": {"40 x 30": 2},
     }
@@ -68,6 +71,8 @@ def test_a_manifest_as_text_and_sheets(arlow: Arlow, pictures: Path, tmp_path: P
     assert code == 0, err
     assert f"{pictures}: using 3 of 4 images (split train)" in out
     assert f"{clip.parent}: using 1 of 1 videos (no splits)" in out
+    assert "files of each split: train 3, test 1" in out
+    assert "formats: .png 2, .jpg 1" in out
     assert "passing over 1 .csv" in out
     with Image.open(tmp_path / "sheet-image.png") as image:
         assert image.size == (8 * 100 - 4, 4 * 100 - 4)

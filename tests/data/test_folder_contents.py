@@ -77,7 +77,9 @@ def test_tables_have_splits_by_the_same_rule(tmp_path: Path) -> None:
         pq.write_table(table, tmp_path / f"cifar10-{split}.PARQUET")
     assert len(open_source(SourceSection(path=str(tmp_path)), "image")) == 3
     assert len(open_source(SourceSection(path=str(tmp_path), split="test"), "image")) == 2
-    assert selected(tmp_path) == Selection(1, 2, "train", {})
+    assert selected(tmp_path) == Selection(
+        1, 2, "train", {}, {".parquet": 1}, {"train": 1, "test": 1}
+    )
 
 
 def test_a_split_is_asked_for_that_no_folder_is_named_after(tmp_path: Path) -> None:
@@ -156,7 +158,7 @@ def test_tables_about_the_media_beside_them_are_no_set(tmp_path: Path) -> None:
         write(tmp_path / "webdataset", f"{shard}/0.jpg", f"{shard}/1.jpg")
         pq.write_table(about, tmp_path / "webdataset" / f"{shard}.parquet")
     assert len(names(tmp_path / "webdataset")) == 4
-    assert selected(tmp_path / "webdataset") == Selection(4, 4, None, {".parquet": 2})
+    assert selected(tmp_path / "webdataset") == Selection(4, 4, None, {".parquet": 2}, {".jpg": 4})
     pq.write_table(about, write(tmp_path / "meta", "1.jpg") / "metadata.parquet")
     assert names(tmp_path / "meta") == ["1.jpg"]
 

@@ -111,6 +111,9 @@ def _as_text(found: Inspection) -> str:
 
     split = f"split {found.split}" if found.split else "no splits"
     lines = [f"{found.path}: using {found.used:,} of {found.of:,} {found.modality}s ({split})"]
+    for label, counts in (("files of each split", found.splits), ("formats", found.formats)):
+        if counts:
+            lines.append(f"  {label}: {', '.join(f'{n} {c:,}' for n, c in counts.items())}")
     for extension, count in found.ignored.items():
         lines.append(f"  passing over {count:,} {extension}")
     sizes = ", ".join(f"{size} ({count})" for size, count in list(found.sizes.items())[:5])

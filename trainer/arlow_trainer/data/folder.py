@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from arlow_trainer.config import Modality, SourceSection
@@ -44,6 +44,10 @@ class Selection:
     """None where the folder has no splits."""
     passed_over: Mapping[str, int]
     """How many of the other files there are, by extension, the most first."""
+    formats: Mapping[str, int] = field(default_factory=dict)
+    """How many of the files used there are, by extension, the most first."""
+    splits: Mapping[str, int] = field(default_factory=dict)
+    """How many files each split of the folder has, the most first."""
 
     def __str__(self) -> str:
         split = f"split {self.split}" if self.split else "no splits"
@@ -74,7 +78,7 @@ def open_folder(section: SourceSection, modality: Modality) -> tuple[Source, Sel
             named = open_list(section, url, modality)
             return named, Selection(len(named), len(named), None, {})
         table = open_tables(section, TABLES[extension(url)], [url], modality)
-        return table, Selection(1, 1, None, {})
+        return table, Selection(1, 1, None, {}, {extension(url): 1})
     files = store_names(_list(url, section.path))
     top = {file for file in files if file == _SPLITS_MARKER or file in _SPLIT_MARKERS}
     if _SPLITS_MARKER in top or top >= _SPLIT_MARKERS:
@@ -105,7 +109,14 @@ def _open_tables(
     chosen = [file for file in of_kind if split.has(file)]
     others = Counter(extension(file) or "no extension" for file in files)
     others.subtract(extension(file) for file in of_kind)
-    selection = Selection(len(chosen), len(of_kind), split.split, _counted(others))
+    selection = Selection(
+        len(chosen),
+        len(of_kind),
+        split.split,
+        _counted(others),
+        _counted(Counter(map(extension, chosen))),
+        split.splits,
+    )
     return open_tables(section, kind, _join(url, chosen), modality), selection
 
 
@@ -145,7 +156,8 @@ def _open_media(
     others = Counter(extension(file) for file in files)
     if others[""] and _bare_files_decode(section, url, files, modality):
         wanted |= {""}
-    of = sum(others.pop(each, 0) for each in wanted)
+    formats = Counter({each: others.pop(each, 0) for each in wanted})
+    of = formats.total()
     if not of:
         expected = f"expected {modality}s ({', '.join(sorted(wanted))}), parquet or arrow files"
         if not files:
@@ -158,8 +170,11 @@ def _open_media(
     used = media
     if split.split is not None:
         used = store_names(file for file in media if split.has(file))
+        formats = Counter(map(extension, used))
     source = MediaSource(section.path, url, used)
-    return source, Selection(len(used), of, split.split, _counted(others))
+    return source, Selection(
+        len(used), of, split.split, _counted(others), _counted(formats), split.splits
+    )
 
 
 def _bare_files_decode(

@@ -37,6 +37,10 @@ class Inspection:
     """Samples that would be, if all files belonged to the split."""
     split: str | None
     """None where the set has no splits."""
+    splits: Mapping[str, int]
+    """How many files of a folder each of its splits has, the most first."""
+    formats: Mapping[str, int]
+    """How many files of the split there are, by extension, the most first."""
     ignored: Mapping[str, int]
     """How many other files there are, by extension."""
     tried: int
@@ -55,6 +59,8 @@ class Inspection:
             "used": self.used,
             "of": self.of,
             "split": self.split,
+            "splits": dict(self.splits),
+            "formats": dict(self.formats),
             "ignored": dict(self.ignored),
             "tried": self.tried,
             "sizes": dict(self.sizes),
@@ -117,6 +123,8 @@ def inspect(section: SourceSection, modality: Modality, data: DataSection) -> In
         total,
         of,
         selection.split if selection is not None else section.split,
+        selection.splits if selection is not None else {},
+        selection.formats if selection is not None else {},
         selection.passed_over if selection is not None else {},
         count,
         dict(sorted(sizes.items(), key=lambda item: -item[1])),

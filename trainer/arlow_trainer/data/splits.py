@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 DEFAULT = "train"
@@ -29,6 +30,8 @@ class Chosen:
     has: Callable[[str], bool]
     split: str | None
     """None where the set has no splits, and all of its files are meant."""
+    splits: Mapping[str, int] = field(default_factory=dict)
+    """How many files each split has, the most first; empty where there are none."""
 
 
 class NoSuchSplit(ValueError):
@@ -50,21 +53,25 @@ def choose_split(files: Sequence[str], asked: str, *, tables: bool) -> Chosen:
     Raises NoSuchSplit; not for `train` where there are no splits, then all files are it.
     """
     splits = _Splits(files, tables=tables)
-    found = {splits.of(file) for file in files} - {None}
+    found = Counter(splits.of(file) for file in files)
+    counts: Counter[str] = Counter()
+    for split, count in found.items():
+        if split:
+            counts[split[1]] += count
+    by_split = dict(counts.most_common())
     named, meant = asked.lower(), split_in(asked) or asked.lower()
     if any(split and split[0] == named for split in found):
-        return Chosen(lambda file: (splits.of(file) or ("",))[0] == named, asked)
+        return Chosen(lambda file: (splits.of(file) or ("",))[0] == named, asked, by_split)
     if any(split and split[1] == meant for split in found):
-        return Chosen(lambda file: (splits.of(file) or ("", ""))[1] == meant, asked)
+        return Chosen(lambda file: (splits.of(file) or ("", ""))[1] == meant, asked, by_split)
 
     def below(file: str) -> bool:
         return f"/{named}/" in f"/{file.lower()}"
 
     if asked != DEFAULT and any(map(below, files)):
-        return Chosen(below, asked)
-    there_are = sorted({split[1] for split in found if split})
-    if there_are or asked != DEFAULT:
-        raise NoSuchSplit(there_are)
+        return Chosen(below, asked, by_split)
+    if by_split or asked != DEFAULT:
+        raise NoSuchSplit(sorted(by_split))
     return Chosen(lambda file: True, None)
 
 
