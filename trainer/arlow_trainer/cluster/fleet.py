@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ from arlow_trainer.config.cluster import NodesSection
 UNHEARD_AFTER = timedelta(minutes=15)
 # Reasons of the condition Running that somebody has to do something about, or to wait for.
 HELD_UP = ("CannotStart", "Unreachable", "Stopping")
+NODES = NodesSection()
 NO_STATUS = "no status yet: does the operator look after this namespace?"
 
 
@@ -36,8 +37,12 @@ class GpuHours:
 
     def __add__(self, other: GpuHours) -> GpuHours:
         """Returns the hours of both."""
-        names = (each.name for each in fields(self))
-        return GpuHours(**{name: getattr(self, name) + getattr(other, name) for name in names})
+        return GpuHours(
+            self.productive + other.productive,
+            self.lost + other.lost,
+            self.starting + other.starting,
+            self.queued + other.queued,
+        )
 
 
 @dataclass(frozen=True)
@@ -158,21 +163,20 @@ def _told(condition: Mapping[str, Any], otherwise: str) -> str:
 
 
 def _gpus(spec: Mapping[str, Any]) -> int:
-    nodes, defaults = section(spec, "nodes"), NodesSection()
-    found, gpus = count(nodes, "count"), count(nodes, "gpus")
-    return (defaults.count if found is None else found) * (defaults.gpus if gpus is None else gpus)
-
-
-def _goodput(spent: Mapping[str, Any]) -> float | None:
-    productive, lost, starting = (
-        number(spent, f"{kind}Seconds") or 0.0 for kind in ("productive", "lost", "starting")
+    nodes = section(spec, "nodes")
+    number_of_nodes, each = count(nodes, "count"), count(nodes, "gpus")
+    return (NODES.count if number_of_nodes is None else number_of_nodes) * (
+        NODES.gpus if each is None else each
     )
-    used = productive + lost + starting
-    return productive / used if used else None
 
 
 def _hours(spent: Mapping[str, Any], gpus: int) -> GpuHours:
-    kinds = (each.name for each in fields(GpuHours))
-    return GpuHours(
-        **{kind: (number(spent, f"{kind}Seconds") or 0.0) * gpus / 3600 for kind in kinds}
-    )
+    kinds = ("productive", "lost", "starting", "queued")
+    return GpuHours(*((number(spent, f"{kind}Seconds") or 0.0) * gpus / 3600 for kind in kinds))
+
+
+def _goodput(spent: Mapping[str, Any]) -> float | None:
+    kinds = ("productive", "lost", "starting")
+    productive, lost, starting = (number(spent, f"{kind}Seconds") or 0.0 for kind in kinds)
+    used = productive + lost + starting
+    return productive / used if used else None

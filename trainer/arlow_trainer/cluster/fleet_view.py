@@ -89,7 +89,8 @@ def fleet_view(
     room = None if height is None else height - 3 - sum(_lines(each, width) for each in foot)
     shown = fitting_rows(rows, room, width, namespaces)
     if len(shown) < len(rows):
-        left = _phases([row for row in rows if row not in shown])
+        names = {(row.namespace, row.name) for row in shown}
+        left = _phases([row for row in rows if (row.namespace, row.name) not in names])
         words = f"no room for {left}: `arlow fleet | less -S` has all"
         foot.insert(0, Text(words, no_wrap=True, overflow="ellipsis"))
     parts: list[RenderableType] = []

@@ -129,7 +129,7 @@ def watch_fleet(scope: Scope, console: Console) -> None:
             remark=_remark(fleet, now),
         )
 
-    with Live(console=console, get_renderable=draw, refresh_per_second=2):
+    with Live(console=console, get_renderable=draw, refresh_per_second=1):
         while True:
             # Whatever ends a watch shows in the list that follows.
             with suppress(ConfigError):
