@@ -10,7 +10,8 @@ from typing import Any
 from aiohttp import ClientSession
 
 from arlow_operator.api import Api, ApiError
-from arlow_operator.events import events_of
+from arlow_operator.events import delivery_event, events_of
+from arlow_operator.notifications import Notification
 from arlow_operator.policies.situation import (
     CreateAttempt,
     Decision,
@@ -145,3 +146,10 @@ async def tell(api: Api, run: Run, before: Status, after: Status) -> None:
     for event in events_of(run, before, after):
         with contextlib.suppress(ApiError):
             await api.create(event)
+
+
+async def record_delivery(api: Api, sent: Notification) -> None:
+    """Writes the event by which the next operator knows that a webhook was told; where it cannot be
+    written, the webhook may be told twice."""
+    with contextlib.suppress(ApiError):
+        await api.create(delivery_event(sent))

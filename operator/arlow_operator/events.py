@@ -1,16 +1,18 @@
-"""The events that tell of a run's transitions. Pure."""
+"""The events that tell of a run's transitions, and of what a webhook was told. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+from arlow_operator.notifications import Notification
 from arlow_operator.resource import MANAGER, Run
-from arlow_operator.status import Status
+from arlow_operator.status import Status, timestamp
 from arlow_trainer.config.models import API_VERSION, KIND
 
 LONGEST_MESSAGE = 1000
+NOTIFIED = "Notified"
 
 
 def events_of(run: Run, before: Status, after: Status) -> Iterator[dict[str, Any]]:
@@ -19,26 +21,46 @@ def events_of(run: Run, before: Status, after: Status) -> Iterator[dict[str, Any
         moments = [each.last_transition_time for each in after.conditions]
         kind = "Warning" if after.phase in ("Restarting", "Failed") else "Normal"
         words = after.message or f"the run is {after.phase}"
-        yield _event(run, kind, after.phase, words, max(moments, default=run.created))
+        moment = max(moments, default=run.created)
+        yield _event(run.namespace, run.name, run.uid, kind, after.phase, words, moment)
     stalled = after.condition("TrainingStalled")
     earlier = before.condition("TrainingStalled")
     if stalled and stalled.status == "True" and (earlier is None or earlier.status != "True"):
         time = stalled.last_transition_time
-        yield _event(run, "Warning", "TrainingStalled", stalled.message, time)
+        words = stalled.message
+        yield _event(run.namespace, run.name, run.uid, "Warning", "TrainingStalled", words, time)
 
 
-def _event(run: Run, kind: str, reason: str, words: str, moment: datetime) -> dict[str, Any]:
-    time = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+def delivery_event(sent: Notification) -> dict[str, Any]:
+    """Returns the event that tells that a webhook was told of a transition."""
+    words = _delivered(sent)
+    return _event(sent.namespace, sent.run, sent.uid, "Normal", NOTIFIED, words, sent.time)
+
+
+def is_delivered(notification: Notification, events: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a webhook was told of a transition, by the events about the run."""
+    words = _delivered(notification)
+    return any(each["reason"] == NOTIFIED and each.get("message") == words for each in events)
+
+
+def _delivered(notification: Notification) -> str:
+    return f"the webhook was told of {notification.event} at {timestamp(notification.time)}"
+
+
+def _event(
+    namespace: str, name: str, uid: str, kind: str, reason: str, words: str, moment: datetime
+) -> dict[str, Any]:
+    time = timestamp(moment)
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"generateName": f"{run.name}-", "namespace": run.namespace},
+        "metadata": {"generateName": f"{name}-", "namespace": namespace},
         "involvedObject": {
             "apiVersion": API_VERSION,
             "kind": KIND,
-            "name": run.name,
-            "namespace": run.namespace,
-            "uid": run.uid,
+            "name": name,
+            "namespace": namespace,
+            "uid": uid,
         },
         "type": kind,
         "reason": reason,

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 import kopf
@@ -16,6 +17,7 @@ from aiohttp import ClientSession
 from prometheus_client import start_http_server
 
 from arlow_operator.api import Api, ApiError
+from arlow_operator.apply import record_delivery
 from arlow_operator.handlers import register
 from arlow_operator.health import Health
 from arlow_operator.lease import OperatorLease
@@ -23,6 +25,7 @@ from arlow_operator.logs import configure_logging, of_run
 from arlow_operator.metrics import Metrics, Runs
 from arlow_operator.reconcile import Key, Reconciler
 from arlow_operator.settings import Settings, settings_from
+from arlow_operator.webhook import Webhook
 from arlow_operator.work_queue import WorkQueue
 from arlow_trainer.config import ConfigError
 from arlow_trainer.config.object_names import RUN_LABEL
@@ -35,6 +38,8 @@ METRICS_PORT = 8081
 PASS_TIMEOUT_S = 30.0
 FAILED_AGAIN_S = 5.0
 RELIST_S = 60.0
+# Of the grace of a pod that ends, 10 s; the Lease is given back in the rest.
+LAST_NOTIFICATIONS_S = 4.0
 
 
 def main() -> None:
@@ -85,11 +90,14 @@ async def _look_after_runs(
     async with ClientSession(trust_env=False) as http, asyncio.TaskGroup() as tasks:
         health = Health()
         metrics.watch(queue.__len__, health.age)
-        reconciler = Reconciler(api, http, settings, metrics.runs)
+        record = partial(record_delivery, api)
+        webhook = Webhook(http, settings.webhook_file, metrics.notified, record)
+        reconciler = Reconciler(api, http, settings, metrics.runs, webhook)
         background = [tasks.create_task(_work(queue, reconciler, metrics)) for _ in range(WORKERS)]
         background.append(tasks.create_task(_relist(api, queue, health, settings, metrics.runs)))
         if lease:
             background.append(tasks.create_task(lease.keep()))
+        sending = tasks.create_task(webhook.send_all())
 
         def stop() -> None:
             for task in background:
@@ -109,6 +117,8 @@ async def _look_after_runs(
             namespaces=settings.namespaces,
         )
         stop()
+        await webhook.sent(LAST_NOTIFICATIONS_S)
+        sending.cancel()
 
 
 def _kopf_settings() -> kopf.OperatorSettings:

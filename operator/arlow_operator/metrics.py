@@ -100,6 +100,14 @@ class Metrics:
             ["verb", "code"],
             registry=self.registry,
         )
+        self._notifications = Counter(
+            "arlow_operator_notifications",
+            "Notifications of the webhook by what became of them (delivered, failed).",
+            ["result"],
+            registry=self.registry,
+        )
+        for result in ("delivered", "failed"):
+            self._notifications.labels(result)
 
     def watch(self, queue_depth: Callable[[], int], full_pass_age: Callable[[], float]) -> None:
         """Registers what is asked for at each scrape."""
@@ -121,3 +129,7 @@ class Metrics:
     def requested(self, verb: str, code: int) -> None:
         """Counts a request to the API."""
         self._requests.labels(verb, str(code)).inc()
+
+    def notified(self, result: str) -> None:
+        """Counts a notification, `delivered` or `failed`."""
+        self._notifications.labels(result).inc()

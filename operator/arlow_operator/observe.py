@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 from aiohttp import ClientSession
 
-from arlow_operator.api import Api
+from arlow_operator.api import Api, ApiError
+from arlow_operator.events import is_delivered
+from arlow_operator.notifications import Notification, recent_notifications
 from arlow_operator.observation import (
     Observation,
     PodSeen,
@@ -62,6 +65,20 @@ async def with_report(http: ClientSession, status: Status, seen: Observation) ->
             if pod.job_uid == job_uid and pod.running and pod.address and pod.end is None:
                 return replace(seen, reported=await ask_status(http, pod.address))
     return replace(seen, reported=None)
+
+
+async def undelivered(api: Api, run: Run, status: Status, now: datetime) -> list[Notification]:
+    """Returns what a webhook was not told of a run, as far as can be known, by an operator that is
+    gone."""
+    recent = list(recent_notifications(run, status, now))
+    if not recent:
+        return []
+    try:
+        events = await api.list_events(run.namespace, run.uid)
+    except ApiError:
+        # Twice is better than never.
+        return recent
+    return [each for each in recent if not is_delivered(each, events)]
 
 
 async def _obstacle(api: Api, namespace: str, job_uid: str, pods: list[PodSeen]) -> str:

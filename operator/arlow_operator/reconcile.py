@@ -22,10 +22,12 @@ from arlow_operator.apply import (
 )
 from arlow_operator.decide import decide
 from arlow_operator.metrics import Runs
+from arlow_operator.notifications import notifications_of
 from arlow_operator.observation import Observation, PodSeen, pod_seen
-from arlow_operator.observe import observe, with_report
+from arlow_operator.observe import observe, undelivered, with_report
 from arlow_operator.resource import MANAGER, read_run
 from arlow_operator.settings import Settings
+from arlow_operator.webhook import Webhook
 from arlow_trainer.config.object_names import RUN_LABEL
 
 log = logging.getLogger(__name__)
@@ -59,9 +61,19 @@ class Reconciler:
     While a run trains and no event tells of a change, a pass asks its trainer alone, and writes.
     """
 
-    def __init__(self, api: Api, http: ClientSession, settings: Settings, runs: Runs) -> None:
+    def __init__(
+        self,
+        api: Api,
+        http: ClientSession,
+        settings: Settings,
+        runs: Runs,
+        webhook: Webhook,
+    ) -> None:
         self._api = api
         self._runs = runs
+        self._webhook = webhook
+        # Runs whose transitions are all known, and told: not those of an earlier operator.
+        self._taken_over: set[Key] = set()
         self._http = http
         self._settings = settings
         self._ended: dict[Key, dict[str, PodSeen]] = {}
@@ -115,12 +127,17 @@ class Reconciler:
         if body is None:
             self._ended.pop(key, None)
             self._refused.pop(key, None)
+            self._taken_over.discard(key)
             self._runs.forget(key)
             return None
         run, status = read_run(body)
         if run.managed_by != MANAGER or run.deleted:
             self._runs.forget(key)
             return None
+        if self._webhook.is_set and key not in self._taken_over:
+            for notification in await undelivered(self._api, run, status, datetime.now(UTC)):
+                self._webhook.tell(notification)
+            self._taken_over.add(key)
         ended = self._ended.get(key, {})
         refused = self._refused.get(key, "")
         seen = await observe(self._api, self._http, run, status, list(ended.values()), refused)
@@ -128,8 +145,13 @@ class Reconciler:
         decision = decide(run, status, seen, now, self._settings)
         every = self._settings.progress_seconds
         try:
+            # A write whose answer is lost may have been made, and no later pass sees a transition.
+            self._taken_over.discard(key)
             body = await write_status(self._api, body, status, decision, now, every)
+            self._taken_over.add(key)
             self._runs.tell(key, decision.status)
+            for notification in notifications_of(run, status, decision.status):
+                self._webhook.tell(notification)
             await tell(self._api, run, status, decision.status)
             await act(self._api, self._http, run, decision, self._settings)
         except Refused as error:

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from arlow_operator.run_defaults import RunDefaults, read_defaults
 from arlow_trainer.config import ConfigError
@@ -39,6 +40,7 @@ class Settings:
         progress_seconds: between two questions for a run's progress.
         allow_cpu: whether runs of GPUs train on CPUs where the pods' GPUs are on paper, for tests.
         defaults: of all runs.
+        webhook_file: with the URL that is told of runs' ends and stalls; None for none.
     """
 
     image: str
@@ -51,6 +53,7 @@ class Settings:
     progress_seconds: float = 15.0
     allow_cpu: bool = False
     defaults: RunDefaults = field(default_factory=RunDefaults)
+    webhook_file: Path | None = None
 
 
 def settings_from(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -65,7 +68,7 @@ def settings_from(environ: Mapping[str, str] = os.environ) -> Settings:
         progress_seconds = 0.0
     if not 0.5 <= progress_seconds <= 600:
         raise ConfigError(f"ARLOW_PROGRESS_SECONDS is {seconds!r}; allowed: 0.5 to 600 seconds")
-    defaults = environ.get("ARLOW_RUN_DEFAULTS")
+    defaults, webhook = environ.get("ARLOW_RUN_DEFAULTS"), environ.get("ARLOW_WEBHOOK_FILE")
     return Settings(
         image=image,
         lease_namespace=environ.get("ARLOW_OPERATOR_NAMESPACE") or None,
@@ -77,6 +80,7 @@ def settings_from(environ: Mapping[str, str] = os.environ) -> Settings:
         progress_seconds=progress_seconds,
         allow_cpu=environ.get("ARLOW_ALLOW_CPU") == "1",
         defaults=read_defaults(defaults) if defaults else RunDefaults(),
+        webhook_file=Path(webhook) if webhook else None,
     )
 
 

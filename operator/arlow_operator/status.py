@@ -6,7 +6,7 @@ since a status that an earlier version wrote lacks what came later.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -233,6 +233,11 @@ class Status(StatusSection):
     def document(self) -> dict[str, Any]:
         """Returns the status as it is sent to the API."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def timestamp(moment: datetime) -> str:
+    """Returns a time as the API writes it."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def whole_second(moment: datetime) -> datetime:

@@ -23,6 +23,7 @@ Json = dict[str, Any]
 EVERYTHING: dict[str, Any] = {
     "watchNamespaces": ["a", "b"],
     "podDisruptionBudget": {"enabled": True},
+    "notifications": {"webhookSecret": {"name": "chat"}},
     "networkPolicy": {"enabled": True},
     "runs": {"networkPolicy": {"namespaces": ["a"]}},
     "podMonitors": {"enabled": True},

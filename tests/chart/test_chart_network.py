@@ -105,6 +105,41 @@ def test_the_api_can_be_named_by_its_addresses() -> None:
     assert not reaches(found, OPERATOR, INTERNET, 8443)
 
 
+WEBHOOK = {"webhookSecret": {"name": "chat"}}
+NODE_DNS, CHAT = Address("169.254.20.10"), Address("203.0.113.9")
+
+
+@pytest.mark.parametrize(
+    ("target", "port", "protocol", "expected"),
+    [
+        (CHAT, 443, "TCP", True),
+        (CHAT, 8065, "TCP", True),
+        (INTERNET, 443, "TCP", False),
+        (CHAT, 22, "TCP", False),
+        (DNS, 53, "UDP", True),
+        (NODE_DNS, 53, "TCP", True),
+        (DNS, 5353, "UDP", False),
+    ],
+)
+def test_the_operator_reaches_its_webhook_and_dns(
+    target: Peer, port: int, protocol: str, expected: bool
+) -> None:
+    to_api = {"cidrs": ["10.0.0.1/32"]}
+    to_chat = {"ports": [443, 8065], "cidrs": ["203.0.113.0/24"]}
+    policy = {"enabled": True, "apiServer": to_api, "webhook": to_chat}
+    found = policies(notifications=WEBHOOK, networkPolicy=policy)
+    assert reaches(found, OPERATOR, target, port, protocol) is expected
+    # Nothing of it without a webhook.
+    assert not reaches(policies(networkPolicy=policy), OPERATOR, target, port, protocol)
+
+
+def test_dns_of_openshift_listens_at_another_port() -> None:
+    on = {"enabled": True}
+    found = policies(notifications=WEBHOOK, networkPolicy=on, openshift=True)
+    for port in (53, 5353):
+        assert reaches(found, OPERATOR, Pod("openshift-dns"), port, "UDP")
+
+
 def test_prometheus_may_be_elsewhere() -> None:
     found = policies(networkPolicy={"enabled": True, "prometheusNamespace": "observability"})
     for target, port in ((OPERATOR, METRICS), (RUN, STATUS)):

@@ -246,6 +246,27 @@ def test_names_of_gpus_and_the_interval_go_to_the_operator() -> None:
     assert variables({"runs": {"allowCpu": True}})["ARLOW_ALLOW_CPU"] == "1"
 
 
+# --- the webhook
+
+
+def test_the_webhook_is_a_secret_that_is_mounted_and_may_be_missing() -> None:
+    values = {"notifications": {"webhookSecret": {"name": "chat", "key": "slack"}}}
+    volumes = {each["name"]: each for each in operator(values)["spec"]["volumes"]}
+    mounts = {each["name"]: each for each in container(values)["volumeMounts"]}
+    assert volumes["webhook"]["secret"] == {
+        "secretName": "chat",
+        "items": [{"key": "slack", "path": "url"}],
+        "optional": True,
+    }
+    folder = mounts["webhook"]["mountPath"]
+    assert mounts["webhook"]["readOnly"] is True
+    assert variables(values)["ARLOW_WEBHOOK_FILE"] == f"{folder}/url"
+    assert "ARLOW_WEBHOOK_FILE" not in variables()
+    assert "webhook" not in {each["name"] for each in operator()["spec"]["volumes"]}
+    # A file below a subPath would never be renewed.
+    assert "subPath" not in mounts["webhook"]
+
+
 # --- runs
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -218,6 +219,12 @@ def _image(name: str) -> dict[str, str]:
 
 
 OPERATOR = ("-n", "arlow-system", "deployment/arlow-operator")
+
+
+def arlow(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command of the trainer's, without a terminal."""
+    command = [sys.executable, "-c", "from arlow_trainer.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
 def in_phase(*phases: str) -> Callable[[dict[str, Any]], bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from kube import Cluster, condition
 from operator_here import connected_api, write_kubeconfig
 
 from arlow_operator.api import Api
+from arlow_operator.apply import record_delivery
 from arlow_operator.metrics import Runs
 from arlow_operator.reconcile import Key, Reconciler
 from arlow_operator.settings import Settings
+from arlow_operator.webhook import Webhook
 
 pytestmark = pytest.mark.soak
 
@@ -63,7 +66,9 @@ class Story:
         self.deaths = 0
 
     def _new(self) -> Reconciler:
-        return Reconciler(self._api, self._http, Settings(image="localhost/missing:1"), Runs())  # type: ignore[arg-type]
+        settings = Settings(image="localhost/missing:1")
+        webhook = Webhook(self._http, None, lambda _: None, partial(record_delivery, self._api))  # type: ignore[arg-type]
+        return Reconciler(self._api, self._http, settings, Runs(), webhook)  # type: ignore[arg-type]
 
     async def until(self, holds: Callable[[dict[str, Any]], bool]) -> None:
         """Makes passes until the status is as wanted, in a bounded number."""

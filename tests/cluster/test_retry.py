@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 import uuid
 from pathlib import Path
 
 from cluster_runs import TinyRuns, put_images, trains
-from kube import Cluster, in_phase
-
-
-def arlow(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from arlow_trainer.cli import main; main()", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+from kube import Cluster, arlow, in_phase
 
 
 def test_a_failed_run_is_watched_and_begins_again_when_it_is_mended(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from arlow_trainer.cluster.runs import configuration_problem
+from arlow_trainer.cluster.access import configuration_problem
 
 
 def test_the_clients_full_stop_does_not_end_the_message() -> None:

@@ -29,7 +29,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("command", ["watch", "retry"])
+@pytest.mark.parametrize("command", ["watch apt/run", "retry apt/run", "fleet"])
 def test_a_command_asks_the_cluster_without_torch(command: str, tmp_path: Path) -> None:
     config = tmp_path / "kubeconfig"
     config.write_text(
@@ -38,7 +38,7 @@ def test_a_command_asks_the_cluster_without_torch(command: str, tmp_path: Path) 
         "{server: 'http://127.0.0.1:9'}}]}"
     )
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, command, "apt/run"],
+        [sys.executable, "-c", PROGRAM, *command.split()],
         capture_output=True,
         text=True,
         env={"KUBECONFIG": str(config), "PATH": "/usr/bin:/bin", **_python_path()},

@@ -52,18 +52,21 @@ def test_nothing_is_left_of_runs_that_are_gone() -> None:
     assert series() == before
 
 
-def test_passes_and_requests_are_counted() -> None:
+def test_passes_requests_and_notifications_are_counted() -> None:
     metrics = Metrics()
     metrics.watch(lambda: 4, lambda: 12.0)
     metrics.passed(0.2, failed=False)
     metrics.passed(31, failed=True)
     metrics.requested("patch", 200)
     metrics.requested("patch", 409)
+    metrics.notified("failed")
     found = text(metrics).splitlines()
     for line in (
         "arlow_operator_queue_depth 4.0",
         "arlow_operator_last_full_pass_age_seconds 12.0",
         'arlow_operator_pass_duration_seconds_count{result="failed"} 1.0',
         'arlow_operator_api_requests_total{code="409",verb="patch"} 1.0',
+        'arlow_operator_notifications_total{result="failed"} 1.0',
+        'arlow_operator_notifications_total{result="delivered"} 0.0',
     ):
         assert line in found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from arlow_operator.settings import GPU_PRODUCTS, Settings, settings_from
@@ -18,6 +20,12 @@ def test_a_cloud_labels_products_in_its_own_way() -> None:
     products = settings(ARLOW_GPU_PRODUCTS="h100=nvidia-h100-80gb,v100-16gb=v100").gpu_products
     assert (products["h100"], products["v100-16gb"]) == ("nvidia-h100-80gb", "v100")
     assert products["rtx-8000"] == GPU_PRODUCTS["rtx-8000"]
+
+
+def test_the_webhook_is_a_file_and_there_is_none_at_first() -> None:
+    assert settings(ARLOW_WEBHOOK_FILE="/etc/hook/url").webhook_file == Path("/etc/hook/url")
+    assert settings().webhook_file is None
+    assert settings(ARLOW_WEBHOOK_FILE="").webhook_file is None
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from arlow_trainer.cli.console import ConsoleHandler, print_error, print_note
 from arlow_trainer.cli.curves import curves
 from arlow_trainer.cli.data import data_app
 from arlow_trainer.cli.export import export
+from arlow_trainer.cli.fleet import fleet
 from arlow_trainer.cli.logs import logs
 from arlow_trainer.cli.plan import plan
 from arlow_trainer.cli.probe import probe
@@ -63,6 +64,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(plan)
 app.command()(watch)
+app.command()(fleet)
 app.command()(retry)
 app.command()(logs)
 app.add_typer(checkpoints_app, name="checkpoints")

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from arlow_trainer.cluster.fields import section
 from arlow_trainer.config.status import LastCheckpoint, Phase, RunStatus
 
 PHASES: Mapping[str, Phase] = {
@@ -28,8 +29,8 @@ def run_status(body: Mapping[str, Any]) -> RunStatus:
     than this version knows are left out.
     """
     name = body["metadata"]["name"]
-    status = _section(body, "status")
-    progress, attempt = _section(status, "progress"), _section(status, "attempt")
+    status = section(body, "status")
+    progress, attempt = section(status, "progress"), section(status, "attempt")
     fields = {
         "startedAt": attempt.get("startTime"),
         "step": progress.get("step"),
@@ -45,7 +46,7 @@ def run_status(body: Mapping[str, Any]) -> RunStatus:
     for field, value in fields.items():
         found = _with_field(found, field, value)
     try:
-        last = LastCheckpoint.model_validate(_section(status, "lastCheckpoint"))
+        last = LastCheckpoint.model_validate(section(status, "lastCheckpoint"))
     except ValidationError:
         return found
     return found.model_copy(update={"last_checkpoint": last})
@@ -53,23 +54,18 @@ def run_status(body: Mapping[str, Any]) -> RunStatus:
 
 def object_message(body: Mapping[str, Any]) -> str:
     """Returns the phase of an object, its restarts and its message, as one text."""
-    return _message(_section(body, "status"))
+    return _message(section(body, "status"))
 
 
 def _message(status: Mapping[str, Any]) -> str:
     if not status:
         return "no status yet: does the operator look after this namespace?"
-    number = _section(status, "attempt").get("number")
+    number = section(status, "attempt").get("number")
     attempt = f", attempt {number}" if number else ""
     words = f"{status.get('phase', 'Pending')}{attempt}"
     if told := status.get("message"):
         words += f": {told}"
     return words
-
-
-def _section(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = body.get(name)
-    return found if isinstance(found, dict) else {}
 
 
 def _with_field(status: RunStatus, field: str, value: object) -> RunStatus:

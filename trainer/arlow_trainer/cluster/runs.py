@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from arlow_trainer.cluster.access import Access, RefusedRequest
 from arlow_trainer.cluster.object_status import object_message, run_status
 from arlow_trainer.config.errors import ConfigError
 from arlow_trainer.config.object_names import (
@@ -23,7 +24,6 @@ from arlow_trainer.config.status import RunStatus
 from arlow_trainer.telemetry.status_source import NoAnswer, parse_status
 
 PREFIXES = ("apt/", "arlowpretrain/", "arlowpretrains/")
-TIMEOUT_S = 10.0
 
 
 def run_name(target: str) -> str | None:
@@ -34,21 +34,11 @@ def run_name(target: str) -> str | None:
     return None
 
 
-def configuration_problem(error: Exception) -> str:
-    """Returns what to say where kubectl's configuration cannot be read."""
-    reason = str(error).rstrip(". ")
-    return f"kubectl's configuration: {reason}; set KUBECONFIG"
-
-
-class Unreachable(ConfigError):
-    """The cluster does not answer; the message says why."""
-
-
 @dataclass(frozen=True)
 class ClusterRun:
     """A run of the cluster that kubectl talks to."""
 
-    client: Any
+    access: Access
     namespace: str
     name: str
 
@@ -58,23 +48,8 @@ class ClusterRun:
 
         Raises ConfigError where kubectl's configuration is missing or wrong.
         """
-        try:
-            from kubernetes import client, config
-            from kubernetes.config.kube_config import list_kube_config_contexts
-        except ImportError:
-            raise ConfigError(
-                "runs in a cluster need the extra `cluster`: pip install 'arlow-pretrain[cluster]'"
-            ) from None
-        configuration = client.Configuration()
-        try:
-            config.load_kube_config(client_configuration=configuration)
-            current = list_kube_config_contexts()[1].get("context", {})
-        except (config.ConfigException, OSError, ValueError) as error:
-            raise ConfigError(configuration_problem(error)) from None
-        # A second try within the timeout's time would double it.
-        configuration.retries = False
-        chosen = namespace or current.get("namespace") or "default"
-        return cls(client.ApiClient(configuration), chosen, name)
+        access = Access.of_kubectl()
+        return cls(access, namespace or access.namespace, name)
 
     @property
     def target(self) -> str:
@@ -139,39 +114,10 @@ class ClusterRun:
         return None
 
     def _request(self, method: str, path: str, body: object = None, **query: str) -> dict[str, Any]:
-        from kubernetes.client.exceptions import ApiException
-        from urllib3.exceptions import HTTPError
-
         try:
-            answer = self.client.call_api(
-                *self.client.param_serialize(
-                    method,
-                    path,
-                    query_params=list(query.items()),
-                    header_params={
-                        "Accept": "application/json",
-                        "Content-Type": "application/merge-patch+json",
-                    },
-                    body=body,
-                    auth_settings=["BearerToken"],
-                ),
-                _request_timeout=TIMEOUT_S,
-            )
-            text = answer.read()
-        except (ApiException, HTTPError, OSError) as error:
-            raise Unreachable(f"the cluster does not answer: {error}") from None
-        return self._answer(answer.status, text)
-
-    def _answer(self, code: int, text: bytes) -> dict[str, Any]:
-        try:
-            found = json.loads(text)
-        except ValueError:
-            found = text[:200].decode(errors="replace")
-        if code == 404:
-            raise ConfigError(f"there is no {self.target}; `kubectl get apt -A` lists all")
-        if not isinstance(found, dict) or not 200 <= code < 300:
-            message = found.get("message") if isinstance(found, dict) else found
-            if code in (401, 403, 422):
-                raise ConfigError(f"{self.target}: {message}")
-            raise Unreachable(f"the cluster answers {code}: {message}")
-        return found
+            return self.access.request(method, path, body, **query)
+        except RefusedRequest as error:
+            if error.code == 404:
+                missing = f"there is no {self.target}; `kubectl get apt -A` lists all"
+                raise ConfigError(missing) from None
+            raise ConfigError(f"{self.target}: {error}") from None
