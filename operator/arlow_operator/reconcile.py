@@ -14,10 +14,10 @@ from aiohttp import ClientSession
 from arlow_operator.api import Api, ApiError
 from arlow_operator.apply import Refused, act, is_progress, tell, write_status
 from arlow_operator.decide import decide
-from arlow_operator.metrics import Runs
 from arlow_operator.observation import Observation, PodSeen, pod_seen
 from arlow_operator.observe import observe, with_report
 from arlow_operator.resource import MANAGER, read_run
+from arlow_operator.run_metrics import Runs
 from arlow_operator.settings import Settings
 from arlow_trainer.config.object_names import RUN_LABEL
 
@@ -122,7 +122,7 @@ class Reconciler:
         every = self._settings.progress_seconds
         try:
             body = await write_status(self._api, body, status, decision, now, every)
-            self._runs.tell(key, decision.status)
+            self._runs.tell(key, decision.status, run.gpus)
             await tell(self._api, run, status, decision.status)
             await act(self._api, self._http, run, decision, self._settings)
         except Refused as error:
@@ -171,7 +171,7 @@ class Reconciler:
                 return None
             raise
         training.body = body
-        self._runs.tell(key, decision.status)
+        self._runs.tell(key, decision.status, run.gpus)
         return every
 
 
