@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
-from pages import operator_metrics
 
 from support.prometheus_server import DASHBOARDS
+from support.scraped_pages import operator_metrics
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "charts" / "src" / "dashboards.py"

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import NODE, STATUSES, dcgm_page, operator_metrics, replayed, working_operator
 
 from support.prometheus_server import (
     DASHBOARDS,
@@ -25,6 +24,14 @@ from support.prometheus_server import (
     panel_queries,
     prometheus,
     unanswered_panels,
+)
+from support.scraped_pages import (
+    NODE,
+    STATUSES,
+    dcgm_page,
+    operator_metrics,
+    replayed,
+    working_operator,
 )
 
 RULES = Path(__file__).parents[2] / "charts" / "alerts" / "operator.yaml"

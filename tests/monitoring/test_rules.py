@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from pages import operator_metrics
 
 from support.prometheus_server import needs_prometheus
+from support.scraped_pages import operator_metrics
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "charts" / "alerts"

@@ -167,13 +167,14 @@ def unanswered_panels(
     absent: Sequence[str] = (),
     seconds: float = 10.0,
     dashboard: str = "run",
+    rate_interval: str = "4s",
 ) -> list[str]:
     """The expressions of a dashboard without a number.
 
     `absent` names metrics that a run may lack.
     """
     missing = []
-    for title, expr, instant in panel_queries(run, dashboard=dashboard):
+    for title, expr, instant in panel_queries(run, rate_interval, dashboard):
         if any(metric in expr for metric in absent):
             continue
         answer = server.query(expr) if instant else server.query_range(expr, seconds)

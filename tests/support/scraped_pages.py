@@ -22,7 +22,7 @@ from arlow_operator.status import (
     Status,
 )
 
-EXPOSITION = Path(__file__).parent / "dcgm" / "exposition.txt"
+EXPOSITION = Path(__file__).parent / "dcgm_exposition.txt"
 POD = "quick-2-0-x7k2p"
 NODE = "node-a"
 
@@ -109,8 +109,8 @@ def working_operator(metrics: Metrics, port: int) -> Iterator[None]:
         thread.join()
 
 
-def dcgm_page() -> bytes:
-    """Returns the recorded page, as that of two GPUs of the run `quick`."""
+def dcgm_page(namespace: str = "team", pod: str = POD) -> bytes:
+    """Returns the recorded page, as that of two GPUs of a run's pod."""
     lines = []
     for line in EXPOSITION.read_text("utf-8").splitlines():
         if line.startswith("#"):
@@ -121,7 +121,7 @@ def dcgm_page() -> bytes:
                 f'gpu="{gpu}",UUID="GPU-{gpu}",device="nvidia{gpu}",'
                 'modelName="NVIDIA RTX 4000 Ada Generation",'
                 f'Hostname="{NODE}",DCGM_FI_DRIVER_VERSION="580.95.05",container="trainer",'
-                f'namespace="team",pod="{POD}",pod_uid=""'
+                f'namespace="{namespace}",pod="{pod}",pod_uid=""'
             )
             lines.append(line.replace("@", labels))
     return ("\n".join(lines) + "\n").encode()
