@@ -19,6 +19,7 @@ GPU_BENCHMARKS = ("gpu_steps", "gpu_run")
 # Modules, each with a `measure` and its sizes `FULL` and `TOY`.
 BENCHMARKS = (
     *("tower", "step", "loader", "wait", "checkpoint", "start", "counts", "telemetry", "pictures"),
+    "fleet",
     *GPU_BENCHMARKS,
 )
 

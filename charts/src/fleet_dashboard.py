@@ -23,6 +23,7 @@ from panels import (
 )
 
 SELECT = f'{NAMESPACE}, run=~"$run"'
+PHASES = "cluster_namespace_phase:arlow_operator_run_phase:sum"
 GPUS = "cluster_namespace_phase:arlow_operator_run_gpus:sum"
 GPU_HOURS = "cluster_namespace_kind:arlow_operator_run_gpu_hours:sum"
 TOTALS = "cluster_namespace_metric:arlow_operator_run:sum"
@@ -57,7 +58,7 @@ def overview() -> list[Any]:
         number(
             "Runs by phase",
             "Runs that exist, by the phase that they are in.",
-            f"sum by (phase) ({RUN_PHASE}{{{SELECT}}}) > 0",
+            f"sum by (phase) ({PHASES}{{{NAMESPACE}}}) > 0",
             "none",
             legend="{{phase}}",
             span=8,
@@ -203,12 +204,11 @@ def gpu_time() -> list[Any]:
             span=12,
         ),
         curves(
-            "Runs by phase",
+            "Runs over time",
             "Runs that exist, by phase.",
             [
                 (
-                    "sum by (phase) (cluster_namespace_phase:arlow_operator_run_phase:sum"
-                    f"{{{NAMESPACE}}})",
+                    f"sum by (phase) ({PHASES}{{{NAMESPACE}}})",
                     "{{phase}}",
                 )
             ],

@@ -19,8 +19,14 @@ from kube import TRAINER_IMAGE, Cluster, Refused, condition, in_phase
 from support.prometheus_server import Prometheus, unanswered_panels
 from support.scraped_pages import dcgm_page
 
-# What a run on a CPU without a probe does not have.
-ABSENT = ["arlow_loss_scale", "arlow_gpu_", "arlow_probe_accuracy", "arlow_video_loss"]
+# What a run of images on a CPU without a probe does not have.
+ABSENT = [
+    "arlow_loss_scale",
+    "arlow_gpu_",
+    "arlow_probe_accuracy",
+    "arlow_video_loss",
+    "arlow_clip_micro_batch",
+]
 CRASHING = """\
 #!/usr/bin/env python3
 import sys, time
