@@ -331,10 +331,11 @@ def test_bounds_of_alerts_are_values() -> None:
         "apiErrors": "0.25",
     }
     values = {"prometheusRule": {"enabled": True, "bounds": bounds}}
-    found = only(render(values, apis=MONITORING), "PrometheusRule")
-    text = "\n".join(rule["expr"] for group in found["spec"]["groups"] for rule in group["rules"])
-    assert dict(re.findall(r"(?<=[<>] )(\S+) # bounds\.(\w+)", text)) == {
-        str(value): name for name, value in bounds.items()
+    rules = only(render(values, apis=MONITORING), "PrometheusRule")
+    text = "\n".join(rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"])
+    found = re.findall(r"[<>] (\S+) # bounds\.(\w+)", text)
+    assert {name: float(bound) for bound, name in found} == {
+        name: float(bound) for name, bound in bounds.items()
     }
 
 

@@ -82,7 +82,11 @@ def test_links_keep_time_and_variables(name: str) -> None:
 
 
 def test_a_row_of_the_fleet_leads_to_its_run() -> None:
-    [panel] = [each for each in dashboard("fleet")["panels"] if each["title"] == "Runs"]
+    [panel] = [
+        each
+        for each in dashboard("fleet")["panels"]
+        if each["type"] == "table" and each["title"] == "Runs"
+    ]
     [url] = [
         link["url"]
         for override in panel["fieldConfig"]["overrides"]

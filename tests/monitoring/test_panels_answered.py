@@ -127,7 +127,9 @@ def test_gpus_are_told_by_run_in_both_spellings(scraped: Prometheus) -> None:
 @needs_prometheus
 def test_the_fleet_table_tells_of_a_run_what_its_status_says(scraped: Prometheus) -> None:
     document = json.loads((DASHBOARDS / "fleet.json").read_text())
-    [panel] = [each for each in document["panels"] if each["title"] == "Runs"]
+    [panel] = [
+        each for each in document["panels"] if each["type"] == "table" and each["title"] == "Runs"
+    ]
     [organized] = [each for each in panel["transformations"] if each["id"] == "organize"]
     columns = {
         column: target["expr"]
