@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -174,10 +174,10 @@ def test_every_panel_is_answered(
     assert missing == []
 
 
+@pytest.mark.soak
 def test_faults_of_runs_raise_their_alerts(
     runs: TinyRuns,
     server: ClusterPrometheus,
-    record_property: Callable[[str, object], None],
 ) -> None:
     once = {"maxRestarts": {"withoutProgress": 2}}
     runs.start_program("crashing", CRASHING, failurePolicy=once)
@@ -193,7 +193,6 @@ def test_faults_of_runs_raise_their_alerts(
 
     def fires(name: str, run: str, seconds: float) -> None:
         took = server.wait_for_alert(name, seconds, run=run, **labels)
-        record_property(name, round(took))
         print(f"{name} {took:.0f} s")
 
     fires("ArlowRunTrainingStalled", "hanging", 180)
@@ -203,11 +202,11 @@ def test_faults_of_runs_raise_their_alerts(
     fires("ArlowRunCheckpointOld", "hanging", 600)
 
 
+@pytest.mark.soak
 def test_a_second_operator_and_none_raise_their_alerts(
     cluster: Cluster,
     runs: TinyRuns,
     server: ClusterPrometheus,
-    record_property: Callable[[str, object], None],
 ) -> None:
     cluster.apply(runs.idle("watched"))
     runs.wait("watched", in_phase("Starting"))
@@ -230,12 +229,10 @@ def test_a_second_operator_and_none_raise_their_alerts(
         cluster.kubectl(
             "delete", "deployment", "arlow-operator-second", "-n", "arlow-system", "--wait"
         )
-    record_property("ArlowTwoOperators", round(took))
     print(f"ArlowTwoOperators {took:.0f} s")
     cluster.scale_operator(0)
     try:
         took = server.wait_for_alert("ArlowOperatorNotPassing", 900)
     finally:
         cluster.scale_operator(1)
-    record_property("ArlowOperatorNotPassing", round(took))
     print(f"ArlowOperatorNotPassing {took:.0f} s")
