@@ -94,12 +94,12 @@ bench-gpu: $(GPU_STAMP) ## Measure the full model on a GPU; docs/gpu-benchmarks.
 soak: $(STAMP) ## Kill, stop and starve tiny runs 60 times; their weights must not differ
 	$(ON_CPU) $(BIN)/python -m benchmarks.soak $(ARGS)
 
-docs: $(STAMP) ## Write the pages, the dashboard, the CRD and manifests/operator from what they come from
+docs: $(STAMP) ## Write the pages, the dashboards, the CRD and manifests/operator from what they come from
 	$(BIN)/python -m arlow_trainer.config.reference docs/configuration.md
 	$(BIN)/python -m arlow_trainer.telemetry.reference docs/metrics.md
 	$(BIN)/python -m arlow_operator.crd charts/files/crd.yaml
 	$(BIN)/python -m arlow_trainer.plan.reference docs/planning.md
-	$(BIN)/python charts/src/run_dashboard.py
+	$(BIN)/python charts/src/dashboards.py
 	$(BIN)/python charts/src/readme.py
 	$(BIN)/python charts/src/manifests.py
 	sed -i -E 's#(localhost/arlow-[a-z]+):.*#\1:$(VERSION)#' manifests/*.yaml

@@ -13,12 +13,13 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from .result import GPU_HEAD, HEAD, page, say
+from .result import FLEET_HEAD, GPU_HEAD, HEAD, page, say
 
 GPU_BENCHMARKS = ("gpu_steps", "gpu_run")
 # Modules, each with a `measure` and its sizes `FULL` and `TOY`.
 BENCHMARKS = (
     *("tower", "step", "loader", "wait", "checkpoint", "start", "counts", "telemetry", "pictures"),
+    "fleet",
     *GPU_BENCHMARKS,
 )
 
@@ -43,8 +44,9 @@ def main() -> None:
         results.append(benchmark.measure(benchmark.TOY if options.toy else benchmark.FULL, show))
         show(f"done in {time.perf_counter() - start:.0f} s")
         print(results[-1].to_markdown(), flush=True)
-    of_gpus = set(chosen) <= set(GPU_BENCHMARKS)
-    text = page(GPU_HEAD if of_gpus else HEAD, results, load_before, options.note)
+    head = FLEET_HEAD if chosen == ["fleet"] else HEAD
+    head = GPU_HEAD if set(chosen) <= set(GPU_BENCHMARKS) else head
+    text = page(head, results, load_before, options.note)
     if options.out is not None:
         options.out.write_text(text)
         print(f"written to {options.out}")

@@ -42,6 +42,10 @@ HEAD = (
     "and a ratio is the median of the rounds' own ratios. Where one thread does all the work, "
     "its CPU time is compared: what wall time would be on a machine without neighbours.",
 )
+FLEET_HEAD = (
+    "# Benchmarks of dashboards",
+    "Written by `make bench ARGS='--only fleet --out docs/benchmarks-fleet.md'`.",
+)
 GPU_HEAD = ("# Benchmarks on a GPU", "Written by `make bench-gpu`.")
 NOT_RUN = "Not run: this machine has no GPU. `make bench-gpu` measures it on one."
 GPU_TESTS_HEAD = ("# Tests on a GPU", "Written by `make test-gpu`.")

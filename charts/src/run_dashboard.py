@@ -1,61 +1,40 @@
-"""Writes the Run dashboard for Grafana: `make docs`, or `python charts/src/run_dashboard.py`.
-
-A test fails when the committed charts/dashboards/run.json is not what this file writes.
-"""
+"""The Run dashboard: one run's progress, learning, speed and checkpoints, and its life."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from grafana_foundation_sdk.builders import common, stat, table, timeseries
-from grafana_foundation_sdk.builders.dashboard import (
-    AnnotationQuery,
-    Dashboard,
-    DatasourceVariable,
-    QueryVariable,
-    Row,
-    ThresholdsConfig,
-)
+from grafana_foundation_sdk.builders import common, table, timeseries
 from grafana_foundation_sdk.builders.prometheus import Dataquery
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.common import (
-    BigValueColorMode,
-    BigValueGraphMode,
-    BigValueTextMode,
-    LegendDisplayMode,
-    LegendPlacement,
-    ScaleDistribution,
-    StackingMode,
-    TooltipDisplayMode,
-)
-from grafana_foundation_sdk.models.dashboard import (
-    DashboardCursorSync,
-    DataSourceRef,
-    DataTransformerConfig,
-    Threshold,
-    ThresholdsMode,
-    VariableRefresh,
-    VariableSort,
-)
+from grafana_foundation_sdk.models.common import ScaleDistribution
+from grafana_foundation_sdk.models.dashboard import DataTransformerConfig
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+from panels import (
+    NAMESPACE,
+    RUN_GOODPUT,
+    RUN_NUMBER,
+    RUN_RESTARTS,
+    RUN_TIME,
+    SOURCE,
+    annotation,
+    curves,
+    dashboard,
+    name,
+    number,
+    stacked,
+    with_rows,
+)
 
 from arlow_trainer.telemetry.scalars import SCALARS, Scalar
 
-TARGET = Path(__file__).parent.parent / "dashboards" / "run.json"
-
-SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
-# A run without a cluster has no namespace label, and `.*` matches that too.
-SELECT = 'namespace=~"$namespace", run="$run"'
+SELECT = f'{NAMESPACE}, run="$run"'
+# What has started is known by its process, what waits by the operator.
+RUNS = f'__name__=~"arlow_run_info|{RUN_NUMBER}"'
 
 UNITS = {"s": "s", "bytes": "bytes", "ratio": "percentunit"}
 """Grafana's name of a scalar's unit."""
-
-Query = tuple[str, str]
-"""A PromQL expression and the legend of its series."""
 
 
 def last(metric: str) -> str:
@@ -68,67 +47,6 @@ def rate(metric: str) -> str:
     return f"sum(rate({metric}{{{SELECT}}}[$__rate_interval]))"
 
 
-def targets(panel: Any, queries: list[Query], *, instant: bool = False) -> Any:
-    """Gives a panel its queries."""
-    for letter, (expr, legend) in zip("ABCDEFGH", queries, strict=False):
-        query = Dataquery().datasource(SOURCE).expr(expr).legend_format(legend).ref_id(letter)
-        panel.with_target(query.instant() if instant else query.range())
-    return panel
-
-
-def number(
-    title: str, description: str, expr: str, unit: str, *, decimals: int | None = None
-) -> stat.Panel:
-    """A panel with one number and its recent course behind it."""
-    panel = (
-        stat.Panel()
-        .title(title)
-        .description(description)
-        .datasource(SOURCE)
-        .height(4)
-        .span(4)
-        .unit(unit)
-        .color_mode(BigValueColorMode.VALUE)
-        .graph_mode(BigValueGraphMode.AREA)
-        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
-        .thresholds(neutral())
-    )
-    if decimals is not None:
-        panel.decimals(decimals)
-    return targets(panel, [(expr, title)])
-
-
-def neutral() -> ThresholdsConfig:
-    """One colour for all values: the alerts judge, not the panels."""
-    steps = [Threshold(value=None, color="blue")]
-    return ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)
-
-
-def curves(
-    title: str, description: str, queries: list[Query], unit: str, *, span: int = 8
-) -> timeseries.Panel:
-    """A panel with curves over time."""
-    panel = (
-        timeseries.Panel()
-        .title(title)
-        .description(description)
-        .datasource(SOURCE)
-        .height(8)
-        .span(span)
-        .unit(unit)
-        .line_width(1)
-        .fill_opacity(8)
-        .legend(
-            common.VizLegendOptions()
-            .display_mode(LegendDisplayMode.LIST)
-            .placement(LegendPlacement.BOTTOM)
-            .show_legend(True)
-        )
-        .tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI))
-    )
-    return targets(panel, queries)
-
-
 def logarithmic(panel: timeseries.Panel) -> timeseries.Panel:
     """Shows powers of two evenly."""
     return panel.scale_distribution(
@@ -138,21 +56,13 @@ def logarithmic(panel: timeseries.Panel) -> timeseries.Panel:
 
 def progress() -> list[Any]:
     """How far the run is, in numbers."""
-    phase = (
-        stat.Panel()
-        .title("Phase")
-        .description("What the run does now, as rank 0 reports.")
-        .datasource(SOURCE)
-        .height(4)
-        .span(4)
-        .text_mode(BigValueTextMode.NAME)
-        .color_mode(BigValueColorMode.NONE)
-        .graph_mode(BigValueGraphMode.NONE)
-        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
-    )
-    in_phase = f"max by (phase) (arlow_run_phase{{{SELECT}}}) == 1"
     return [
-        targets(phase, [(in_phase, "{{phase}}")], instant=True),
+        name(
+            "Phase",
+            "What the run does now, as rank 0 reports.",
+            f"max by (phase) (arlow_run_phase{{{SELECT}}}) == 1",
+            "{{phase}}",
+        ),
         number(
             "Progress",
             "Share of the planned steps made.",
@@ -257,13 +167,6 @@ def speed() -> list[Any]:
     phases = f"sum by (phase) (rate(arlow_step_phase_seconds_total{{{SELECT}}}[$__rate_interval]))"
     waiting = f'arlow_step_phase_seconds_total{{{SELECT}, phase="data"}}'
     buckets = f"sum by (le) (rate(arlow_step_seconds_bucket{{{SELECT}}}[$__rate_interval]))"
-    stacked = curves(
-        "Step time by phase",
-        "Seconds of a step, stacked; data is the wait for the loader, reduce the communication.",
-        [(f"{phases} {per_step}", "{{phase}}")],
-        "s",
-    )
-    stacked.stacking(common.StackingConfig().mode(StackingMode.NORMAL).group("A"))
     return [
         curves(
             "Throughput",
@@ -286,7 +189,15 @@ def speed() -> list[Any]:
             [(rate("arlow_tokens_total"), "tokens")],
             "suffix: /s",
         ),
-        stacked.fill_opacity(60),
+        stacked(
+            curves(
+                "Step time by phase",
+                "Seconds of a step, stacked; data is the wait for the loader, reduce the "
+                "communication.",
+                [(f"{phases} {per_step}", "{{phase}}")],
+                "s",
+            )
+        ),
         curves(
             "Step time",
             "Median of the recent steps, and 95th percentile.",
@@ -369,6 +280,59 @@ def checkpoints() -> list[Any]:
     ]
 
 
+def of_operator(metric: str) -> str:
+    """PromQL of a number of the run's status."""
+    return f'max({RUN_NUMBER}{{{SELECT}, metric="{metric}"}})'
+
+
+def life() -> list[Any]:
+    """The run's life over all its attempts, as the operator tells of it."""
+
+    def spent(kind: str) -> str:
+        return f'sum({RUN_TIME}{{{SELECT}, kind="{kind}"}})'
+
+    return [
+        number("Attempt", "Number of the attempt.", of_operator("attempt"), "none"),
+        number(
+            "Restarts",
+            "Restarts in all, for any cause.",
+            f"sum({RUN_RESTARTS}{{{SELECT}}})",
+            "none",
+        ),
+        number(
+            "Goodput",
+            "Share of productive time in that for which the run held its GPUs; queueing apart.",
+            f"max({RUN_GOODPUT}{{{SELECT}}})",
+            "percentunit",
+            decimals=1,
+        ),
+        number("Queued", "Time in queues, over all attempts.", spent("queued"), "s"),
+        number(
+            "Starting",
+            "From an attempt's beginning to its first step, over all attempts.",
+            spent("starting"),
+            "s",
+        ),
+        number("Lost", "Training that restarts threw away.", spent("lost"), "s"),
+        stacked(
+            curves(
+                "Where the time went",
+                "Since the run's beginning. A restart turns productive time into lost time.",
+                [(f"sum by (kind) ({RUN_TIME}{{{SELECT}}})", "{{kind}}")],
+                "s",
+                span=12,
+            )
+        ),
+        curves(
+            "Restarts by cause",
+            "Restarts since the run's beginning, by their cause.",
+            [(f"sum by (cause) ({RUN_RESTARTS}{{{SELECT}}})", "{{cause}}")],
+            "none",
+            span=12,
+        ),
+    ]
+
+
 def about() -> list[Any]:
     """What the run is, and which build trains it."""
     panels = []
@@ -407,80 +371,32 @@ def undrawn(section: str, drawn: set[str]) -> list[Any]:
     ]
 
 
-def annotation(name: str, color: str, metric: str) -> AnnotationQuery:
-    """A mark at the time that a metric holds; see `finished` for the rest of it."""
-    expr = f"{last(metric)} * 1000"
-    return AnnotationQuery().name(name).datasource(SOURCE).icon_color(color).expr(expr)
-
-
-def finished(document: dict[str, Any]) -> dict[str, Any]:
-    """Returns the dashboard with what the SDK has no builder for.
-
-    Panels are numbered in their order; annotations stand where their values say (ms since 1970).
-    """
-    for number, panel in enumerate(document["panels"], 1):
-        panel["id"] = number
-    for one in document["annotations"]["list"]:
-        one |= {"useValueForTime": True, "titleFormat": one["name"], "step": "30s"}
-    return document
-
-
-def variable(name: str, label: str, query: str) -> QueryVariable:
-    """A choice among a label's values."""
-    return (
-        QueryVariable(name)
-        .label(label)
-        .datasource(SOURCE)
-        .query(query)
-        .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
-        .sort(VariableSort.ALPHABETICAL_ASC)
-    )
-
-
-ROWS: list[tuple[str, Callable[[], list[Any]]]] = [
-    ("Progress", progress),
-    ("Learning", learning),
-    ("Speed", speed),
-    ("Checkpoints", checkpoints),
-    ("About", about),
-]
-
-
 def build() -> str:
     """Returns the dashboard as JSON."""
-    run_query = 'label_values(arlow_run_info{namespace=~"$namespace"}, run)'
-    dashboard = (
-        Dashboard("Arlow Pretrain / Run")
-        .uid("arlow-run")
-        .description("One pretraining run: progress, learning, speed, checkpoints.")
-        .tags(["arlow"])
-        .refresh("30s")
-        .time("now-6h", "now")
-        .timezone("browser")
-        .tooltip(DashboardCursorSync.CROSSHAIR)
-        .with_variable(DatasourceVariable("datasource").label("Data source").type("prometheus"))
-        .with_variable(
-            variable("namespace", "Namespace", "label_values(arlow_run_info, namespace)")
-            .include_all(True)
-            .all_value(".*")
-        )
-        .with_variable(variable("run", "Run", run_query))
-        .annotation(annotation("Started", "orange", "arlow_run_start_timestamp_seconds"))
-        .annotation(
-            annotation("Checkpoint", "green", "arlow_checkpoint_last_success_timestamp_seconds")
-        )
-    )
-    rows = {title: panels() for title, panels in ROWS}
+    rows = {
+        "Progress": progress(),
+        "Learning": learning(),
+        "Speed": speed(),
+        "Checkpoints": checkpoints(),
+        "Life": life(),
+        "About": about(),
+    }
     encoder = JSONEncoder()
     expressions = [encoder.encode(panel.build()) for panels in rows.values() for panel in panels]
     drawn = set(re.findall(r"\barlow_[a-z_]+", " ".join(expressions)))
-    for title, panels in rows.items():
-        dashboard.with_row(Row(title))
-        for panel in [*panels, *undrawn(title, drawn)]:
-            dashboard.with_panel(panel)
-    document = json.loads(JSONEncoder(sort_keys=True).encode(dashboard.build()))
-    return json.dumps(finished(document), indent=2, sort_keys=True) + "\n"
-
-
-if __name__ == "__main__":
-    TARGET.write_text(build(), encoding="utf-8")
+    for section, panels in rows.items():
+        panels += undrawn(section, drawn)
+    board = dashboard(
+        "Run",
+        "One pretraining run: progress, learning, speed, checkpoints, and its attempts.",
+        RUNS,
+        one_run=True,
+    )
+    marks = {
+        "Attempt": ("purple", of_operator("attempt_start_timestamp_seconds")),
+        "Started": ("orange", last("arlow_run_start_timestamp_seconds")),
+        "Checkpoint": ("green", last("arlow_checkpoint_last_success_timestamp_seconds")),
+    }
+    for title, (color, expr) in marks.items():
+        board.annotation(annotation(title, color, expr))
+    return with_rows(board, rows)

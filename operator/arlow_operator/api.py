@@ -128,6 +128,10 @@ class Api:
         path = _path(group, body["metadata"]["namespace"], plural)
         return await self._request("POST", path, dict(body), fieldValidation="Strict")
 
+    async def read_published_schemas(self) -> Json:
+        """Returns the OpenAPI document of our group, which whoever has an account may read."""
+        return await self._request("GET", f"/openapi/v3/apis/{GROUP}/{VERSION}")
+
     async def read_lease(self, namespace: str, name: str) -> Json | None:
         """Returns a Lease; None where there is none."""
         return await self._found("GET", f"{_leases(namespace)}/{name}")

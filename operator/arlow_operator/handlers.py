@@ -8,6 +8,7 @@ from typing import Any
 import kopf
 
 from arlow_operator.health import Health
+from arlow_operator.metrics import Metrics
 from arlow_operator.reconcile import Key, Reconciler
 from arlow_trainer.config.object_names import GROUP, PLURAL, RUN_LABEL, VERSION
 
@@ -17,6 +18,7 @@ def register(
     reconciler: Reconciler,
     nudge: Callable[[Key], None],
     health: Health,
+    metrics: Metrics,
     stop: Callable[[], None],
 ) -> None:
     """Registers the watches of runs, and of their Jobs and pods; `stop` is called at the end."""
@@ -24,11 +26,13 @@ def register(
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def on_run(body: kopf.Body, **_: Any) -> None:
+        metrics.saw("runs")
         if key := reconciler.saw_run(body):
             nudge(key)
 
     @kopf.on.event("batch", "v1", "jobs", labels=owned, registry=registry)
     async def on_job(namespace: str | None, labels: kopf.Labels, **_: Any) -> None:
+        metrics.saw("jobs")
         if namespace:
             key = Key(namespace, labels[RUN_LABEL])
             reconciler.saw_child(key)
@@ -36,6 +40,7 @@ def register(
 
     @kopf.on.event("", "v1", "pods", labels=owned, registry=registry)
     async def on_pod(body: kopf.Body, **_: Any) -> None:
+        metrics.saw("pods")
         if key := reconciler.saw_pod(body):
             nudge(key)
 

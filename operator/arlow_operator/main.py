@@ -18,12 +18,14 @@ from prometheus_client import start_http_server
 
 from arlow_operator.api import Api, ApiError
 from arlow_operator.apply import record_delivery
+from arlow_operator.definition import differing_fields
 from arlow_operator.handlers import register
 from arlow_operator.health import Health
 from arlow_operator.lease import OperatorLease
 from arlow_operator.logs import configure_logging, of_run
-from arlow_operator.metrics import Metrics, Runs
+from arlow_operator.metrics import Metrics
 from arlow_operator.reconcile import Key, Reconciler
+from arlow_operator.run_metrics import Runs
 from arlow_operator.settings import Settings, settings_from
 from arlow_operator.webhook import Webhook
 from arlow_operator.work_queue import WorkQueue
@@ -40,6 +42,7 @@ FAILED_AGAIN_S = 5.0
 RELIST_S = 60.0
 # Of the grace of a pod that ends, 10 s; the Lease is given back in the rest.
 LAST_NOTIFICATIONS_S = 4.0
+COMPARE_S = 600.0
 
 
 def main() -> None:
@@ -89,12 +92,13 @@ async def _look_after_runs(
     queue: WorkQueue[Key] = WorkQueue()
     async with ClientSession(trust_env=False) as http, asyncio.TaskGroup() as tasks:
         health = Health()
-        metrics.watch(queue.__len__, health.age)
+        metrics.lead(queue.__len__, health.age)
         record = partial(record_delivery, api)
         webhook = Webhook(http, settings.webhook_file, metrics.notified, record)
         reconciler = Reconciler(api, http, settings, metrics.runs, webhook)
         background = [tasks.create_task(_work(queue, reconciler, metrics)) for _ in range(WORKERS)]
         background.append(tasks.create_task(_relist(api, queue, health, settings, metrics.runs)))
+        background.append(tasks.create_task(_compare_definition(api, metrics)))
         if lease:
             background.append(tasks.create_task(lease.keep()))
         sending = tasks.create_task(webhook.send_all())
@@ -106,7 +110,7 @@ async def _look_after_runs(
         log.info("looks after the runs of %s", ", ".join(settings.namespaces) or "all namespaces")
         # The default registry has the handlers that log in.
         registry = kopf.get_default_registry()
-        register(registry, reconciler, queue.add, health, stop)
+        register(registry, reconciler, queue.add, health, metrics, stop)
         # It ends by SIGTERM, and raises when a watch has died.
         await kopf.operator(
             registry=registry,
@@ -181,3 +185,24 @@ async def _relist(
         except ApiError as error:
             log.warning("the runs cannot be listed: %s", error)
         await asyncio.sleep(RELIST_S)
+
+
+async def _compare_definition(api: Api, metrics: Metrics) -> None:
+    """Looks now and then whether the cluster's definition is the one of this version."""
+    told: set[str] = set()
+    while True:
+        try:
+            differing = differing_fields(await api.read_published_schemas())
+        except ApiError as error:
+            log.warning("the cluster's definition cannot be compared: %s", error)
+        else:
+            if differing is not None:
+                metrics.compared(len(differing))
+                if differing and differing != told:
+                    log.warning(
+                        "the cluster's definition is of another version than this operator; only "
+                        "one of them has %s",
+                        ", ".join(sorted(differing)),
+                    )
+                told = differing
+        await asyncio.sleep(COMPARE_S)

@@ -1,81 +1,16 @@
-"""Metrics of the operator itself, and those of runs that must outlive their pods.
-
-What is told of a run is kept here while the run exists, and its series go with it.
-"""
+"""Metrics of the operator's process, and the registry that holds them and those of runs."""
 
 from __future__ import annotations
 
-from collections import Counter as Count
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
-from arlow_operator.status import GoodputStatus, Phase, Status
+from arlow_operator.run_metrics import Runs
 
-RunKey = tuple[str, str]
 PASS_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-KINDS = ("productive", "lost", "queued", "starting")
-
-
-@dataclass(frozen=True)
-class Told:
-    """What is told of a run."""
-
-    phase: Phase
-    restarts: dict[str, int]
-    goodput: GoodputStatus
-
-
-class Runs(Collector):
-    """The runs that exist, by namespace and name."""
-
-    def __init__(self) -> None:
-        self._told: dict[RunKey, Told] = {}
-
-    def tell(self, key: RunKey, status: Status) -> None:
-        """Takes note of a run's newest status."""
-        goodput = status.goodput or GoodputStatus()
-        self._told[key] = Told(status.phase, status.restarts.by_cause, goodput)
-
-    def forget(self, key: RunKey) -> None:
-        """Takes note that a run is gone."""
-        self._told.pop(key, None)
-
-    def keep_only(self, existing: Collection[RunKey]) -> None:
-        """Takes note of all runs that exist."""
-        for key in self._told.keys() - set(existing):
-            del self._told[key]
-
-    def __len__(self) -> int:
-        return len(self._told)
-
-    def collect(self) -> Iterator[Metric]:
-        """Yields the series."""
-        # A scrape is on a thread of its own.
-        told = dict(self._told)
-        phases = GaugeMetricFamily("arlow_operator_runs", "Runs by phase.", labels=["phase"])
-        for phase, number in sorted(Count(each.phase for each in told.values()).items()):
-            phases.add_metric([phase], number)
-        yield phases
-        names = ["namespace", "run"]
-        restarts = CounterMetricFamily(
-            "arlow_operator_run_restarts", "Restarts of a run by cause.", labels=[*names, "cause"]
-        )
-        goodput = CounterMetricFamily(
-            "arlow_operator_run_goodput_seconds",
-            "Where a run's time went; a restart turns productive seconds into lost ones.",
-            labels=[*names, "kind"],
-        )
-        for key, each in sorted(told.items()):
-            for cause, number in sorted(each.restarts.items()):
-                restarts.add_metric([*key, cause], number)
-            for kind in KINDS:
-                goodput.add_metric([*key, kind], getattr(each.goodput, f"{kind}_seconds"))
-        yield restarts
-        yield goodput
+RESOURCES = ("runs", "jobs", "pods")
 
 
 class Metrics:
@@ -86,6 +21,13 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self.runs = Runs()
         self.registry.register(self.runs)
+        info = Gauge("arlow_operator_info", "Always 1.", ["version"], registry=self.registry)
+        info.labels(version("arlow-pretrain")).set(1)
+        self._leads = Gauge(
+            "arlow_operator_leader",
+            "1 while this operator looks after runs, 0 while it waits for the Lease.",
+            registry=self.registry,
+        )
         self._passes = Histogram(
             "arlow_operator_pass_duration_seconds",
             "Duration of passes over a run, by how they ended (done, failed).",
@@ -108,9 +50,21 @@ class Metrics:
         )
         for result in ("delivered", "failed"):
             self._notifications.labels(result)
+        self._events = Counter(
+            "arlow_operator_watch_events",
+            "Objects that the watches told of, by what is watched (runs, jobs, pods).",
+            ["resource"],
+            registry=self.registry,
+        )
+        # A counter that begins at 1 has no increase.
+        for result in ("done", "failed"):
+            self._passes.labels(result)
+        for resource in RESOURCES:
+            self._events.labels(resource)
 
-    def watch(self, queue_depth: Callable[[], int], full_pass_age: Callable[[], float]) -> None:
-        """Registers what is asked for at each scrape."""
+    def lead(self, queue_depth: Callable[[], int], full_pass_age: Callable[[], float]) -> None:
+        """Tells that this operator looks after runs; registers what is asked for at each scrape."""
+        self._leads.set(1)
         depth = Gauge(
             "arlow_operator_queue_depth", "Runs that wait for a pass.", registry=self.registry
         )
@@ -121,6 +75,12 @@ class Metrics:
             registry=self.registry,
         )
         age.set_function(full_pass_age)
+        self._unlike = Gauge(
+            "arlow_operator_definition_differing_fields",
+            "Fields of ArlowPretrain that the cluster's definition has and this version has not, "
+            "or the other way round.",
+            registry=self.registry,
+        )
 
     def passed(self, seconds: float, *, failed: bool) -> None:
         """Counts a pass over a run."""
@@ -133,3 +93,11 @@ class Metrics:
     def notified(self, result: str) -> None:
         """Counts a notification, `delivered` or `failed`."""
         self._notifications.labels(result).inc()
+
+    def saw(self, resource: str) -> None:
+        """Counts an object that a watch told of: of `runs`, `jobs` or `pods`."""
+        self._events.labels(resource).inc()
+
+    def compared(self, differing_fields: int) -> None:
+        """Notes in how many fields the cluster's definition and this version differ."""
+        self._unlike.set(differing_fields)

@@ -21,11 +21,11 @@ from arlow_operator.apply import (
     write_status,
 )
 from arlow_operator.decide import decide
-from arlow_operator.metrics import Runs
 from arlow_operator.notifications import notifications_of
 from arlow_operator.observation import Observation, PodSeen, pod_seen
 from arlow_operator.observe import observe, undelivered, with_report
 from arlow_operator.resource import MANAGER, read_run
+from arlow_operator.run_metrics import Runs
 from arlow_operator.settings import Settings
 from arlow_operator.webhook import Webhook
 from arlow_trainer.config.object_names import RUN_LABEL
@@ -149,7 +149,7 @@ class Reconciler:
             self._taken_over.discard(key)
             body = await write_status(self._api, body, status, decision, now, every)
             self._taken_over.add(key)
-            self._runs.tell(key, decision.status)
+            self._runs.tell(key, decision.status, run.gpus)
             for notification in notifications_of(run, status, decision.status):
                 self._webhook.tell(notification)
             await tell(self._api, run, status, decision.status)
@@ -201,7 +201,7 @@ class Reconciler:
             raise
         written = body is not training.body
         training.body = body
-        self._runs.tell(key, decision.status)
+        self._runs.tell(key, decision.status, run.gpus)
         # A look too early is not followed by one that is as much too late.
         return every if written else min(every, max(1.0, progress_due_in(status, now, every)))
 

@@ -54,6 +54,14 @@ class Run:
         named = spec.get("managedBy") if isinstance(spec, dict) else None
         return named if isinstance(named, str) else MANAGER
 
+    @property
+    def gpus(self) -> int:
+        """GPUs that it asks for, on all nodes; 0 where it is not valid."""
+        if self.parsed is None:
+            return 0
+        nodes = self.parsed.spec.nodes
+        return nodes.count * nodes.gpus
+
 
 def read_run(body: Mapping[str, Any]) -> tuple[Run, Status]:
     """Returns the run and the status of an object from the API."""

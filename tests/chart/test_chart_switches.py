@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -340,6 +341,23 @@ def test_the_alerts_are_those_of_the_repository_with_links() -> None:
                 each["annotations"]["runbook_url"] = f"https://example.com/runbooks/{name}"
     assert found["spec"]["groups"] == written
     assert "{{ $labels.run }}" in yaml.safe_dump(written)
+
+
+def test_bounds_of_alerts_are_values() -> None:
+    bounds = {
+        "restarts": 7,
+        "queuedSeconds": 9_000_000,
+        "checkpointSeconds": 61,
+        "goodput": 0.5,
+        "apiErrors": "0.25",
+    }
+    values = {"prometheusRule": {"enabled": True, "bounds": bounds}}
+    rules = only(render(values, apis=MONITORING), "PrometheusRule")
+    text = "\n".join(rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"])
+    found = re.findall(r"[<>] (\S+) # bounds\.(\w+)", text)
+    assert {name: float(bound) for bound, name in found} == {
+        name: float(bound) for name, bound in bounds.items()
+    }
 
 
 def test_each_dashboard_is_a_config_map_that_the_sidecar_finds() -> None:

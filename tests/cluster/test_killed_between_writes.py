@@ -16,8 +16,8 @@ from operator_here import connected_api, write_kubeconfig
 
 from arlow_operator.api import Api
 from arlow_operator.apply import record_delivery
-from arlow_operator.metrics import Runs
 from arlow_operator.reconcile import Key, Reconciler
+from arlow_operator.run_metrics import Runs
 from arlow_operator.settings import Settings
 from arlow_operator.webhook import Webhook
 

@@ -36,11 +36,14 @@ def test_metrics_tell_of_runs_while_they_exist(cluster: Cluster, runs: TinyRuns)
     cluster.apply(runs.idle("counted"))
     runs.wait("counted", in_phase("Starting"))
     namespace = runs.namespace
-    series = f'arlow_operator_run_goodput_seconds_total{{kind="productive",namespace="{namespace}"'
+    series = f'arlow_operator_run_goodput_seconds{{kind="productive",namespace="{namespace}"'
     text = cluster.operator_metrics()
     assert series in text
     assert 'arlow_operator_api_requests_total{code="200",verb="patch"}' in text
     assert 'arlow_operator_runs{phase="Starting"}' in text
+    # The definition was installed with this operator.
+    assert "arlow_operator_definition_differing_fields 0.0" in text
+    assert re.search(r'^arlow_operator_watch_events_total{resource="runs"} [1-9]', text, re.M)
     assert "arlow_operator_last_full_pass_age_seconds" in text
     runs.delete("counted")
     deadline = time.monotonic() + 30

@@ -14,8 +14,8 @@ from world import SETTINGS, World, manifest, started
 
 from arlow_operator.api import Api, ApiError
 from arlow_operator.apply import record_delivery
-from arlow_operator.metrics import Runs
 from arlow_operator.reconcile import Key, Reconciler
+from arlow_operator.run_metrics import Runs
 from arlow_operator.webhook import Webhook
 
 RUN = Key("team", "run")

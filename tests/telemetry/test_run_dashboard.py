@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from prometheus_server import (
-    DASHBOARD,
+
+from support.prometheus_server import (
     has_numbers,
     needs_prometheus,
     panel_queries,
@@ -19,26 +16,6 @@ from prometheus_server import (
 )
 
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "charts" / "src" / "run_dashboard.py"
-
-
-def test_committed_dashboard_is_current() -> None:
-    pytest.importorskip("grafana_foundation_sdk", reason="comes with the extra `dev`")
-    script = f"import runpy, sys; sys.stdout.write(runpy.run_path({str(SOURCE)!r})['build']())"
-    built = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
-    ).stdout
-    assert built == DASHBOARD.read_text(), "run: python charts/src/run_dashboard.py"
-
-
-def test_panels_fill_their_rows_and_say_what_they_show() -> None:
-    panels = json.loads(DASHBOARD.read_text())["panels"]
-    assert [panel["id"] for panel in panels] == list(range(1, len(panels) + 1))
-    charts = [panel for panel in panels if panel["type"] != "row"]
-    assert all(panel["description"] and panel["targets"] for panel in charts)
-    for panel in charts:
-        position = panel["gridPos"]
-        assert position["x"] + position["w"] <= 24
 
 
 def test_every_expression_asks_for_the_chosen_run() -> None:

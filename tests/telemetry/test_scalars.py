@@ -72,6 +72,7 @@ def test_a_row_and_a_value_are_all_that_a_new_number_needs(
 def test_the_dashboard_draws_a_new_number(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("grafana_foundation_sdk", reason="comes with the extra `dev`")
     monkeypatch.setitem(SCALARS, NEW.name, NEW)
+    monkeypatch.syspath_prepend(str(ROOT / "charts" / "src"))
     build = runpy.run_path(str(ROOT / "charts" / "src" / "run_dashboard.py"))["build"]
     panels = json.loads(build())["panels"]
     titles = [panel["title"] for panel in panels]

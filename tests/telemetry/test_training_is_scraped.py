@@ -16,12 +16,19 @@ from pathlib import Path
 
 import psutil
 import yaml
-from prometheus_server import Prometheus, needs_prometheus, prometheus, sped_up, unanswered_panels
+
+from support.prometheus_server import (
+    Prometheus,
+    needs_prometheus,
+    prometheus,
+    sped_up,
+    unanswered_panels,
+)
 
 RULES = Path(__file__).parents[2] / "charts" / "alerts" / "trainer.yaml"
 EVERY_STEPS = 100
-# What a run on CPUs, in float32 and without a probe does not have.
-ABSENT = ["arlow_loss_scale", "arlow_gpu_", "arlow_probe_accuracy"]
+# What a run on CPUs, in float32, without a probe and without an operator does not have.
+ABSENT = ["arlow_loss_scale", "arlow_gpu_", "arlow_probe_accuracy", "arlow_operator_"]
 
 LAUNCH = """
 import sys

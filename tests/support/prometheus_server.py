@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ needs_prometheus = pytest.mark.skipif(
 
 TIMEOUT_S = 30.0
 """How long the server may take to start, and to end."""
-DASHBOARD = Path(__file__).parents[2] / "charts" / "dashboards" / "run.json"
+DASHBOARDS = Path(__file__).parents[2] / "charts" / "dashboards"
+DASHBOARD = DASHBOARDS / "run.json"
 
 
 class Prometheus:
@@ -80,14 +81,25 @@ class Prometheus:
 
 @contextmanager
 def prometheus(
-    folder: Path, targets: Sequence[str], rules: Sequence[Path] = (), interval: str = "500ms"
+    folder: Path,
+    targets: Sequence[str],
+    rules: Sequence[Path] = (),
+    interval: str = "500ms",
+    jobs: Sequence[Mapping[str, Any]] = (),
+    flags: Sequence[str] = (),
 ) -> Iterator[Prometheus]:
-    """Starts a Prometheus that scrapes HOST:PORT targets and evaluates rule files."""
+    """Starts a Prometheus that scrapes HOST:PORT targets and evaluates rule files.
+
+    `jobs` are further scrape configurations, `flags` of the server's command line.
+    """
     config = folder / "prometheus.yml"
     document = {
         "global": {"scrape_interval": interval, "evaluation_interval": interval},
         "rule_files": [str(rule) for rule in rules],
-        "scrape_configs": [{"job_name": "arlow", "static_configs": [{"targets": list(targets)}]}],
+        "scrape_configs": [
+            {"job_name": "arlow", "static_configs": [{"targets": list(targets)}]},
+            *jobs,
+        ],
     }
     config.write_text(yaml.safe_dump(document))
     with socket.socket() as sock:
@@ -98,6 +110,7 @@ def prometheus(
         f"--config.file={config}",
         f"--storage.tsdb.path={folder / 'tsdb'}",
         f"--web.listen-address=127.0.0.1:{port}",
+        *flags,
     ]
     log = folder / "prometheus.log"
     with log.open("w") as output, subprocess.Popen(command, stderr=output) as process:
@@ -124,28 +137,44 @@ def _wait_until_ready(port: int, process: subprocess.Popen[bytes], log: Path) ->
             time.sleep(0.1)
 
 
-def panel_queries(run: str, rate_interval: str = "4s") -> list[tuple[str, str, bool]]:
-    """Every expression of the Run dashboard, as (panel or annotation, PromQL, instant).
+def panel_queries(
+    run: str, rate_interval: str = "4s", dashboard: str = "run"
+) -> list[tuple[str, str, bool]]:
+    """Every expression of a dashboard, as (panel or annotation, PromQL, instant).
 
-    Variables are expanded as Grafana expands them, the namespace to all.
+    Variables are expanded as Grafana expands them, cluster and namespace to all.
     """
-    dashboard = json.loads(DASHBOARD.read_text())
+    document = json.loads((DASHBOARDS / f"{dashboard}.json").read_text())
     found = [
         (panel["title"], target["expr"], bool(target.get("instant")))
-        for panel in dashboard["panels"]
+        for panel in document["panels"]
         for target in panel.get("targets", [])
     ]
-    found += [(one["name"], one["expr"], False) for one in dashboard["annotations"]["list"]]
-    variables = {"$namespace": ".*", "$run": run, "$__rate_interval": rate_interval}
+    marks = document.get("annotations", {}).get("list", [])
+    found += [(one["name"], one["expr"], False) for one in marks]
+    variables = {
+        "$cluster": ".*",
+        "$namespace": ".*",
+        "$run": run,
+        "$__rate_interval": rate_interval,
+    }
     return [(title, _expanded(expr, variables), instant) for title, expr, instant in found]
 
 
 def unanswered_panels(
-    server: Prometheus, run: str, absent: Sequence[str] = (), seconds: float = 10.0
+    server: Prometheus,
+    run: str,
+    absent: Sequence[str] = (),
+    seconds: float = 10.0,
+    dashboard: str = "run",
+    rate_interval: str = "4s",
 ) -> list[str]:
-    """The dashboard's expressions without a number; `absent` names metrics that a run may lack."""
+    """The expressions of a dashboard without a number.
+
+    `absent` names metrics that a run may lack.
+    """
     missing = []
-    for title, expr, instant in panel_queries(run):
+    for title, expr, instant in panel_queries(run, rate_interval, dashboard):
         if any(metric in expr for metric in absent):
             continue
         answer = server.query(expr) if instant else server.query_range(expr, seconds)
