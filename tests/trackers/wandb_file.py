@@ -55,7 +55,11 @@ def _read(path: Path) -> OfflineRun:
 
 def _update(values: dict[str, Any], items: Any) -> None:
     for item in items:
-        values["/".join(item.nested_key) or item.key] = json.loads(item.value_json)
+        *folders, name = item.nested_key or [item.key]
+        into = values
+        for folder in folders:
+            into = into.setdefault(folder, {})
+        into[name] = json.loads(item.value_json)
 
 
 def _records(data: bytes) -> Iterator[bytes]:

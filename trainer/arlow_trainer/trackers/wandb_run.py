@@ -25,14 +25,17 @@ class WandbRun:
         """Starts or resumes the run. Raises what W&B raises."""
         import wandb
 
-        self._read, self._image = run.read, wandb.Image
+        self._read, self._image, self._teardown = run.read, wandb.Image, wandb.teardown
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or PROJECT,
             id=run.id,
             name=run.name,
             resume="allow",
-            # Standard output is the process's log, and stays as it is.
-            settings=wandb.Settings(console="off", silent=True),
+            # Standard output is the process's log and stays as it is; the folder that the command
+            # was started in has nothing to do with the run.
+            settings=wandb.Settings(
+                console="off", silent=True, disable_git=True, disable_code=True
+            ),
         )
         self._run.config.update({"url": run.url, **run.settings}, allow_val_change=True)
         self._run.define_metric(f"{PROBE}*", step_metric=PROBE_STEP)
@@ -49,8 +52,10 @@ class WandbRun:
             self._run.log(values, step=self._row)
 
     def end(self, outcome: Outcome) -> None:
-        """Finishes the attempt; returns when W&B has sent all of it."""
+        """Finishes the attempt; returns when W&B has sent or written all of it."""
         self._run.finish(exit_code=0 if outcome == "finished" else 1)
+        # Offline, its process may write the last rows only when it ends.
+        self._teardown()
 
     def _values(self, record: Record) -> dict[str, Any]:
         match record:
