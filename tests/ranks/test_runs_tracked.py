@@ -34,7 +34,7 @@ def read_back(run: TrainingRun) -> EventAccumulator:
 
 
 def trained(run: TrainingRun, environment: Mapping[str, str], *options: str) -> Ended:
-    process = Process([*run.command(1), *options], run.url.parent / "log.txt", environment)
+    process = Process([*run.command(1), *options], run.file.parent / "log.txt", environment)
     try:
         return process.ended()
     finally:
