@@ -113,6 +113,7 @@ def test_trackers_that_hang_change_nothing(
             "MLFLOW_TRACKING_URI": silent,
             "WANDB_BASE_URL": silent,
             "WANDB_API_KEY": "0" * 40,
+            "WANDB_DIR": str(tmp_path),
         }
         ended = trained(run, environment)
     assert ended.code == 0, ended.log
