@@ -76,8 +76,13 @@ def test_pictures_of_both_modalities_are_stored_by_step(
     assert description != described(store, "pictures/step-0-image.png")
     # The sample and its mask are the same every time: only the weights make the difference.
     assert module.training
-    with PictureWriter(RUN, store, sources) as writer:
+    told: list[tuple[int, str, str]] = []
+    with PictureWriter(RUN, store, sources, lambda *stored: told.append(stored)) as writer:
         writer.submit(module, 2000)
+    assert told == [
+        (2000, f"reconstruction/{modality}", f"pictures/step-2000-{modality}.png")
+        for modality in ("image", "video")
+    ]
     assert described(store, "pictures/step-2000-image.png") == description
 
 

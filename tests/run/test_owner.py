@@ -10,7 +10,7 @@ from arlow_trainer.config import ArlowPretrain, load_run
 from arlow_trainer.config.errors import ConfigError, StoreError
 from arlow_trainer.run.lease import LEASE_FILE
 from arlow_trainer.run.options import TrainOptions
-from arlow_trainer.run.owner import Owner, claim, owner_of
+from arlow_trainer.run.owner import Owner, claim, owner_of, run_id
 from arlow_trainer.run.signals import StopSignal
 from arlow_trainer.run.startup import acquire_run
 from arlow_trainer.storage.store import Store
@@ -23,6 +23,7 @@ STOP = StopSignal(TrainOptions())
 
 def owner_in(store: Store) -> dict[str, str | None]:
     found: dict[str, str | None] = json.loads(store.read_bytes("run.json"))
+    found.pop("id", None)
     return found
 
 
@@ -33,6 +34,27 @@ def test_the_first_start_writes_it_and_the_same_run_keeps_it(store: Store) -> No
     store.write_bytes("run.json", b'{"name": "run", "namespace": "a", "new": 1}')
     claim(store, A, adopt=False)
     assert "new" in owner_in(store)
+
+
+def test_a_run_keeps_its_id_and_no_other_has_it(store: Store) -> None:
+    claim(store, A, adopt=False)
+    first = run_id(store)
+    assert first.isalnum()
+    claim(store, A, adopt=False)
+    claim(store, B, adopt=True)
+    assert run_id(store) == first, "it is the same training"
+    store.delete("run.json")
+    claim(store, A, adopt=False)
+    assert run_id(store) != first, "of the same name and URL, and begun anew"
+
+
+def test_a_run_of_an_earlier_version_has_an_id_too(store: Store) -> None:
+    ids = []
+    for content in (b'{"name": "run"}', b'{"name": "run", "namespace": "a"}'):
+        store.write_bytes("run.json", content)
+        ids += [run_id(store), run_id(store)]
+    assert ids[0] == ids[1] != ids[2] == ids[3]
+    assert all(text.isalnum() for text in ids)
 
 
 @pytest.mark.parametrize(

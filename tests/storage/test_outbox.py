@@ -98,6 +98,20 @@ def test_at_the_limit_the_oldest_are_dropped(receiver: Receiver) -> None:
     assert 0 not in receiver.taken
 
 
+def test_what_is_dropped_is_counted_once_it_is_over(receiver: Receiver) -> None:
+    receiver.free.clear()
+    with outbox(receiver, max_items=3, where="the service") as box:
+        box.put(0)
+        wait_until(lambda: receiver.tries)
+        for item in range(1, 8):
+            box.put(item)
+        assert receiver.warnings == ["the service does not keep up: the oldest things are dropped"]
+        receiver.free.set()
+        wait_until(lambda: len(receiver.taken) == 4)
+    assert receiver.taken == [0, 5, 6, 7], "the first was delivered all the same"
+    assert receiver.warnings[1:] == ["4 things were dropped before the service took others"]
+
+
 def test_what_was_dropped_during_its_delivery_takes_nothing_else_along(receiver: Receiver) -> None:
     receiver.free.clear()
     with outbox(receiver, max_items=2) as box:

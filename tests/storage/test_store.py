@@ -37,6 +37,28 @@ def test_an_empty_object_is_an_object(store: Store) -> None:
     assert store.digest("empty") == (0, hashlib.sha256(b"").hexdigest())
 
 
+def test_an_object_is_extended(store: Store) -> None:
+    store.extend("a/log", b"one", known=0)
+    store.extend("a/log", b"one two", known=3)
+    assert store.read_bytes("a/log") == b"one two"
+    # A try that failed half-way, and an object that others removed.
+    store.write_bytes("a/log", b"one two thr")
+    store.extend("a/log", b"one two three", known=7)
+    assert store.read_bytes("a/log") == b"one two three"
+    store.delete("a/log")
+    store.extend("a/log", b"one two three four", known=13)
+    assert store.read_bytes("a/log") == b"one two three four"
+
+
+def test_readers_of_a_local_file_see_it_grow(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.extend("log", b"one", known=0)
+    with (tmp_path / "log").open("rb") as reader:
+        assert reader.read() == b"one"
+        store.extend("log", b"one two", known=3)
+        assert reader.read() == b" two"
+
+
 @pytest.mark.parametrize("move", [False, True])
 def test_files_come_back(store: Store, tmp_path: Path, move: bool) -> None:
     source = local_file(tmp_path / "source", 300_000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -38,6 +39,24 @@ def test_status_and_history_reach_the_store(telemetry: Start) -> None:
     assert [one["step"] for one in lines] == [10, 20, 30]
     assert lines[0]["images_per_second"] == pytest.approx(48.0)
     json.dumps(lines, allow_nan=False)
+
+
+def test_trackers_are_given_the_whole_table(telemetry: Start) -> None:
+    given: list[tuple[int, dict[str, float]]] = []
+    started = telemetry()
+    started.track(lambda step, values: given.append((step, dict(values))))
+    started.step(make_report(1))
+    started.step(make_report(2, readout=make_readout(grad_norm=math.inf, loss_scale=None)))
+    started.probe(2, "knn", 0.5)
+    (step, values), probe = given
+    assert step == 2
+    assert values["loss"] == 0.5
+    assert values["max_attention_logit"] == 12.0, "also what history leaves out"
+    assert values["images_per_second"] == pytest.approx(48.0)
+    assert values["phase_seconds/backward"] == pytest.approx(0.2)
+    assert not {"grad_norm", "loss_scale"} & values.keys()
+    assert all(map(math.isfinite, values.values()))
+    assert probe == (2, {"probe_accuracy/knn": 0.5})
 
 
 def test_events_are_recorded_in_order(telemetry: Start) -> None:

@@ -1,9 +1,9 @@
 """Names in a run's folder, and the manifest of a checkpoint. Pure: no I/O.
 
 A run URL `<checkpoint url>/<run name>/` holds `run.json`, `checkpoint-<step>/`, `pictures/`,
-`events.jsonl` and `lease.json`. A checkpoint exists when its `manifest.json`, written last, is
-valid. Until then its folder holds a mark, `save.json`, written first: it tells what this program
-left unfinished from what somebody else put there.
+`tensorboard/`, `events.jsonl` and `lease.json`. A checkpoint exists when its `manifest.json`,
+written last, is valid. Until then its folder holds a mark, `save.json`, written first: it tells
+what this program left unfinished from what somebody else put there.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -34,9 +34,14 @@ class PictureWriter(Closeable):
     """
 
     def __init__(
-        self, run: ArlowPretrain, store: Store, sources: Mapping[Modality, Source]
+        self,
+        run: ArlowPretrain,
+        store: Store,
+        sources: Mapping[Modality, Source],
+        on_stored: Callable[[int, str, str], None] | None = None,
     ) -> None:
-        self._run, self._store = run, store
+        """`on_stored` is told the step, the name and the key of each stored picture."""
+        self._run, self._store, self._on_stored = run, store, on_stored
         self._samples: dict[Modality, tuple[str, Pixels]] = {}
         for modality, source in sources.items():
             try:
@@ -73,13 +78,15 @@ class PictureWriter(Closeable):
 
     def _write(self, batch: list[tuple[int, Modality, Reconstruction]]) -> None:
         for step, modality, made in batch:
+            key = picture_key(step, modality)
             try:
-                self._store.write_bytes(
-                    picture_key(step, modality), self._drawn(step, modality, made)
-                )
+                self._store.write_bytes(key, self._drawn(step, modality, made))
             except Exception as error:
                 # Not tried again: the next step's picture is worth more than this one's.
                 log.warning("the %s of step %d is not stored: %s", modality, step, error)
+                continue
+            if self._on_stored is not None:
+                self._on_stored(step, f"reconstruction/{modality}", key)
 
     def _drawn(self, step: int, modality: Modality, made: Reconstruction) -> bytes:
         name, frames = self._samples[modality]

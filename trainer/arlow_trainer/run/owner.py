@@ -7,6 +7,7 @@ namespaces, with the same bucket, would otherwise resume each other's training i
 from __future__ import annotations
 
 import os
+import uuid
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -31,6 +32,12 @@ class Owner(BaseModel):
     def __str__(self) -> str:
         where = f"of the namespace {self.namespace!r}" if self.namespace else "without a namespace"
         return f"the run {self.name!r} {where}"
+
+
+class _RunFile(Owner):
+    """The owner, and an id that a run keeps for all its attempts: trackers know it by that."""
+
+    id: str | None = None
 
 
 def owner_of(run: ArlowPretrain) -> Owner:
@@ -68,7 +75,7 @@ def claim(store: Store, owner: Owner, adopt: bool) -> None:
                 f"is. If it is {owner}, start with --adopt, which writes the file anew."
             ) from None
         found = None
-    if found == owner:
+    if found is not None and (found.name, found.namespace) == (owner.name, owner.namespace):
         return
     if found is not None and not adopt:
         raise ConfigError(
@@ -76,8 +83,20 @@ def claim(store: Store, owner: Owner, adopt: bool) -> None:
             "metadata.name or spec.checkpoint.url, or start it with --adopt to take the folder "
             "over with all its checkpoints."
         )
-    store.write_bytes(RUN_FILE, (owner.model_dump_json(indent=1) + "\n").encode())
+    kept = found.id if found is not None else uuid.uuid4().hex
+    content = _RunFile(name=owner.name, namespace=owner.namespace, id=kept)
+    store.write_bytes(RUN_FILE, (content.model_dump_json(indent=1) + "\n").encode())
 
 
-def _read(store: Store) -> Owner:
-    return Owner.model_validate_json(store.read_bytes(RUN_FILE))
+def run_id(store: Store) -> str:
+    """Returns the id of the run that `store` is claimed for: letters and digits.
+
+    Of a folder that an earlier version claimed it follows from names and URL. Raises StoreError.
+    """
+    found = _read(store)
+    text = f"{store.url} {found.namespace or ''} {found.name}"
+    return found.id or uuid.uuid5(uuid.NAMESPACE_URL, text).hex
+
+
+def _read(store: Store) -> _RunFile:
+    return _RunFile.model_validate_json(store.read_bytes(RUN_FILE))

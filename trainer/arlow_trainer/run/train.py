@@ -68,6 +68,7 @@ from arlow_trainer.run.startup import (
     remove_killed_saves,
     stop_if_asked,
 )
+from arlow_trainer.run.tracking import end_trackers, start_trackers
 from arlow_trainer.storage.events import EventLog
 from arlow_trainer.storage.options import store_for, store_of
 from arlow_trainer.storage.outbox import CLOSE_TIMEOUT_S
@@ -200,6 +201,12 @@ def train(
         # The decoding processes end here, not at the interpreter's exit, which would wait for them.
         stack.callback(batches.close)
         telemetry.starting(start_times.end("data"))
+        # After the decoding processes, which must not inherit their threads.
+        trackers = None
+        if ranks.first:
+            trackers = start_trackers(run, store, number, progress.step, telemetry.warning)
+            stack.push(lambda kind, *_: end_trackers(trackers, kind, stop.grace))
+            telemetry.track(trackers.scalars)
         # A checkpoint's weights replace all others, so that none are drawn for a resume.
         build = partial(build_autoencoder, training, ranks.device)
         if saved:
@@ -245,8 +252,8 @@ def train(
         probe = pictures = None
         if ranks.first:
             probe = stack.enter_context(BackgroundProbe(run, telemetry.probe, telemetry.warning))
-            if training.pictures_every_steps:
-                pictures = PictureWriter(run, store, sources)
+            if trackers is not None and training.pictures_every_steps:
+                pictures = PictureWriter(run, store, sources, trackers.picture)
                 stack.callback(closing(stop, pictures.close, CLOSE_TIMEOUT_S))
         saver = stack.enter_context(
             CheckpointSaver(

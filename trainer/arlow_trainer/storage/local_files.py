@@ -98,6 +98,20 @@ def _write(
         temporary.unlink(missing_ok=True)
 
 
+def extend_local(path: Path, data: bytes, known: int) -> None:
+    """Appends to a file that has the first `known` bytes of `data`, or writes all of it anew.
+
+    A reader, or a machine that lost power, may see a part of what is new.
+    """
+    with _in_folder_of(path, lambda: path.open("ab")) as file:
+        # Others may have removed or cut it; an earlier try that failed may have written a part.
+        known = known if file.tell() >= known else 0
+        file.truncate(known)
+        file.write(data[known:])
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def put_local(source: Path, target: Path, *, move: bool) -> None:
     """Copies a file atomically; with `move` it is renamed instead, within one file system."""
     if move and source.stat().st_dev == _in_folder_of(target, target.parent.stat).st_dev:

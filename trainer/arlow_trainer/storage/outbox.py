@@ -1,4 +1,4 @@
-"""Delivering to a store on a thread of its own, so that no step of training waits for it."""
+"""Delivering to a store or a service on a thread of its own: no step of training waits for it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ class Outbox(Closeable, Generic[T]):
 
     Items whose delivery fails stay first in the queue for the next try. When more than `max_items`
     are not delivered yet, the oldest are dropped. A failure is warned about once, until a delivery
-    succeeds again. `put` may be called by any thread.
+    succeeds again, and so is what is dropped, with its number when that is over. `put` may be
+    called by any thread.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Outbox(Closeable, Generic[T]):
         deliver: Callable[[list[T]], None],
         warn: Callable[[str], None],
         *,
+        where: str = "the store",
         max_items: int,
         max_batch: int | None = None,
         interval_s: float = 0.0,
@@ -62,17 +64,20 @@ class Outbox(Closeable, Generic[T]):
         Args:
             what: the items' name, in the plural: for the warnings and the thread.
             deliver: is given all items that wait, `max_batch` at most; raises where it fails.
-            warn: is called with a text, on the thread or in `close`.
+            warn: is called with a text, on the thread, in `put` or in `close`.
+            where: where the items go, for the warnings.
             max_items: how many undelivered items are held, those being delivered included.
             interval_s: the time between two deliveries, and before a failed one is tried again.
             idle_too: whether `deliver` is called at every interval, with no items if there are
                 none: for a `deliver` that also writes state of its own.
         """
         self._what, self._deliver, self._warn = what, deliver, _never_raising(warn)
+        self._where = where
         self._max_items, self._max_batch = max_items, max_batch
         self._interval_s, self._idle_too = interval_s, idle_too
         self._items: deque[T] = deque()
         self._first = 0  # the number of `_items[0]`, counting every item since the start
+        self._dropped = 0  # not delivered, since the last delivery
         self._failing = self._closing = False
         self._changed = threading.Condition()
         self._delivering = threading.Lock()
@@ -88,31 +93,41 @@ class Outbox(Closeable, Generic[T]):
     def put(self, item: T) -> None:
         """Queues an item; returns at once."""
         with self._changed:
+            first_dropped = self.full and not self._dropped
             if self.full:
-                self._drop_first()
+                self._remove_first()
+                self._dropped += 1
             self._items.append(item)
             self._changed.notify_all()
+        if first_dropped:
+            self._warn(f"{self._where} does not keep up: the oldest {self._what} are dropped")
 
     def flush(self) -> bool:
         """Delivers a batch now; returns False, after a warning, where that fails."""
         with self._delivering:
             with self._changed:
                 batch = list(islice(self._items, self._max_batch))
-                end = self._first + len(batch)
+                begin, end = self._first, self._first + len(batch)
             if not batch and not self._idle_too:
                 return True
             try:
                 self._deliver(batch)
             except Exception as error:
                 if not self._failing:
-                    self._warn(f"{self._what} cannot be written to the store: {error}")
+                    self._warn(f"{self._what} cannot be written to {self._where}: {error}")
                 self._failing = True
                 return False
             self._failing = False
             with self._changed:
                 # At the limit, some of the batch may have been dropped meanwhile.
+                dropped = self._dropped - (min(self._first, end) - begin)
+                self._dropped = 0
                 while self._first < end:
-                    self._drop_first()
+                    self._remove_first()
+            if dropped > 0:
+                self._warn(
+                    f"{dropped:,} {self._what} were dropped before {self._where} took others"
+                )
             return True
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
@@ -125,9 +140,10 @@ class Outbox(Closeable, Generic[T]):
         if self._thread.is_alive() or self._items:
             count = f" ({len(self._items)})" if self._items else ""
             within = f" within {timeout_s:.0f} s" if self._thread.is_alive() else ""
-            self._warn(f"the last {self._what}{count} did not reach the store{within}")
+            dropped = f"; {self._dropped:,} before them were dropped" if self._dropped else ""
+            self._warn(f"the last {self._what}{count} did not reach {self._where}{within}{dropped}")
 
-    def _drop_first(self) -> None:
+    def _remove_first(self) -> None:
         self._items.popleft()
         self._first += 1
 

@@ -38,6 +38,7 @@ from arlow_trainer.storage.listing import (
     object_info,
 )
 from arlow_trainer.storage.local_files import (
+    extend_local,
     is_temporary,
     put_local,
     remove_empty_folders,
@@ -179,6 +180,20 @@ class Store:
         def write(fs: Any, path: str) -> None:
             if self._scheme == "file":
                 write_atomically(Path(path), lambda file: file.write(data))
+            else:
+                fs.pipe_file(path, data)
+
+        self._run("write", _checked(key), write)
+
+    def extend(self, key: str, data: bytes, known: int) -> None:
+        """Writes an object that has the first `known` bytes of `data` already.
+
+        A local file is appended to: its readers hold it open. Elsewhere the object is replaced.
+        """
+
+        def write(fs: Any, path: str) -> None:
+            if self._scheme == "file":
+                extend_local(Path(path), data, known)
             else:
                 fs.pipe_file(path, data)
 

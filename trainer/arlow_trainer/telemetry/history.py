@@ -39,6 +39,14 @@ def history_line(
     }
 
 
+def tracked_scalars(values: ScalarValues, phase_seconds: Mapping[str, float]) -> dict[str, float]:
+    """Returns what experiment trackers are given of a read-out: all rows of the table by their
+    names, and `phase_seconds/<phase>`. What is not known or not finite is left out."""
+    found = {name: _finite(values.get(name)) for name in SCALARS}
+    phases = {f"phase_seconds/{phase}": seconds for phase, seconds in phase_seconds.items()}
+    return {name: value for name, value in (found | phases).items() if value is not None}
+
+
 def read_history(lines: Iterable[str]) -> list[HistoryPoint]:
     """Returns the history that the lines of `history.jsonl` hold, in rising steps.
 

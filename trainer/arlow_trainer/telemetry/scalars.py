@@ -1,8 +1,8 @@
 """Every number that a run logs, as one ordered table.
 
 The gauges of `/metrics`, `history.jsonl`, log lines, `/status`, `arlow watch`, the report's curves,
-the Run dashboard and docs/metrics.md are made by iterating over it. A new number is two edits: its
-row here, and its value in `run/reporting.py`.
+what experiment trackers are given, the Run dashboard and docs/metrics.md are made by iterating over
+it. A new number is two edits: its row here, and its value in `run/reporting.py`.
 """
 
 from __future__ import annotations

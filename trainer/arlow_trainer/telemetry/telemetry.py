@@ -14,7 +14,7 @@ from arlow_trainer.config.shown_text import redact_urls
 from arlow_trainer.config.status import Phase, RunStatus
 from arlow_trainer.storage.outbox import CLOSE_TIMEOUT_S
 from arlow_trainer.telemetry.display import LiveDisplay
-from arlow_trainer.telemetry.history import history_line
+from arlow_trainer.telemetry.history import history_line, tracked_scalars
 from arlow_trainer.telemetry.logs import configure_logging, logger
 from arlow_trainer.telemetry.metrics import RunMetrics
 from arlow_trainer.telemetry.publish import Publisher
@@ -68,6 +68,7 @@ class Telemetry:
         self._live: LiveDisplay | None = None
         self._publisher: Publisher | None = None
         self._options = options
+        self._track: Callable[[int, Mapping[str, float]], None] | None = None
         if rank == 0:
             self._event("start", ranks=ranks)
             if options.port:
@@ -86,6 +87,13 @@ class Telemetry:
                 "stop the process that listens there or choose another port"
             )
             return None
+
+    def track(self, track: Callable[[int, Mapping[str, float]], None]) -> None:
+        """From now on hands the scalars of read-outs and probes to `track`, too, with their step.
+
+        It must not block, and is called on several threads.
+        """
+        self._track = track
 
     def status(self) -> RunStatus:
         """Returns the run's status now."""
@@ -148,8 +156,10 @@ class Telemetry:
     def _log_scalars(self, report: StepReport, now: datetime) -> None:
         values = scalars_of(self._state)
         self._metrics.scalars(values)
+        phase_seconds = mean_phase_seconds(self._state.recent)
+        if self._track is not None:
+            self._track(report.step, tracked_scalars(values, phase_seconds))
         if self._publisher is not None:
-            phase_seconds = mean_phase_seconds(self._state.recent)
             self._publisher.history(history_line(report.step, now, values, phase_seconds))
         if self._live is None:
             logged = {row.name: values.get(row.name) for row in SCALARS.values() if row.log}
@@ -185,6 +195,8 @@ class Telemetry:
     def probe(self, step: int, method: str, accuracy: float) -> None:
         """A checkpoint's frozen features were probed. May be called from any thread."""
         self._metrics.probe(method, accuracy)
+        if self._track is not None:
+            self._track(step, {f"probe_accuracy/{method}": accuracy})
         self._event("probe", step=step, method=method, accuracy=accuracy)
         self._log.info("probe", step=step, method=method, accuracy=accuracy)
 
