@@ -22,11 +22,15 @@ BENCHMARKS = (
     "fleet",
     *GPU_BENCHMARKS,
 )
+# It fills a disk with gigabytes first.
+WITH_OWN_PAGE = ("fleet",)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, help="run these alone")
+    parser.add_argument(
+        "--only", nargs="+", choices=BENCHMARKS, help="run these alone; `fleet` runs only so"
+    )
     parser.add_argument("--toy", action="store_true", help="sizes that only show that it runs")
     parser.add_argument("--out", type=Path, help="write the page to this file, too")
     parser.add_argument("--note", default="", help="a paragraph for the page: how it was taken")
@@ -35,7 +39,7 @@ def main() -> None:
         # All others are for CPUs.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     load_before = os.getloadavg()[0]
-    chosen = options.only or list(BENCHMARKS)
+    chosen = options.only or [name for name in BENCHMARKS if name not in WITH_OWN_PAGE]
     results = []
     for number, name in enumerate(chosen, start=1):
         start = time.perf_counter()
@@ -44,7 +48,7 @@ def main() -> None:
         results.append(benchmark.measure(benchmark.TOY if options.toy else benchmark.FULL, show))
         show(f"done in {time.perf_counter() - start:.0f} s")
         print(results[-1].to_markdown(), flush=True)
-    head = FLEET_HEAD if chosen == ["fleet"] else HEAD
+    head = FLEET_HEAD if set(chosen) <= set(WITH_OWN_PAGE) else HEAD
     head = GPU_HEAD if set(chosen) <= set(GPU_BENCHMARKS) else head
     text = page(head, results, load_before, options.note)
     if options.out is not None:

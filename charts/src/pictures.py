@@ -70,9 +70,9 @@ def draw(name: str, source: Source) -> Figure:
             continue
         margin = 0.3 * ROW_IN / WIDTH_IN
         inner = (
-            left + (2.2 if panel["type"] == "timeseries" else 0.5) * margin,
+            left + (5 if panel["type"] == "timeseries" else 0.5) * margin,
             top - high + 1.5 / height,
-            wide - (3 if panel["type"] == "timeseries" else 1) * margin,
+            wide - (6 if panel["type"] == "timeseries" else 1) * margin,
             high - 2.7 / height,
         )
         axes = figure.add_axes(inner)
@@ -84,12 +84,12 @@ def draw(name: str, source: Source) -> Figure:
 def _stat(axes: Axes, panel: Mapping[str, Any], source: Source) -> None:
     axes.axis("off")
     target = panel["targets"][0]
-    defaults = panel["fieldConfig"]["defaults"]
+    defaults = panel.get("fieldConfig", {}).get("defaults", {})
     words = []
     for series in source.now(target["expr"]):
         label = _legend(target.get("legendFormat", ""), series["metric"])
         value = _shown(float(series["value"][1]), defaults.get("unit", ""), defaults)
-        by_name = panel["options"].get("textMode") == "name"
+        by_name = panel.get("options", {}).get("textMode") == "name"
         several = "{{" in target.get("legendFormat", "")
         words.append(label if by_name else f"{label} {value}" if several else value)
     text = "   ".join(words) or "no data"
@@ -98,8 +98,8 @@ def _stat(axes: Axes, panel: Mapping[str, Any], source: Source) -> None:
 
 
 def _curves(axes: Axes, panel: Mapping[str, Any], source: Source) -> None:
-    unit = panel["fieldConfig"]["defaults"].get("unit", "")
-    custom = panel["fieldConfig"]["defaults"].get("custom", {})
+    unit = panel.get("fieldConfig", {}).get("defaults", {}).get("unit", "")
+    custom = panel.get("fieldConfig", {}).get("defaults", {}).get("custom", {})
     stacked = custom.get("stacking", {}).get("mode") == "normal"
     lines: dict[str, tuple[list[float], list[float]]] = {}
     for target in panel["targets"]:
@@ -115,12 +115,12 @@ def _curves(axes: Axes, panel: Mapping[str, Any], source: Source) -> None:
     else:
         for label, (times, values) in lines.items():
             axes.plot(times, values, linewidth=1, label=label)
+    axes.locator_params(nbins=4)
     if custom.get("scaleDistribution", {}).get("type") == "log":
         axes.set_yscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda at, _: time.strftime("%H:%M", time.gmtime(at)))
     axes.yaxis.set_major_formatter(lambda value, _: _shown(value, unit, {}))
     axes.tick_params(labelsize=6)
-    axes.locator_params(nbins=4)
     axes.grid(alpha=0.25)
     if lines:
         axes.legend(fontsize=6, frameon=False, ncols=4, loc="upper left", bbox_to_anchor=(0, -0.12))
@@ -128,12 +128,12 @@ def _curves(axes: Axes, panel: Mapping[str, Any], source: Source) -> None:
 
 def _table(axes: Axes, panel: Mapping[str, Any], source: Source) -> None:
     axes.axis("off")
-    organized = [each for each in panel["transformations"] if each["id"] == "organize"]
+    organized = [each for each in panel.get("transformations", ()) if each["id"] == "organize"]
     options = organized[0]["options"] if organized else {}
     renamed, hidden = options.get("renameByName", {}), options.get("excludeByName", {})
     units = {
         override["matcher"]["options"]: value["value"]
-        for override in panel["fieldConfig"].get("overrides", ())
+        for override in panel.get("fieldConfig", {}).get("overrides", ())
         for value in override["properties"]
         if value["id"] == "unit"
     }
