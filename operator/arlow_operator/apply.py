@@ -141,9 +141,9 @@ async def _must_be_own(api: Api, run: Run, body: Mapping[str, Any]) -> None:
         raise Refused(f"there is a {kind} {name} already, which was not made for this run")
 
 
-async def tell(api: Api, run: Run, before: Status, after: Status) -> None:
+async def tell(api: Api, run: Run, before: Status, after: Status, now: datetime) -> None:
     """Writes the events of a transition; one that cannot be written is left out."""
-    for event in events_of(run, before, after):
+    for event in events_of(run, before, after, now):
         with contextlib.suppress(ApiError):
             await api.create(event)
 

@@ -15,14 +15,12 @@ LONGEST_MESSAGE = 1000
 NOTIFIED = "Notified"
 
 
-def events_of(run: Run, before: Status, after: Status) -> Iterator[dict[str, Any]]:
+def events_of(run: Run, before: Status, after: Status, now: datetime) -> Iterator[dict[str, Any]]:
     """Yields an event for a new phase, and one for training that has begun to stall."""
     if before.phase != after.phase:
-        moments = [each.last_transition_time for each in after.conditions]
         kind = "Warning" if after.phase in ("Restarting", "Failed") else "Normal"
         words = after.message or f"the run is {after.phase}"
-        moment = max(moments, default=run.created)
-        yield _event(run.namespace, run.name, run.uid, kind, after.phase, words, moment)
+        yield _event(run.namespace, run.name, run.uid, kind, after.phase, words, now)
     stalled = after.condition("TrainingStalled")
     earlier = before.condition("TrainingStalled")
     if stalled and stalled.status == "True" and (earlier is None or earlier.status != "True"):

@@ -152,7 +152,7 @@ class Reconciler:
             self._runs.tell(key, decision.status, run.gpus)
             for notification in notifications_of(run, status, decision.status):
                 self._webhook.tell(notification)
-            await tell(self._api, run, status, decision.status)
+            await tell(self._api, run, status, decision.status, now)
             await act(self._api, self._http, run, decision, self._settings)
         except Refused as error:
             self._refused[key] = str(error)

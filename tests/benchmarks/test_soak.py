@@ -114,7 +114,7 @@ def test_the_next_fault_is_one_that_can_still_be_met(
 
 LOADING = "05:18:51 [info     ] loading: opening the data\n"
 RESUMING = "05:18:53 [info     ] loading: resuming from s3://runs/a/small/checkpoint-8\n"
-TRAINING = f"{LOADING}05:19:00 [info     ] training: 40 steps left, micro-batch 5\n"
+TRAINING = f"{LOADING}05:19:00 [info     ] training: from step 0 to 40, micro-batch 5\n"
 STEP = f"{TRAINING}05:19:10 [info     ] step 1/40  loss 1.6\n"
 STEPS = f"{STEP}05:19:10 [info     ] step 1,012/4,000  loss 1.6\n"
 WHOLE = ["checkpoint-4/manifest.json", "checkpoint-4/a", "checkpoint-4/b"]

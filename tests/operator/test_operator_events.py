@@ -14,7 +14,7 @@ def reasons(world: World, passes: int = 6) -> list[str]:
     for _ in range(passes):
         run, before = read_run(world.body)
         decision = world.decide()
-        found += [event["reason"] for event in events_of(run, before, decision.status)]
+        found += [event["reason"] for event in events_of(run, before, decision.status, world.now)]
         world.write(decision)
         world.act(decision)
     return found
@@ -38,7 +38,7 @@ def test_a_stall_is_told_once_and_names_where_the_stacks_are() -> None:
     world.wait(601)
     run, before = read_run(world.body)
     decision = world.decide()
-    [event] = events_of(run, before, decision.status)
+    [event] = events_of(run, before, decision.status, world.now)
     assert (event["type"], event["reason"]) == ("Warning", "TrainingStalled")
     assert "s3://bucket/runs/run/logs/1/" in event["message"]
     world.write(decision)

@@ -277,7 +277,7 @@ def train(
         # 6. Steps, each on its own samples, with a checkpoint every `everySteps`.
         telemetry.phase(
             "training",
-            f"{steps - progress.step:,} steps left, micro-batch {micro_batch} ({choice.reason})"
+            f"from step {progress.step:,} to {steps:,}, micro-batch {micro_batch} ({choice.reason})"
             + kernels_text(runner),
         )
         reporter.start()
