@@ -15,8 +15,8 @@ from arlow_operator.api import Api, ApiError
 log = logging.getLogger(__name__)
 
 NAME = "arlow-operator"
-DURATION_S = 30.0
-RENEW_S = 10.0
+DURATION_S = 15.0
+RENEW_S = 5.0
 RETRY_S = 2.0
 
 

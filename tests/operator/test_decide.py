@@ -311,6 +311,31 @@ def test_a_trainer_that_loads_takes_nothing_back_of_the_progress() -> None:
     assert (world.status.progress.step, world.status.progress.percent) == (10, 10.0)
 
 
+def test_the_start_of_a_restarted_run_tells_why_it_was_restarted() -> None:
+    world = started()
+    world.end(world.pod, 74)
+    world.reachable = False
+    world.passes()
+    world.wait(10)
+    world.passes()
+    assert world.status.phase == "Starting"
+    assert world.status.message.startswith("the pods of attempt 2 start; the one before: ")
+    assert world.status.restarts.last[0].message in world.status.message
+    world.reachable = True
+    world.train(10)
+    world.passes()
+    world.body["spec"]["suspend"] = True
+    world.passes()
+    world.end(world.pod, 75)
+    world.settle()
+    world.passes()
+    world.wait(601)
+    world.body["spec"]["suspend"] = False
+    world.reachable = False
+    world.passes()
+    assert world.status.message == "the pods of attempt 3 start"
+
+
 def test_a_pod_that_never_answers_is_told_with_what_to_do() -> None:
     world = World()
     world.reachable = False

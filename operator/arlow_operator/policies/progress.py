@@ -98,7 +98,11 @@ def follow(situation: Situation) -> Decision:
         unknown = status.model_copy(update={"message": message})
         return Decision(unknown, "Unreachable", again_after=every)
     obstacle = next((pod.obstacle for pod in pods if pod.obstacle), situation.seen.obstacle)
-    message = f"cannot start yet: {obstacle}" if obstacle else "the pods start"
+    number = situation.attempt.number if situation.attempt else 1
+    starts = "the pods start"
+    if number > 1:
+        starts = f"the pods of attempt {number} start{situation.end_before}"
+    message = f"cannot start yet: {obstacle}" if obstacle else starts
     if NO_SUCH_NODE in obstacle:
         message += _wanted_nodes(situation)
     since = next((pod.running_since for pod in pods if pod.running_since), None)

@@ -12,6 +12,8 @@ from arlow_operator.resource import Run, attempt_name
 from arlow_operator.settings import Settings
 from arlow_operator.status import AttemptStatus, Reason, Status
 
+# An attempt that was begun so much later than a restart was not begun for it alone.
+RESTARTED_FOR = timedelta(minutes=10)
 # After its grace the kubelet kills a pod; one that is there much longer is on a node that is lost.
 LOST_AFTER = timedelta(seconds=60)
 
@@ -115,6 +117,17 @@ class Situation:
     def ending_pods(self) -> list[PodSeen]:
         """Pods of this run's name, of any attempt, that may still run."""
         return [pod for pod in self.seen.pods if not pod.over and not self.is_lost(pod)]
+
+    @property
+    def end_before(self) -> str:
+        """How the attempt before ended, to follow a message about the start of the one that a
+        restart has begun; empty where none has."""
+        last = next(iter(self.status.restarts.last), None)
+        begun = self.attempt.start_time if self.attempt else None
+        if last is None or (begun or self.now) - last.time > RESTARTED_FOR:
+            return ""
+        words = last.message if len(last.message) <= 200 else f"{last.message[:199]}…"
+        return f"; the one before: {words}"
 
     def is_lost(self, pod: PodSeen) -> bool:
         """Whether a pod's node no longer answers: the pod was to end long ago, and has not.

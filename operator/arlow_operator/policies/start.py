@@ -90,7 +90,7 @@ def make_attempt(situation: Situation) -> Decision | None:
     blocking += [pod.name for pod in situation.ending_pods]
     if blocking:
         names = ", ".join(blocking[:3])
-        message = f"attempt {attempt.number} waits until {names} has ended"
+        message = f"attempt {attempt.number} waits until {names} has ended{situation.end_before}"
         waiting = situation.with_status(phase=phase, message=message)
         return Decision(waiting, "Stopping", again_after=2, stopping=True)
     if status.restarts.last:
