@@ -355,7 +355,7 @@ def about() -> list[Any]:
 
 def scalar_curve(row: Scalar, metric: str) -> timeseries.Panel:
     """A panel for one number of the table of scalars."""
-    title = row.name.replace("_", " ").capitalize()
+    title = row.name.replace("_", " ").capitalize().replace("Gpu", "GPU")
     query = last(f"{metric}_total") if row.counter else last(metric)
     return curves(title, f"{row.help}.", [(query, title)], UNITS.get(row.unit, "none"))
 
