@@ -29,9 +29,11 @@ GPU_STAMP := $(STAMP)
 endif
 GPU_PYTHON := $(GPU_VENV)/bin/python
 
-# Images: what builds them, NAME and options following; what prints their ids; where they go; torch's
-# build, cuda or cpu. pip finds the latter in TORCH_INDEX, an index or folder that it is told of besides.
+# Images: what builds them, NAME and options following; what pushes them, and prints their ids; where they
+# go; torch's build, cuda or cpu. pip finds the latter in TORCH_INDEX, an index or folder that it is told of
+# besides.
 IMAGE_BUILD ?= docker build -t
+IMAGE_PUSH ?= docker push
 IMAGE_ID ?= docker image inspect --format {{.Id}}
 REGISTRY ?= localhost
 TORCH ?= cuda
@@ -130,7 +132,7 @@ cluster:
 	on this machine: kind create cluster, minikube start, k3d cluster create" >&2; exit 1; }
 
 load-images: cluster images ## Build the images, and bring them to the cluster of KUBECONFIG
-	scripts/load-images $(IMAGES:%=$(REGISTRY)/arlow-%:$(TAG))
+	IMAGE_PUSH="$(IMAGE_PUSH)" scripts/load-images $(IMAGES:%=$(REGISTRY)/arlow-%:$(TAG))
 
 cluster-demo: $(STAMP) load-images ## Train a tiny tower in the cluster of KUBECONFIG, from nothing
 	REGISTRY=$(REGISTRY) TAG=$(TAG) scripts/cluster-demo
