@@ -156,7 +156,14 @@ class Cluster:
     def wait_for_log(self, pod: str, words: str, timeout_s: float = 60.0) -> None:
         """Waits until an operator's log has some words."""
         deadline = time.monotonic() + timeout_s
-        while words not in (log := self.kubectl("logs", pod, "-n", "arlow-system")):
+        while True:
+            try:
+                log = self.kubectl("logs", pod, "-n", "arlow-system")
+            except Refused as error:
+                # Of a container that is being created.
+                log = str(error)
+            if words in log:
+                return
             assert time.monotonic() < deadline, log
             time.sleep(0.5)
 
