@@ -67,6 +67,11 @@ def targets(panel: Any, queries: Iterable[Query], *, instant: bool = False) -> A
     return panel
 
 
+def _stat(title: str, description: str, span: int) -> stat.Panel:
+    panel = stat.Panel().title(title).description(description)
+    return panel.datasource(SOURCE).height(4).span(span)
+
+
 def number(
     title: str,
     description: str,
@@ -79,12 +84,7 @@ def number(
 ) -> stat.Panel:
     """A panel with one number, or one of each series, and its recent course behind it."""
     panel = (
-        stat.Panel()
-        .title(title)
-        .description(description)
-        .datasource(SOURCE)
-        .height(4)
-        .span(span)
+        _stat(title, description, span)
         .unit(unit)
         .color_mode(BigValueColorMode.VALUE)
         .graph_mode(BigValueGraphMode.AREA)
@@ -99,12 +99,7 @@ def number(
 def name(title: str, description: str, expr: str, legend: str, *, span: int = 4) -> stat.Panel:
     """A panel with a word: a label of the series that there is now."""
     panel = (
-        stat.Panel()
-        .title(title)
-        .description(description)
-        .datasource(SOURCE)
-        .height(4)
-        .span(span)
+        _stat(title, description, span)
         .text_mode(BigValueTextMode.NAME)
         .color_mode(BigValueColorMode.NONE)
         .graph_mode(BigValueGraphMode.NONE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from arlow_operator.policies.causes import DISRUPTION, UNKNOWN, Cause, cause_of
-from arlow_operator.policies.situation import Decision, DeleteJob, Situation
+from arlow_operator.policies.situation import Decision, DeleteJob, Situation, shortened
 from arlow_operator.status import Restart, RestartsStatus, whole_second
 from arlow_trainer.config import ExitCode
 from arlow_trainer.config.cluster import MaxRestarts
@@ -14,6 +14,7 @@ TOTAL, WITHOUT_PROGRESS = "total", "withoutProgress"
 # Progress gives these nothing back.
 NEVER_RESET = (TOTAL, "cacheFull")
 KEPT = 5
+LONGEST_MESSAGE = 500
 FIRST_BACKOFF, LONGEST_BACKOFF = timedelta(seconds=10), timedelta(seconds=300)
 
 
@@ -66,13 +67,13 @@ def judge(situation: Situation, cause: Cause) -> Decision:
         node=cause.node,
         rank=cause.rank,
         exit_code=cause.exit_code,
-        message=_shortened(cause.message),
+        message=shortened(cause.message, LONGEST_MESSAGE),
     )
     by_cause = restarts.by_cause | {cause.name: restarts.by_cause.get(cause.name, 0) + 1}
     begun = situation.begun(
         situation.attempt.number + 1 if situation.attempt else 1,
         phase="Restarting",
-        message=f"restarts: {_shortened(cause.message)}",
+        message=f"restarts: {shortened(cause.message, LONGEST_MESSAGE)}",
         restarts=RestartsStatus(
             total=restarts.total + 1,
             by_cause=by_cause,
@@ -135,7 +136,3 @@ def _exceeded(spent: dict[str, int], limits: MaxRestarts) -> str:
                 return f"ended {times} in a row without a new checkpoint, and {field}"
             return f"ended {times} for the cause {name}, and {field}"
     return ""
-
-
-def _shortened(message: str) -> str:
-    return message if len(message) <= 500 else f"{message[:499]}…"

@@ -126,8 +126,7 @@ class Situation:
         begun = self.attempt.start_time if self.attempt else None
         if last is None or (begun or self.now) - last.time > RESTARTED_FOR:
             return ""
-        words = last.message if len(last.message) <= 200 else f"{last.message[:199]}…"
-        return f"; the one before: {words}"
+        return f"; the one before: {shortened(last.message, 200)}"
 
     def is_lost(self, pod: PodSeen) -> bool:
         """Whether a pod's node no longer answers: the pod was to end long ago, and has not.
@@ -154,3 +153,8 @@ class Situation:
     def with_status(self, **changes: Any) -> Status:
         """Returns the status with some of its fields changed."""
         return self.status.model_copy(update=changes)
+
+
+def shortened(message: str, longest: int) -> str:
+    """Returns a message of at most `longest` characters, the last one an ellipsis if it is cut."""
+    return message if len(message) <= longest else f"{message[: longest - 1]}…"

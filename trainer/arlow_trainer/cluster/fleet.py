@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from arlow_trainer.cluster.fields import count, moment, number, section, text
-from arlow_trainer.cluster.object_status import PHASES
+from arlow_trainer.cluster.object_status import NO_STATUS, PHASES
 from arlow_trainer.config.cluster import NodesSection
 
 # The operator asks a trainer at least every ten minutes.
@@ -16,7 +16,6 @@ UNHEARD_AFTER = timedelta(minutes=15)
 # Reasons of the condition Running that somebody has to do something about, or to wait for.
 HELD_UP = ("CannotStart", "Unreachable", "Stopping")
 NODES = NodesSection()
-NO_STATUS = "no status yet: does the operator look after this namespace?"
 
 
 @dataclass(frozen=True)

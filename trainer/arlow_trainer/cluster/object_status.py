@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from arlow_trainer.cluster.fields import section
 from arlow_trainer.config.status import LastCheckpoint, Phase, RunStatus
 
+NO_STATUS = "no status yet: does the operator look after this namespace?"
 PHASES: Mapping[str, Phase] = {
     "Pending": "starting",
     "Queued": "starting",
@@ -59,7 +60,7 @@ def object_message(body: Mapping[str, Any]) -> str:
 
 def _message(status: Mapping[str, Any]) -> str:
     if not status:
-        return "no status yet: does the operator look after this namespace?"
+        return NO_STATUS
     number = section(status, "attempt").get("number")
     attempt = f", attempt {number}" if number else ""
     words = f"{status.get('phase', 'Pending')}{attempt}"

@@ -21,7 +21,7 @@ from arlow_trainer.data.parquet import media_tables
 from arlow_trainer.data.splits import Chosen, NoSuchSplit, choose_split
 from arlow_trainer.data.table import TableSource, open_saved, open_tables
 from arlow_trainer.data.video import decode_clip
-from arlow_trainer.storage.options import Access, access_by
+from arlow_trainer.storage.options import Access, access_to
 from arlow_trainer.storage.remote_files import list_files, read_file
 from arlow_trainer.storage.retries import with_retries
 
@@ -73,7 +73,7 @@ def open_folder(section: SourceSection, modality: Modality) -> tuple[Source, Sel
     StoreError.
     """
     url = os.path.expanduser(section.path)
-    access = access_by(section.options, section.path)
+    access = access_to(section)
     if extension(url) in (*LISTS, *TABLES) and _is_file(url, section.path, access):
         if extension(url) in LISTS or not media_tables([url], modality, section.column, access):
             named = open_list(section, url, modality)
@@ -104,7 +104,7 @@ def _open_tables(
     kind = "parquet" if "parquet" in kinds else "arrow"
     of_kind = [file for file in tables if TABLES[extension(file)] == kind]
     if len(of_kind) > 1:
-        access = access_by(section.options, section.path)
+        access = access_to(section)
         holding = set(media_tables(_join(url, of_kind), modality, section.column, access))
         of_kind = [file for file in of_kind if _join(url, [file])[0] in holding] or of_kind
     split = _split(section, of_kind, tables=True)
@@ -129,7 +129,7 @@ def _open_saved_in_store(
 
     def read(name: str) -> Any:
         try:
-            fs, root = access_by(section.options, section.path).connect(url)
+            fs, root = access_to(section).connect(url)
             path = f"{root.rstrip('/')}/{name}"
             return json.loads(with_retries(name, lambda: read_file(fs, path)))
         except Exception as error:
@@ -173,7 +173,7 @@ def _open_media(
     if split.split is not None:
         used = store_names(file for file in media if split.has(file))
         formats = Counter(map(extension, used))
-    source = MediaSource(section.path, url, used, access_by(section.options, section.path))
+    source = MediaSource(section.path, url, used, access_to(section))
     return source, Selection(
         len(used), of, split.split, _counted(others), _counted(formats), split.splits
     )
@@ -184,7 +184,7 @@ def _bare_files_decode(
 ) -> bool:
     """Whether those without extension are media: most of a few that are spread over them decode."""
     bare = store_names(file for file in files if not extension(file))
-    source = MediaSource(section.path, url, bare, access_by(section.options, section.path))
+    source = MediaSource(section.path, url, bare, access_to(section))
     tried = sorted({number * len(bare) // _TRIED for number in range(_TRIED)})
     decoded = 0
     for position in tried:

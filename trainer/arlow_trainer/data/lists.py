@@ -14,7 +14,7 @@ from arlow_trainer.data.errors import access_error, root_cause
 from arlow_trainer.data.file_names import store_names
 from arlow_trainer.data.files import ListedSource
 from arlow_trainer.data.formats import TABLES, extension
-from arlow_trainer.storage.options import access_by
+from arlow_trainer.storage.options import access_to
 from arlow_trainer.storage.remote_files import read_file
 from arlow_trainer.storage.retries import with_retries
 
@@ -51,7 +51,7 @@ def open_list(section: SourceSection, url: str, modality: Modality) -> ListedSou
             f"{section.path}: cannot be read as a list of {modality}s: {root_cause(error)}; write "
             "one path or URL a line in a .txt file, or a table with a column of them"
         ) from error
-    return ListedSource(section.path, locations, access_by(section.options, section.path))
+    return ListedSource(section.path, locations, access_to(section))
 
 
 def _locations(section: SourceSection, url: str, modality: Modality) -> Iterator[str]:
@@ -59,7 +59,7 @@ def _locations(section: SourceSection, url: str, modality: Modality) -> Iterator
         yield from _of_table(section, url, modality)
         return
     try:
-        fs, path = access_by(section.options, section.path).connect(url)
+        fs, path = access_to(section).connect(url)
         content = with_retries(section.path, lambda: read_file(fs, path))
     except Exception as error:
         raise access_error(section.path, error) from error
@@ -82,7 +82,7 @@ def _of_table(section: SourceSection, url: str, modality: Modality) -> Iterator[
     import pyarrow.parquet as pq
 
     try:
-        fs, path = access_by(section.options, section.path).connect(url)
+        fs, path = access_to(section).connect(url)
         with fs.open(path, "rb") as opened:
             file = pq.ParquetFile(opened)
             column = _column(section, file.schema_arrow.names, modality)

@@ -19,7 +19,7 @@ from arlow_trainer.data.decode import BrokenSample, RawSample, read_remote_sampl
 from arlow_trainer.data.errors import access_error, empty_set, root_cause
 from arlow_trainer.data.fingerprint import Entry, without_fingerprint
 from arlow_trainer.data.parquet import media_column_in, read_schema
-from arlow_trainer.storage.options import AS_THE_ENVIRONMENT_SAYS, Access, access_by
+from arlow_trainer.storage.options import AS_THE_ENVIRONMENT_SAYS, Access, access_to
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -165,7 +165,7 @@ def open_tables(
     # `datasets` takes the name of a file for a pattern.
     patterns = [glob.escape(file) for file in files]
     only: dict[str, Any] = {}
-    access = access_by(section.options, section.path)
+    access = access_to(section)
     if kind == "parquet" and (column := _column_of(files[0], modality, section.column, access)):
         # Other columns are not read, and may differ between the files.
         only["columns"] = [column]
@@ -209,7 +209,7 @@ def _open(
 ) -> TableSource:
     settings = training_settings(modality)
     column = media_column(section, table.features, modality, settings)
-    access = access_by(section.options, section.path)
+    access = access_to(section)
     return media_source(section.path, table, column, modality, settings, folders, access)
 
 

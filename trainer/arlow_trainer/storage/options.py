@@ -10,6 +10,7 @@ from typing import Any
 from arlow_trainer.config.errors import ConfigError
 from arlow_trainer.config.models import ArlowPretrain
 from arlow_trainer.config.store_options import StoreOptions
+from arlow_trainer.config.training import SourceSection
 from arlow_trainer.storage.connection import connect
 from arlow_trainer.storage.json_text import parse_json
 from arlow_trainer.storage.store import Store
@@ -43,6 +44,11 @@ AS_THE_ENVIRONMENT_SAYS = Access()
 def access_by(options: StoreOptions | None, url: str) -> Access:
     """Returns how URLs are reached where a section with these options has the URL `url`."""
     return Access(url.partition("://")[0], _of_file_system(options, url))
+
+
+def access_to(section: SourceSection) -> Access:
+    """Returns how the files of a set are reached."""
+    return access_by(section.options, section.path)
 
 
 def store_of(run: ArlowPretrain) -> Store:
