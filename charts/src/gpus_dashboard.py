@@ -25,12 +25,12 @@ MISSING = "none: dcgm-exporter is not installed or not scraped"
 
 def mean(metric: str) -> str:
     """PromQL of a number's mean over a run's GPUs."""
-    return f'avg by (namespace, run) ({MEAN}{{{SELECT}, metric="{metric}"}})'
+    return f'avg by (cluster, namespace, run) ({MEAN}{{{SELECT}, metric="{metric}"}})'
 
 
 def total(metric: str) -> str:
     """PromQL of a number's sum over a run's GPUs."""
-    return f'sum by (namespace, run) ({SUM}{{{SELECT}, metric="{metric}"}})'
+    return f'sum by (cluster, namespace, run) ({SUM}{{{SELECT}, metric="{metric}"}})'
 
 
 def each(metric: str) -> str:

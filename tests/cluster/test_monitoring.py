@@ -23,6 +23,7 @@ from support.scraped_pages import dcgm_page
 ABSENT = [
     "arlow_loss_scale",
     "arlow_gpu_",
+    "model_flops_utilization_ratio",
     "arlow_probe_accuracy",
     "arlow_video_loss",
     "arlow_clip_micro_batch",
@@ -155,8 +156,10 @@ def test_every_panel_is_answered(
     [pod] = runs.pods("steady")
     replay_dcgm(cluster, runs.namespace, pod["metadata"]["name"])
     server.wait_for(f'arlow_checkpoints_total{{namespace="{runs.namespace}"}} > 1', 180)
+    # A new PodMonitor reaches Prometheus when the kubelet next writes the Secret of its
+    # configuration, which takes up to two minutes.
     server.wait_for(
-        f'cluster_namespace_run_metric:DCGM_FI_DEV:avg{{namespace="{runs.namespace}"}}', 120
+        f'cluster_namespace_run_metric:DCGM_FI_DEV:avg{{namespace="{runs.namespace}"}}', 300
     )
     # A series of the operator has the namespace of the run.
     server.wait_for(f'arlow_operator_run_gpus{{namespace="{runs.namespace}", run="steady"}}', 60)
