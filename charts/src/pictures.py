@@ -26,6 +26,8 @@ WIDTH_IN, ROW_IN = 15.0, 0.34
 POINTS = 240
 ROWS = 12
 """Rows of a table that are drawn."""
+LABELS, LONG = 6, 18
+"""Curves of a panel that are named, and the characters of a long name."""
 
 Answer = list[dict[str, Any]]
 
@@ -36,6 +38,7 @@ class Source:
     def __init__(self, url: str, variables: Mapping[str, str], minutes: float) -> None:
         self._url, self._variables = url.rstrip("/"), variables
         self._end, self._seconds = time.time(), minutes * 60
+        self.step = self._seconds / POINTS
 
     def now(self, expression: str) -> Answer:
         """Returns the answer of this moment: each series with `value`."""
@@ -43,9 +46,8 @@ class Source:
 
     def course(self, expression: str) -> Answer:
         """Returns the answer over the time that is shown: each series with `values`."""
-        step = self._seconds / POINTS
         begin = self._end - self._seconds
-        return self._ask("query_range", expression, start=begin, end=self._end, step=step)
+        return self._ask("query_range", expression, start=begin, end=self._end, step=self.step)
 
     def _ask(self, path: str, expression: str, **parameters: float) -> Answer:
         for name, value in self._variables.items():
@@ -104,9 +106,8 @@ def _curves(axes: Axes, panel: Mapping[str, Any], source: Source) -> None:
     lines: dict[str, tuple[list[float], list[float]]] = {}
     for target in panel["targets"]:
         for series in source.course(target["expr"]):
-            times = [float(at) for at, _ in series["values"]]
-            values = [float(value) for _, value in series["values"]]
-            lines[_legend(target.get("legendFormat", ""), series["metric"])] = (times, values)
+            label = _legend(target.get("legendFormat", ""), series["metric"])
+            lines[label] = _with_gaps(series["values"], source.step)
     if not lines:
         axes.text(0.5, 0.5, "no data", ha="center", transform=axes.transAxes, color="#888888")
     if stacked and len({len(times) for times, _ in lines.values()}) == 1:
@@ -123,7 +124,16 @@ def _curves(axes: Axes, panel: Mapping[str, Any], source: Source) -> None:
     axes.tick_params(labelsize=6)
     axes.grid(alpha=0.25)
     if lines:
-        axes.legend(fontsize=6, frameon=False, ncols=4, loc="upper left", bbox_to_anchor=(0, -0.12))
+        handles, labels = axes.get_legend_handles_labels()
+        axes.legend(
+            handles[:LABELS],
+            labels[:LABELS],
+            fontsize=6,
+            frameon=False,
+            ncols=3 if any(len(label) > LONG for label in labels) else 4,
+            loc="upper left",
+            bbox_to_anchor=(0, -0.12),
+        )
 
 
 def _table(axes: Axes, panel: Mapping[str, Any], source: Source) -> None:
@@ -155,10 +165,28 @@ def _table(axes: Axes, panel: Mapping[str, Any], source: Source) -> None:
     if not cells:
         return
     table = axes.table(
-        cells, colLabels=columns, loc="upper left", cellLoc="left", edges="horizontal"
+        cells,
+        colLabels=columns,
+        colWidths=[0.96 / len(columns)] * len(columns),
+        loc="upper left",
+        cellLoc="left",
+        edges="horizontal",
     )
     table.auto_set_font_size(False)
     table.set_fontsize(7)
+
+
+def _with_gaps(values: list[list[Any]], step: float) -> tuple[list[float], list[float]]:
+    """Returns times and values, with a NaN wherever the series was missing for a step."""
+    times: list[float] = []
+    numbers: list[float] = []
+    for at, value in values:
+        if times and float(at) - times[-1] > 1.5 * step:
+            times.append(times[-1] + step)
+            numbers.append(math.nan)
+        times.append(float(at))
+        numbers.append(float(value))
+    return times, numbers
 
 
 DRAWN = {"stat": _stat, "timeseries": _curves, "table": _table}
@@ -188,7 +216,7 @@ def _shown(value: float, unit: str, defaults: Mapping[str, Any]) -> str:
             if abs(value) >= size:
                 return f"{value / size:.3g} {word}"
     if unit == "sci":
-        return f"{value:.2e}"
+        return f"{value:.4e}"
     words = {"percent": "%", "celsius": "°C", "watt": "W"}
     suffix = words.get(unit, unit.removeprefix("suffix:").strip() if ":" in unit else "")
     number = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

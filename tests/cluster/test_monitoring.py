@@ -10,11 +10,12 @@ import json
 import time
 import urllib.parse
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from cluster_runs import TinyRuns
-from kube import TRAINER_IMAGE, Cluster, Refused, condition, in_phase
+from kube import TRAINER_IMAGE, Cluster, Refused, in_phase
 
 from support.prometheus_server import Prometheus, unanswered_panels
 from support.scraped_pages import dcgm_page
@@ -67,16 +68,16 @@ class ClusterPrometheus(Prometheus):
         data: dict[str, Any] = json.loads(answer)["data"]
         return data
 
-    def wait_for_alert(self, name: str, seconds: float, **labels: str) -> float:
-        """Waits until an alert with some labels fires; returns after how many seconds it did."""
-        began = time.monotonic()
+    def wait_for_alert(self, name: str, seconds: float, **labels: str) -> datetime:
+        """Waits until an alert with some labels fires, and returns when that was seen."""
+        end = time.monotonic() + seconds
         wanted = {"alertname": name, **labels}
         while True:
             alerts = self._get("alerts")["alerts"]
             firing = [each["labels"] for each in alerts if each["state"] == "firing"]
             if any(wanted.items() <= each.items() for each in firing):
-                return time.monotonic() - began
-            assert time.monotonic() < began + seconds, f"no {wanted}, but {firing}"
+                return datetime.now(UTC)
+            assert time.monotonic() < end, f"no {wanted}, but {firing}"
             time.sleep(2)
 
 
@@ -177,6 +178,11 @@ def test_every_panel_is_answered(
     assert missing == []
 
 
+def show(name: str, fault: str, since: datetime, fired: datetime) -> None:
+    """Prints a row of the table in docs/watching.md."""
+    print(f"| {fault} | `{name}` | {(fired - since).total_seconds():.0f} s |")
+
+
 @pytest.mark.soak
 def test_faults_of_runs_raise_their_alerts(
     runs: TinyRuns,
@@ -191,18 +197,23 @@ def test_faults_of_runs_raise_their_alerts(
     )
     [pod] = runs.pods("hanging")
     runs.cluster.python_in(pod, STOP_RANK)
-    runs.wait("hanging", lambda s: condition(s, "TrainingStalled")["status"] == "True")
-    labels = {"namespace": runs.namespace}
+    stopped = datetime.now(UTC)
 
-    def fires(name: str, run: str, seconds: float) -> None:
-        took = server.wait_for_alert(name, seconds, run=run, **labels)
-        print(f"{name} {took:.0f} s")
+    def fired(name: str, run: str, seconds: float) -> datetime:
+        return server.wait_for_alert(name, seconds, run=run, namespace=runs.namespace)
 
-    fires("ArlowRunTrainingStalled", "hanging", 180)
-    fires("ArlowRunRestartingOften", "crashing", 600)
-    runs.wait("crashing", in_phase("Failed"), 600)
-    fires("ArlowRunEndedFailed", "crashing", 180)
-    fires("ArlowRunCheckpointOld", "hanging", 600)
+    stalled = fired("ArlowRunTrainingStalled", "hanging", 300)
+    show("ArlowRunTrainingStalled", "a rank is stopped (SIGSTOP)", stopped, stalled)
+    second = runs.wait("crashing", lambda s: s.get("restarts", {}).get("total", 0) >= 2, 600)
+    began = moment(second["attempt"]["startTime"])
+    often = fired("ArlowRunRestartingOften", "crashing", 600)
+    show("ArlowRunRestartingOften", "the trainer ends with 70, the second restart", began, often)
+    ended = runs.wait("crashing", in_phase("Failed"), 600)
+    failed = fired("ArlowRunEndedFailed", "crashing", 300)
+    fault = "the budget of restarts is spent"
+    show("ArlowRunEndedFailed", fault, moment(ended["completionTime"]), failed)
+    old = fired("ArlowRunCheckpointOld", "hanging", 600)
+    show("ArlowRunCheckpointOld", "a rank is stopped: no checkpoint for 60 s", stopped, old)
 
 
 @pytest.mark.soak
@@ -226,16 +237,23 @@ def test_a_second_operator_and_none_raise_their_alerts(
     second["spec"]["selector"]["matchLabels"]["arlow.dev/test"] = "second"
     second["spec"]["template"]["metadata"]["labels"]["arlow.dev/test"] = "second"
     cluster.apply(second)
+    began = datetime.now(UTC)
     try:
-        took = server.wait_for_alert("ArlowTwoOperators", 600)
+        fired = server.wait_for_alert("ArlowTwoOperators", 600)
     finally:
         cluster.kubectl(
             "delete", "deployment", "arlow-operator-second", "-n", "arlow-system", "--wait"
         )
-    print(f"ArlowTwoOperators {took:.0f} s")
+    show("ArlowTwoOperators", "a second operator is started", began, fired)
     cluster.scale_operator(0)
+    began = datetime.now(UTC)
     try:
-        took = server.wait_for_alert("ArlowOperatorNotPassing", 900)
+        fired = server.wait_for_alert("ArlowOperatorNotPassing", 900)
     finally:
         cluster.scale_operator(1)
-    print(f"ArlowOperatorNotPassing {took:.0f} s")
+    show("ArlowOperatorNotPassing", "the operator is scaled to 0", began, fired)
+
+
+def moment(text: str) -> datetime:
+    """A time of a status."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
