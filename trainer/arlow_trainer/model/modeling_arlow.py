@@ -29,7 +29,7 @@ from .geometry import (
     repeat_last_frame,
     rope_tables,
 )
-from .layers import ArlowVLBlock, ArlowVLPatchEmbed, ArlowVLPatchMerger, signed
+from .layers import ArlowVLBlock, ArlowVLPatchEmbed, ArlowVLPatchMerger, rotary_tables
 
 
 @dataclass
@@ -202,13 +202,13 @@ class ArlowVLVisionModel(PreTrainedModel):
             which DeepStack taps the tower (`merge`).
         """
         batch, length, _ = tokens.shape
-        cos, sin = cos[:, :, None, None], signed(sin)[:, :, None, None]
+        first, second = rotary_tables(cos, sin)
         if bias is not None:
             bias = bias.expand(batch, self.config.num_heads, length, length)
         tapped = set(self.config.deepstack_visual_indexes or ())
         taps = []
         for index, block in enumerate(self.blocks):
-            tokens = block(tokens, cos, sin, bias)
+            tokens = block(tokens, first, second, bias)
             if index in tapped:
                 taps.append(tokens)
             if states is not None:
