@@ -7,7 +7,6 @@ output once. Nothing is computed, so the full model is counted in seconds on any
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from arlow_trainer.config import TrainingSection
 from arlow_trainer.engine import build_autoencoder
+from arlow_trainer.engine.linear import add_in_products
 from arlow_trainer.mae import MaskedAutoencoder
 from arlow_trainer.plan import tokens_per_image
 
@@ -86,22 +86,17 @@ class _FusedAttention(TorchFunctionMode):
         return attend(*arguments, bias, compute_log_sumexp=True, **keywords)[0]
 
 
-def step_traffic(
-    training: TrainingSection,
-    prepare: Callable[[MaskedAutoencoder], object] = lambda module: None,
-    dtype: torch.dtype = torch.float16,
-) -> Traffic:
+def step_traffic(training: TrainingSection, dtype: torch.dtype = torch.float16) -> Traffic:
     """Counts forward and backward of a rank's micro-batches, whose gradients add up.
 
     What is made once in a run and kept, tables of the grids, is not counted.
 
     Args:
         training: the run's section; activations are kept.
-        prepare: called with the module before its first step.
         dtype: of the weights.
     """
     module = build_autoencoder(training, META).to(dtype).train()
-    prepare(module)
+    add_in_products(module)  # as the engine does
     traffic = Traffic()
     with _FusedAttention():
         _step(module, training)

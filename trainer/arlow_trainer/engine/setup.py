@@ -13,6 +13,7 @@ from torch import nn
 from arlow_trainer.config import Precision, TrainingSection
 from arlow_trainer.config.errors import ConfigError
 from arlow_trainer.engine.attention import check_heads, set_gpu_switches
+from arlow_trainer.engine.linear import add_in_products
 from arlow_trainer.engine.parameters import parameter_groups
 from arlow_trainer.engine.ranks import set_timeouts
 from arlow_trainer.plan.memory import MAX_BUCKET
@@ -99,6 +100,7 @@ def initialize_engine(
     if device.type == "cuda":
         check_heads(training, precision)
         set_gpu_switches()
+    add_in_products(module)
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     # DeepSpeed calls collectives by names that this torch has newer ones for.
