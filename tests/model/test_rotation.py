@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
 
-from arlow_trainer.model import ArlowVisionConfig
+from arlow_trainer.model import ArlowVisionConfig, ArlowVLVisionModel, layers
 from arlow_trainer.model.layers import ArlowVLBlock, rotary_tables, rotate, rotated
 
 # What one more rounding of a product to the dtype may change, beside numbers of about 1.
@@ -112,3 +114,30 @@ def test_a_block_is_exported_without_our_function() -> None:
     inputs = (torch.randn(2, 8, 48), *rotary_tables(*tables(1, 8, 24, torch.float32)), None)
     program = torch.export.export(block, inputs)
     torch.testing.assert_close(program.module()(*inputs), block(*inputs), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_one_more_rounding_takes_a_tower_no_further_from_float32(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens and gradients of six blocks, against those with the whole rotation in float32."""
+    torch.manual_seed(0)
+    config = ArlowVisionConfig(depth=6, embed_dim=128, hidden_size=128, num_heads=2)
+    exact = ArlowVLVisionModel(config)
+    pixels, grid = torch.randn(2 * 64, 1176), torch.tensor([[1, 8, 8], [1, 8, 8]])
+
+    def results(tower: ArlowVLVisionModel) -> Tensor:
+        visual, deepstack = tower(pixels, grid)
+        sum(each.float().square().mean() for each in (visual, *deepstack)).backward()
+        numbers = [visual, *deepstack, *(parameter.grad for parameter in tower.parameters())]
+        # Each of them weighs the same.
+        return torch.cat([(each / each.norm()).double().flatten() for each in numbers])
+
+    def in_float32(qkv: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, ...]:
+        return *rotate(qkv[:, :, :2], first, second).unbind(2), qkv[:, :, 2]
+
+    ours = copy.deepcopy(exact).to(dtype)
+    plain = copy.deepcopy(ours)
+    wanted, found = results(exact), results(ours)
+    monkeypatch.setattr(layers, "rotated", in_float32)
+    assert (found - wanted).norm() < 1.05 * (results(plain) - wanted).norm()

@@ -29,7 +29,7 @@ class AddingLinear(nn.Linear):
         """As `nn.Linear.forward`."""
         if torch.compiler.is_compiling():
             return super().forward(x)
-        out: Tensor = _Linear.apply(x, self.weight, self.bias)
+        out: Tensor = _Linear.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return out
 
 
@@ -42,7 +42,7 @@ class _Linear(torch.autograd.Function):
         return F.linear(x, weight, bias)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (x,), weight = ctx.saved_tensors, ctx.weight
         to_x, to_weight, to_bias = ctx.needs_input_grad

@@ -95,7 +95,8 @@ def initialize_engine(
 
     The default process group must exist. Parameters stay where they are on a CPU and move to
     `device` otherwise, where attention and products are switched to sound kernels for the whole
-    process. Raises ConfigError for heads that these cannot read.
+    process. Gradients of the module's large linear layers add up in their products from here on
+    (`linear`). Raises ConfigError for heads that the kernels cannot read.
     """
     if device.type == "cuda":
         check_heads(training, precision)

@@ -103,7 +103,7 @@ def rotate(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
     transpose, [[sin, cos], [cos, -sin]]: the same tables turn the gradients.
     """
     halves = x.unflatten(-1, (2, -1))
-    turned = halves[..., :1, :] * first + halves[..., 1:, :] * second
+    turned: Tensor = halves[..., :1, :] * first + halves[..., 1:, :] * second
     return turned.flatten(-2).to(x.dtype)
 
 
@@ -118,8 +118,8 @@ def rotated(qkv: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor,
         # A compiler joins the passes over the numbers itself.
         query, key = rotate(qkv[:, :, :2], first, second).unbind(2)
         return query, key, qkv[:, :, 2]
-    parts: tuple[Tensor, Tensor, Tensor] = _Rotated.apply(qkv, first, second)
-    return parts
+    query, key, value = _Rotated.apply(qkv, first, second)  # type: ignore[no-untyped-call]
+    return query, key, value
 
 
 class _Rotated(torch.autograd.Function):
@@ -139,7 +139,7 @@ class _Rotated(torch.autograd.Function):
         return turned[:, :, 0], turned[:, :, 1], qkv[:, :, 2]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, None, None]:
         first, second = ctx.saved_tensors
         batch, length, heads, width = value.shape
