@@ -50,8 +50,9 @@ class ArlowVisionOutput(ModelOutput):
 class ArlowVLVisionModel(PreTrainedModel):
     """The vision tower of the Arlow models: images and videos to visual tokens.
 
-    LayerNorm's statistics and the rotation of queries and keys are computed in float32 whatever
-    the weights' dtype (torch's LayerNorm kernels do so by themselves).
+    Whatever the weights' dtype, LayerNorm's statistics are computed in float32 (torch's kernels do
+    so by themselves), and queries and keys are rotated by float32 tables, each operation rounded to
+    their own dtype.
     """
 
     config_class = ArlowVisionConfig
