@@ -1,4 +1,4 @@
-"""What is counted and not timed: sizes of micro-batches, operations of an update, locked memory."""
+"""What is counted and not timed: sizes of micro-batches, operations, bytes moved, locked memory."""
 
 from __future__ import annotations
 
@@ -21,9 +21,14 @@ from arlow_trainer.plan.micro_batches import Sizes, micro_batch_sizes
 from .ranks import on_ranks
 from .result import Result
 from .samples import build_run, micro_batch
+from .traffic import CLIPS, IMAGES, step_traffic
 
 SET_SIZES: Mapping[Modality, int] = {"image": 1_281_167, "video": 9_537}
 GPU = "h200"
+TRAFFIC_OF = "arlow-vision-3072"
+# Bytes and kernels that `traffic` counted of the step before its passes were joined, on 28 November
+# 2026.
+BEFORE = (150.3e9, 5_603)
 META = torch.device("meta")
 
 
@@ -71,6 +76,18 @@ def measure(size: Size, progress: Callable[[str], None]) -> Result:
                 f"{now / 1e9:.1f} GB",
             )
         )
+    progress("bytes that a rank's step moves")
+    traffic = step_traffic(build_run(TRAFFIC_OF, {}).spec.training)
+    of_step = f"a rank's step of {IMAGES} images and {CLIPS} clips"
+    now = sum(traffic.bytes.values())
+    rows.append(
+        (
+            f"bytes moved beside products, {of_step}",
+            f"{BEFORE[0] / 1e9:.1f} GB",
+            f"{now / 1e9:.1f} GB",
+        )
+    )
+    rows.append((f"kernels of {of_step}", f"{BEFORE[1]:,}", f"{traffic.launches.total():,}"))
     progress("operations of an update")
     tensors, before, now = on_ranks(1, _operations)
     rows.append(
@@ -82,7 +99,9 @@ def measure(size: Size, progress: Callable[[str], None]) -> Result:
         f"own size, against those that a run is held to on an {GPU}; memory for a save that "
         "torch's pinned allocator would take, a power of two for each tensor, against the one "
         "buffer. Of `tiny` in fp16: operations of an update that looks for overflows in every "
-        "gradient and in their norm, against the norm alone.",
+        "gradient and in their norm, against the norm alone. "
+        f"Of `{TRAFFIC_OF}` in fp16, forward and backward on meta tensors: kernels, and what those "
+        "read and write that are no matrix product and no attention.",
         ("count", "without", "as it is"),
         rows,
         [

@@ -13,7 +13,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoModel
 
 from arlow_trainer.model import ArlowVisionConfig, ArlowVLVisionModel
-from arlow_trainer.model.layers import rotate, signed
 from support.gpu import needs_gpu
 
 SMALL = {"depth": 6, "embed_dim": 48, "hidden_size": 64, "num_heads": 2}
@@ -149,18 +148,6 @@ def test_gradient_checkpointing_keeps_fewer_activations() -> None:
         return total
 
     assert saved(True) < saved(False) / 2
-
-
-def test_rotation_is_the_textbooks_in_float32() -> None:
-    x = torch.randn(2, 7, 2, 3, 8, generator=torch.Generator().manual_seed(0))
-    angles = torch.randn(1, 7, 1, 1, 4).repeat(1, 1, 1, 1, 2)
-    cos, sin = angles.cos(), angles.sin()
-    first, second = x.chunk(2, dim=-1)
-    expected = x * cos + torch.cat([-second, first], dim=-1) * sin
-    torch.testing.assert_close(rotate(x, cos, signed(sin)), expected)
-    half = x.bfloat16()
-    exact = rotate(half.float(), cos, signed(sin)).bfloat16()
-    assert torch.equal(rotate(half, cos, signed(sin)), exact)
 
 
 def test_layer_norm_in_half_precision_computes_in_float32() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from arlow_trainer.mae import MaskedAutoencoder
-from arlow_trainer.model.layers import ArlowVLAttention, rotate
+from arlow_trainer.model.layers import ArlowVLAttention, rotated
 
 
 @torch.no_grad()
@@ -30,13 +30,11 @@ def largest_numbers(
 
     def watch(attention: nn.Module, inputs: tuple[Any, ...]) -> None:
         assert isinstance(attention, ArlowVLAttention)
-        x, cos, sin, _ = inputs
+        x, first, second, _ = inputs
         batch, length, _ = x.shape
         heads = (batch, length, 3, attention.num_heads, attention.head_dim)
-        query, key = (
-            rotate(attention.qkv(x).view(heads)[:, :, :2], cos, sin).transpose(1, 3).unbind(2)
-        )
-        scores = query.float() @ key.float().transpose(-1, -2)
+        query, key, _ = rotated(attention.qkv(x).view(heads), first, second)
+        scores = query.transpose(1, 2).float() @ key.permute(0, 2, 3, 1).float()
         largest.append(scores.abs().amax() * attention.head_dim**-0.5)
 
     residual: list[Tensor] = []

@@ -13,6 +13,7 @@ from torch import nn
 from arlow_trainer.config import Precision, TrainingSection
 from arlow_trainer.config.errors import ConfigError
 from arlow_trainer.engine.attention import check_heads, set_gpu_switches
+from arlow_trainer.engine.linear import add_in_products
 from arlow_trainer.engine.parameters import parameter_groups
 from arlow_trainer.engine.ranks import set_timeouts
 from arlow_trainer.plan.memory import MAX_BUCKET
@@ -94,11 +95,13 @@ def initialize_engine(
 
     The default process group must exist. Parameters stay where they are on a CPU and move to
     `device` otherwise, where attention and products are switched to sound kernels for the whole
-    process. Raises ConfigError for heads that these cannot read.
+    process. Gradients of the module's large linear layers add up in their products from here on
+    (`linear`). Raises ConfigError for heads that the kernels cannot read.
     """
     if device.type == "cuda":
         check_heads(training, precision)
         set_gpu_switches()
+    add_in_products(module)
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     # DeepSpeed calls collectives by names that this torch has newer ones for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -110,7 +111,8 @@ class DecoderBlock(nn.Module):
         """Maps tokens [batch, length, width] to the same shape; bias [1, heads, length, length]."""
         batch, length, width = tokens.shape
         qkv = self.qkv(self.norm1(tokens))
-        q, k, v = qkv.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        parts = qkv.view(batch, length, 3, self.heads, -1).unbind(2)
+        q, k, v = (part.transpose(1, 2) for part in parts)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         tokens = tokens + self.proj(mixed.transpose(1, 2).reshape(batch, length, width))
         tokens = tokens + self.fc2(F.gelu(self.fc1(self.norm2(tokens))))
@@ -247,11 +249,14 @@ def pixel_targets(patches: Tensor, normalized: bool) -> Tensor:
         float32 [..., features].
     """
     target = patches.float()
-    if normalized:
-        mean = target.mean(dim=-1, keepdim=True)
-        variance = target.var(dim=-1, keepdim=True)
-        target = (target - mean) / (variance + PATCH_VARIANCE_EPSILON).sqrt()
-    return target
+    if not normalized:
+        return target
+    # One pass over the pixels. `layer_norm` takes the biased variance: the unbiased is n / (n - 1)
+    # of it.
+    count = target.shape[-1]
+    share = (count - 1) / count
+    scale = target.new_full((count,), math.sqrt(share))
+    return F.layer_norm(target, (count,), scale, eps=PATCH_VARIANCE_EPSILON * share)
 
 
 def sample_losses(predictions: Tensor, targets: Tensor) -> Tensor:
@@ -267,7 +272,9 @@ def sample_losses(predictions: Tensor, targets: Tensor) -> Tensor:
     Returns:
         float32 [batch].
     """
-    return torch.square(predictions.float() - targets).mean(dim=(1, 2))
+    # In float32, whatever the predictions' dtype. A sum's gradient is a view, a mean's is not.
+    squares = F.mse_loss(predictions, targets, reduction="none")
+    return squares.sum(dim=(1, 2), dtype=torch.float32) / targets[0].numel()
 
 
 # Mask, encode, decode, loss
@@ -324,14 +331,16 @@ class MaskedAutoencoder(nn.Module):
         Returns:
             float32 [batch].
         """
-        made = self.reconstruct(frames, units)
-        targets = pixel_targets(_take(made.patches, made.view.hidden), self.normalized_pixel_loss)
-        return sample_losses(made.predictions, targets)
+        patches, view, merged, deepstack = self.encode(frames, units)
+        predictions = self.decoder(merged, deepstack, view)
+        hidden = normalize_pixels(_take(patches, view.hidden))
+        return sample_losses(predictions, pixel_targets(hidden, self.normalized_pixel_loss))
 
     def reconstruct(self, frames: Tensor, units: Tensor) -> Reconstruction:
         """Predicts the hidden patches; arguments as in `forward`."""
         patches, view, merged, deepstack = self.encode(frames, units)
-        return Reconstruction(self.decoder(merged, deepstack, view), patches, view)
+        predictions = self.decoder(merged, deepstack, view)
+        return Reconstruction(predictions, normalize_pixels(patches), view)
 
     def encode(
         self, frames: Tensor, units: Tensor
@@ -339,18 +348,19 @@ class MaskedAutoencoder(nn.Module):
         """Runs the tower on the visible tokens; arguments as in `forward`.
 
         Returns:
-            All patches of the input and the masks' geometry, as in `Reconstruction`, then the
-            merged tokens and DeepStack features as in `encode_visible`.
+            All patches of the input, uint8 [batch, tokens, features], and the masks' geometry, as
+            in `Reconstruction`, then the merged tokens and DeepStack features as in
+            `encode_visible`.
         """
         config = self.tower.config
-        pixels = normalize_pixels(frames)  # [batch, frames, height, width, 3] in [-1, 1]
-        if pixels.shape[1] == 1:
-            pixels = pixels.expand(-1, config.temporal_patch_size, -1, -1, -1)
+        grid = patch_grid(config, frames)
+        if frames.shape[1] == 1:
+            frames = frames.expand(-1, config.temporal_patch_size, -1, -1, -1)
         # [batch, tokens, features], row-major in time, height, width
-        patches = patchify(pixels, config.patch_size, config.temporal_patch_size)
-        view = visible_view(self.tower, patch_grid(config, frames), units)
+        patches = patchify(frames, config.patch_size, config.temporal_patch_size)
+        view = visible_view(self.tower, grid, units)
         # [batch, n, features]: from here on the tower sees the visible tokens only
-        visible = _take(patches, view.visible).to(self.tower.dtype)
+        visible = normalize_pixels(_take(patches, view.visible)).to(self.tower.dtype)
         return patches, view, *encode_visible(self.tower, visible, view)
 
     def gradient_checkpointing_enable(self) -> None:
@@ -361,7 +371,7 @@ class MaskedAutoencoder(nn.Module):
 
 def normalize_pixels(frames: Tensor) -> Tensor:
     """Maps uint8 pixels to float32 as the processors do: scale 1/255, mean and deviation 0.5."""
-    return frames.float().mul_(1 / 127.5).sub_(1.0)
+    return frames.mul(1 / 127.5).sub_(1.0)
 
 
 def _take(patches: Tensor, tokens: Tensor) -> Tensor:

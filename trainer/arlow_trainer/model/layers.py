@@ -5,9 +5,12 @@ Names and numbers follow the public `ArlowVLVisionModel`, as in `modeling_arlow`
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -62,21 +65,14 @@ class ArlowVLAttention(nn.Module):
         self.qkv = nn.Linear(config.embed_dim, 3 * config.embed_dim)
         self.proj = nn.Linear(config.embed_dim, config.embed_dim)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor | None) -> Tensor:
-        """Tokens [B, L, E], tables [B or 1, L, 1, 1, head_dim], bias [B, heads, L, L] or None."""
+    def forward(self, x: Tensor, first: Tensor, second: Tensor, bias: Tensor | None) -> Tensor:
+        """Tokens [B, L, E], `rotary_tables`, bias [B, heads, L, L] or None."""
         batch, length, _ = x.shape
         qkv = self.qkv(x).view(batch, length, 3, self.num_heads, self.head_dim)
-        # Split, not indexed: the gradients of the parts are joined by one copy.
-        turning, value = qkv.split([2, 1], dim=2)
-        query, key = rotate(turning, cos, sin).unbind(2)
+        query, key, value = (part.transpose(1, 2) for part in rotated(qkv, first, second))
         eager = getattr(self.config, "_attn_implementation", None) == "eager"
         attend = _attend if eager else F.scaled_dot_product_attention
-        out = attend(
-            query.transpose(1, 2),
-            key.transpose(1, 2),
-            value.squeeze(2).transpose(1, 2),
-            attn_mask=bias,
-        )
+        out = attend(query, key, value, attn_mask=bias)
         projected: Tensor = self.proj(out.transpose(1, 2).reshape(batch, length, -1))
         return projected
 
@@ -90,20 +86,74 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None)
     return out
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn slot i of the last axis with slot i + half by the tables' angles, in float32.
+def rotary_tables(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """The tables of `rotate` for angles' [B or 1, L, head_dim] cosines and sines (`rope_tables`).
 
-    `sin` carries the rotation's sign: its first half is negated (`signed`).
+    Each is [B or 1, L, 1, 1, 2, head_dim / 2].
     """
-    turned = x.float()
-    swapped = turned.roll(x.shape[-1] // 2, dims=-1)
-    return torch.addcmul(turned * cos, swapped, sin).to(x.dtype)
+    cos, sin = cos.chunk(2, dim=-1)[0], sin.chunk(2, dim=-1)[0]
+    first, second = torch.stack([sin, cos], dim=-2), torch.stack([cos, -sin], dim=-2)
+    return first[:, :, None, None], second[:, :, None, None]
 
 
-def signed(sin: Tensor) -> Tensor:
-    """The table of sines with its first half negated, as `rotate` takes it."""
-    first, second = sin.chunk(2, dim=-1)
-    return torch.cat([-first, second], dim=-1)
+def rotate(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Turn slot i of the last axis with slot i + half by the tables' angles, and swap the halves.
+
+    Attention does not see the swap, as queries and keys share it. With it, the matrix is its own
+    transpose, [[sin, cos], [cos, -sin]]: the same tables turn the gradients.
+    """
+    halves = x.unflatten(-1, (2, -1))
+    turned: Tensor = halves[..., :1, :] * first + halves[..., 1:, :] * second
+    return turned.flatten(-2).to(x.dtype)
+
+
+def rotated(qkv: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and keys, rotated, and values, [B, L, heads, head_dim] each.
+
+    Args:
+        qkv: [B, L, 3, heads, head_dim].
+        first, second: `rotary_tables`.
+    """
+    if torch.compiler.is_compiling():
+        # A compiler joins the passes over the numbers itself.
+        query, key = rotate(qkv[:, :, :2], first, second).unbind(2)
+        return query, key, qkv[:, :, 2]
+    query, key, value = _Rotated.apply(qkv, first, second)  # type: ignore[no-untyped-call]
+    return query, key, value
+
+
+class _Rotated(torch.autograd.Function):
+    """`rotated` in the fewest passes over memory that torch's own operations allow.
+
+    The sum of two products is two operations, neither of which copies: the first result is rounded
+    to the dtype of `qkv`. The gradients are written where `qkv`'s is wanted.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, qkv: Tensor, first: Tensor, second: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(first, second)
+        turned = torch.empty_like(qkv[:, :, :2], memory_format=torch.contiguous_format)
+        _rotate_into(turned, qkv[:, :, :2], first, second)
+        return turned[:, :, 0], turned[:, :, 1], qkv[:, :, 2]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, None, None]:
+        first, second = ctx.saved_tensors
+        batch, length, heads, width = value.shape
+        gradient = value.new_empty(batch, length, 3, heads, width)
+        _rotate_into(gradient[:, :, :1], query[:, :, None], first, second)
+        _rotate_into(gradient[:, :, 1:2], key[:, :, None], first, second)
+        gradient[:, :, 2].copy_(value)
+        return gradient, None, None
+
+
+def _rotate_into(out: Tensor, x: Tensor, first: Tensor, second: Tensor) -> None:
+    out, halves = out.unflatten(-1, (2, -1)), x.unflatten(-1, (2, -1))
+    torch.mul(halves[..., :1, :], first, out=out)
+    out.addcmul_(halves[..., 1:, :], second)
 
 
 class ArlowVLBlock(GradientCheckpointingLayer):
@@ -119,8 +169,8 @@ class ArlowVLBlock(GradientCheckpointingLayer):
         self.act = ACT2FN[config.hidden_act]
         self.fc2 = nn.Linear(hidden, config.embed_dim)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, first: Tensor, second: Tensor, bias: Tensor | None) -> Tensor:
         """Arguments and shapes of `ArlowVLAttention.forward`; returns tokens [B, L, E]."""
-        x = x + self.attn(self.norm1(x), cos, sin, bias)
+        x = x + self.attn(self.norm1(x), first, second, bias)
         x = x + self.fc2(self.act(self.fc1(self.norm2(x))))
         return x

@@ -29,7 +29,7 @@ from .geometry import (
     repeat_last_frame,
     rope_tables,
 )
-from .layers import ArlowVLBlock, ArlowVLPatchEmbed, ArlowVLPatchMerger, signed
+from .layers import ArlowVLBlock, ArlowVLPatchEmbed, ArlowVLPatchMerger, rotary_tables
 
 
 @dataclass
@@ -50,8 +50,9 @@ class ArlowVisionOutput(ModelOutput):
 class ArlowVLVisionModel(PreTrainedModel):
     """The vision tower of the Arlow models: images and videos to visual tokens.
 
-    LayerNorm's statistics and the rotation of queries and keys are computed in float32 whatever
-    the weights' dtype (torch's LayerNorm kernels do so by themselves).
+    Whatever the weights' dtype, LayerNorm's statistics are computed in float32 (torch's kernels do
+    so by themselves), and queries and keys are rotated by float32 tables, each operation rounded to
+    their own dtype.
     """
 
     config_class = ArlowVisionConfig
@@ -202,13 +203,13 @@ class ArlowVLVisionModel(PreTrainedModel):
             which DeepStack taps the tower (`merge`).
         """
         batch, length, _ = tokens.shape
-        cos, sin = cos[:, :, None, None], signed(sin)[:, :, None, None]
+        first, second = rotary_tables(cos, sin)
         if bias is not None:
             bias = bias.expand(batch, self.config.num_heads, length, length)
         tapped = set(self.config.deepstack_visual_indexes or ())
         taps = []
         for index, block in enumerate(self.blocks):
-            tokens = block(tokens, cos, sin, bias)
+            tokens = block(tokens, first, second, bias)
             if index in tapped:
                 taps.append(tokens)
             if states is not None:

@@ -238,19 +238,20 @@ def _tower_ends(training: TrainingSection, tokens: Tokens) -> Kept:
 
 
 def _decoder_ends(training: TrainingSection, tokens: Tokens) -> Kept:
-    """The last block's output, its hidden tokens before and after the norm, the residual."""
-    width = training.mae.decoder_dim
-    residual = FLOAT32 * tokens.hidden * patch_features(training.model)
+    """The last block's output, its hidden tokens before and after the norm, the predictions and
+    what they were to be."""
+    width, predicted = training.mae.decoder_dim, tokens.hidden * patch_features(training.model)
     indexes = INT64 * tokens.total
-    numbers = (tokens.total + 2 * tokens.hidden) * width
-    return Kept(numbers, indexes + _norm_statistics(tokens.hidden) + residual)
+    numbers = (tokens.total + 2 * tokens.hidden) * width + predicted
+    return Kept(numbers, indexes + _norm_statistics(tokens.hidden) + FLOAT32 * predicted)
 
 
 def _working_bytes(training: TrainingSection, tokens: Tokens, number_bytes: int) -> int:
-    """What one sample needs for a while beside that: all pixels, and a block's backward pass."""
+    """What one sample needs for a while beside that: its pixels, and a block's backward pass."""
     model, mae = training.model, training.mae
-    pixels = 2 * FLOAT32 * tokens.total * patch_features(model)
-    # Gradients of the inner tensors, and of q, k and v, for a moment in float32.
+    # In whole numbers, and those to be predicted twice in float32.
+    pixels = (2 * tokens.total + 2 * FLOAT32 * tokens.hidden) * patch_features(model)
+    # Gradients of the inner tensors, and of q, k and v; in half precision with room to spare.
     backward = FLOAT32 * max(
         tokens.visible * (2 * mlp_width(model) + 6 * model.embed_dim),
         tokens.total * (2 * 4 + 6) * mae.decoder_dim,
