@@ -40,6 +40,13 @@ RUN arlow data demo /pictures
 
 FROM trainer-packages AS trainer
 WORKDIR /home/arlow
+# Triton, which compiles the blocks on GPUs, has a C compiler build what launches its kernels.
+ARG TORCH=cuda
+# hadolint ignore=DL3008
+RUN if [ "$TORCH" = cuda ]; then \
+      apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev \
+      && rm -rf /var/lib/apt/lists/*; \
+    fi
 # Any user of group 0 may write there, as OpenShift starts containers.
 RUN chown 65532:0 /home/arlow && chmod 0775 /home/arlow
 COPY --from=pictures /pictures /usr/share/arlow/pictures

@@ -183,7 +183,7 @@ def _measure(ranks: Ranks, run: ArlowPretrain, size: Size) -> Measured:
             kind: sum(len(each.indexes) for each in micro_batches if each.modality == kind)
             for kind in ("image", "video")
         }
-        runner = StepRunner(engine, training, sum(counts.values()), STEPS, on_halved=halved.append)
+        runner = StepRunner(engine, training, sum(counts.values()), STEPS, on_warning=halved.append)
         taken = []
         for _ in range(size.rounds + 2):  # two to warm up
             taken.append(_timed(ranks, runner, number, micro_batches))
