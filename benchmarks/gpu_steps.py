@@ -93,6 +93,7 @@ class Measured:
     peak: float | None
     memory: str
     attention: Mapping[Modality, str]
+    plain: str | None
     launches: int
     waits: Mapping[str, int]
     kernels: list[tuple[str, int, float]]
@@ -145,6 +146,7 @@ def measure(size: Size, progress: Callable[[str], None]) -> Result:
         [
             got.memory,
             f"Attention: {got.attention['image']} for images, {got.attention['video']} for clips.",
+            "Blocks are compiled." if got.plain is None else f"Blocks are plain: {got.plain}.",
             f"The last row's step launches {got.launches:,} kernels; it waits: {waits}.",
             "Its longest kernels: "
             + "; ".join(
@@ -200,6 +202,7 @@ def _measure(ranks: Ranks, run: ArlowPretrain, size: Size) -> Measured:
         peak_flops(device, precision),
         _memory(device, choice),
         runner.kernels,
+        runner.blocks.plain_because,
         launches,
         waits,
         kernels,
