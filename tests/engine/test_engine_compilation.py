@@ -151,6 +151,26 @@ def test_where_compiling_fails_the_step_is_done_plain(
         assert torch.equal(weights(runner)[name], value), name
 
 
+def test_where_one_rank_cannot_compile_all_are_plain() -> None:
+    first, second = on_two_ranks(one_cannot_compile)
+    for reason, told, _ in (first, second):
+        assert "no kernel for this" in reason
+        assert len(told) == 1
+    assert torch.equal(first[2], second[2])
+
+
+def one_cannot_compile(ranks: Ranks) -> Any:
+    def broken(*_: object) -> Any:
+        raise RuntimeError("no kernel for this")
+
+    torch.compile = partial(torch.compile, backend=broken if ranks.rank else "eager")
+    told: list[str] = []
+    runner = build_runner(4, sizes=SIZES, ranks=ranks, on_warning=told.append, compile="always")
+    for number in range(2):
+        runner.step(number, [samples(2, first=4 * number + 2 * ranks.rank)])
+    return runner.blocks.plain_because, told, weights(runner)["tower.blocks.0.fc1.weight"]
+
+
 def train(compile: Any, precision: Any, steps: int, cut: Callable[[int], Any]) -> Any:
     """Each step's mean loss, and the weights at the end."""
     runner = build_runner(4, precision, sizes=SIZES, compile=compile)
