@@ -21,6 +21,12 @@ RUN pip --python /opt/arlow/bin/python install --no-deps --no-build-isolation --
 FROM python AS trainer-packages
 # cuda or cpu. The index of torch's CPU build is not the one that pip asks: it is an argument, too.
 ARG TORCH=cuda
+# Triton, which compiles the blocks on GPUs, has a C compiler build what launches its kernels.
+# hadolint ignore=DL3008
+RUN if [ "$TORCH" = cuda ]; then \
+      apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev \
+      && rm -rf /var/lib/apt/lists/*; \
+    fi
 ARG PIP_EXTRA_INDEX_URL
 COPY locks/torch-${TORCH}.txt torch.txt
 RUN pip --python /opt/arlow/bin/python install --require-hashes -r torch.txt

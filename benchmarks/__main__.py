@@ -15,7 +15,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from .result import FLEET_HEAD, GPU_HEAD, HEAD, page, say
 
-GPU_BENCHMARKS = ("gpu_steps", "gpu_run")
+GPU_BENCHMARKS = ("gpu_ladder", "gpu_steps", "gpu_run")
 # Modules, each with a `measure` and its sizes `FULL` and `TOY`.
 BENCHMARKS = (
     *("tower", "step", "loader", "wait", "checkpoint", "start", "counts", "telemetry", "pictures"),

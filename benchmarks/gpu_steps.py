@@ -93,6 +93,7 @@ class Measured:
     peak: float | None
     memory: str
     attention: Mapping[Modality, str]
+    plain: str | None
     launches: int
     waits: Mapping[str, int]
     kernels: list[tuple[str, int, float]]
@@ -145,6 +146,7 @@ def measure(size: Size, progress: Callable[[str], None]) -> Result:
         [
             got.memory,
             f"Attention: {got.attention['image']} for images, {got.attention['video']} for clips.",
+            "Blocks are compiled." if got.plain is None else f"Blocks are plain: {got.plain}.",
             f"The last row's step launches {got.launches:,} kernels; it waits: {waits}.",
             "Its longest kernels: "
             + "; ".join(
@@ -183,7 +185,7 @@ def _measure(ranks: Ranks, run: ArlowPretrain, size: Size) -> Measured:
             kind: sum(len(each.indexes) for each in micro_batches if each.modality == kind)
             for kind in ("image", "video")
         }
-        runner = StepRunner(engine, training, sum(counts.values()), STEPS, on_halved=halved.append)
+        runner = StepRunner(engine, training, sum(counts.values()), STEPS, on_warning=halved.append)
         taken = []
         for _ in range(size.rounds + 2):  # two to warm up
             taken.append(_timed(ranks, runner, number, micro_batches))
@@ -200,6 +202,7 @@ def _measure(ranks: Ranks, run: ArlowPretrain, size: Size) -> Measured:
         peak_flops(device, precision),
         _memory(device, choice),
         runner.kernels,
+        runner.blocks.plain_because,
         launches,
         waits,
         kernels,

@@ -55,6 +55,7 @@ def test_both_gpu_commands_run_whole_where_there_is_none(tmp_path: Path) -> None
         assert any(file in line for line in marked)
     assert measured.startswith("# Benchmarks on a GPU")
     for told in (
+        *("1 clips: VideoMAE", "2 images: ours, blocks compiled", "the matrix products alone"),
         *("1 images", "1 clips", "3 images + 1 clips", "start: imports", "start: restore"),
         *("start: first step", "a step: data", "a step: optimizer"),
         *("From the kill to the next step", "The wait for data", "Save 1:", "Save 2:"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from arlow_trainer.config import Modality, TrainingSection
+from arlow_trainer.config import Compile, Modality, TrainingSection
 from arlow_trainer.engine import Ranks, StepRunner, build_autoencoder, initialize_engine
 from arlow_trainer.engine.setup import Precision
 from arlow_trainer.plan.micro_batches import Sizes
@@ -31,8 +31,8 @@ class Samples:
     mask_seeds: Sequence[int] = field(default_factory=list)
 
 
-def training(**optimizer: Any) -> TrainingSection:
-    section = SMALL | {"optimizer": SMALL["optimizer"] | optimizer}
+def training(compile: Compile = "auto", **optimizer: Any) -> TrainingSection:
+    section = SMALL | {"optimizer": SMALL["optimizer"] | optimizer, "compile": compile}
     return TrainingSection.model_validate(section)
 
 
@@ -58,13 +58,14 @@ def build_runner(
     precision: Precision = "fp32",
     sizes: Mapping[Modality, Sizes] | None = None,
     ranks: Ranks | None = None,
-    on_halved: Callable[[str], None] | None = None,
+    on_warning: Callable[[str], None] | None = None,
+    compile: Compile = "auto",
     **optimizer: Any,
 ) -> StepRunner:
-    section = training(**optimizer)
+    section = training(compile, **optimizer)
     module = build_autoencoder(section)
     engine = initialize_engine(module, section, precision, torch.device("cpu"))
-    return StepRunner(engine, section, global_batch_size, 20, sizes, ranks, on_halved)
+    return StepRunner(engine, section, global_batch_size, 20, sizes, ranks, on_warning)
 
 
 def weights(runner: StepRunner) -> dict[str, torch.Tensor]:

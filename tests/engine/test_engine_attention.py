@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from engine_cases import training
+from torch.nn.attention import SDPBackend
 
 from arlow_trainer.config import TrainingSection
 from arlow_trainer.config.errors import ConfigError
@@ -51,9 +52,16 @@ def test_no_math_fall_back_no_half_sums_and_cudnn_only_where_it_is_sound(switche
     assert not CUDA.cudnn_sdp_enabled()
 
 
-def test_a_cpu_takes_no_cudnn() -> None:
+def test_a_cpu_takes_its_own_kernel_with_any_bias() -> None:
     kernels = attention_kernels(TrainingSection(), torch.device("cpu"))
-    assert set(kernels.values()) == {"memory-efficient"}
+    assert set(kernels.values()) == {"cpu"}
+    query = torch.zeros(2, 2, 24, 16)
+    bias = torch.zeros(1, 1, 24, 24).expand(2, 2, 24, 24)
+    for dtype in (torch.float32, torch.bfloat16):
+        q = query.to(dtype)
+        for mask in (None, bias.to(dtype)):
+            chosen = torch._fused_sdp_choice(q, q, q, attn_mask=mask)
+            assert chosen == SDPBackend.FLASH_ATTENTION.value
 
 
 def test_heads_that_no_fused_kernel_reads_are_refused() -> None:

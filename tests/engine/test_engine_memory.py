@@ -43,7 +43,7 @@ def computed(runner: StepRunner) -> list[tuple[int, int]]:
 def test_a_micro_batch_that_does_not_fit_is_halved_until_it_does(alone: Ranks) -> None:
     told: list[str] = []
     plain = build_runner(12, sizes=SIZES)
-    small = build_runner(12, sizes=SIZES, on_halved=told.append)
+    small = build_runner(12, sizes=SIZES, on_warning=told.append)
     start, seen = weights(plain), computed(small)
     random = torch.get_rng_state()
     memory = RefusingAllocator(MOST)
@@ -96,7 +96,7 @@ def test_what_a_refused_attempt_made_is_gone_before_the_next(alone: Ranks) -> No
 def test_memory_that_runs_out_in_the_backward_pass(alone: Ranks) -> None:
     told: list[str] = []
     plain = build_runner(12, sizes=SIZES)
-    small = build_runner(12, sizes=SIZES, on_halved=told.append)
+    small = build_runner(12, sizes=SIZES, on_warning=told.append)
     start = weights(plain)
     fail = iter([False, True])
     weight = small.engine.module.tower.blocks[2].fc1.weight
@@ -151,7 +151,7 @@ def one_rank_runs_out(ranks: Ranks) -> dict[str, Any]:
     share = [samples(4, first=4 * ranks.rank)]
     told: list[str] = []
     plain = build_runner(8, ranks=ranks)
-    small = build_runner(8, ranks=ranks, on_halved=told.append)
+    small = build_runner(8, ranks=ranks, on_warning=told.append)
     start, seen = weights(plain), computed(small)
     # More than all of the test's tensors on rank 0, so that it never refuses.
     memory = RefusingAllocator(3 * IMAGE if ranks.rank else 10**9)

@@ -112,7 +112,7 @@ def one_runs_out(ranks: Ranks) -> dict[str, Any]:
     """Rank 1 has no memory amid its last backward pass, when much is reduced already."""
     plain, beside = runner(ranks, False), runner(ranks, True)
     told: list[str] = []
-    beside._on_halved = told.append
+    beside._on_warning = told.append
     backward = iter([False, False, ranks.rank == 1])
 
     def refuse(grad: torch.Tensor) -> torch.Tensor:

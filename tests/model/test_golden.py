@@ -9,7 +9,10 @@ import pytest
 import torch
 from safetensors import safe_open
 from torch import Tensor
+from torch._dynamo.utils import counters
 
+from arlow_trainer.engine.compilation import Blocks
+from arlow_trainer.mae import MaskedAutoencoder, PixelDecoder
 from arlow_trainer.model import ArlowVisionConfig, ArlowVLVisionModel, unpatchify
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -57,6 +60,22 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 
 def test_packed_input(golden: Golden) -> None:
     assert_close(run(golden.tower, golden.pixels, golden.grid), golden.outputs, TOLERANCE)
+
+
+def test_compiled_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first item alone: a shape takes inductor ten seconds."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    golden = Golden("full")
+    decoder = PixelDecoder(golden.tower.config, 32, 1, 2)
+    module = MaskedAutoencoder(golden.tower, decoder, True)
+    blocks = Blocks(module, "always", torch.device("cpu"), {})
+    torch._dynamo.reset()
+    counters.clear()
+    with blocks.compiled():
+        found = run(golden.tower, golden.items()[0], golden.grid[:1])
+    assert counters["stats"]["unique_graphs"] == 1
+    tokens = int(golden.grid[0].prod()) // 4
+    assert_close(found, [output[:tokens] for output in golden.outputs], TOLERANCE)
 
 
 def test_full_has_every_feature() -> None:

@@ -98,6 +98,13 @@ def test_credentials_come_by_reference() -> None:
     assert trainer(checkpoint=checkpoint)["envFrom"] == [{"secretRef": {"name": "store"}}]
 
 
+def test_what_is_kept_between_attempts_lies_on_the_cache_volume() -> None:
+    env = {each["name"]: each.get("value", "") for each in trainer()["env"]}
+    (cache,) = (each["mountPath"] for each in trainer()["volumeMounts"] if each["name"] == "cache")
+    for name in ("HF_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        assert env[name].startswith(f"{cache}/"), name
+
+
 def test_variables_of_the_user_come_last_and_replace_home() -> None:
     env = trainer(env=[{"name": "HOME", "value": "/data"}, {"name": "A", "value": "b"}])["env"]
     assert [each["value"] for each in env if each["name"] == "HOME"] == ["/data"]

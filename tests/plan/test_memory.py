@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from arlow_trainer.config import TrainingSection, load_run
+from arlow_trainer.config import Compile, TrainingSection, load_run
 from arlow_trainer.config.errors import DeviceMemoryError
 from arlow_trainer.engine import build_autoencoder
+from arlow_trainer.engine.compilation import Blocks
 from arlow_trainer.engine.setup import deepspeed_config
 from arlow_trainer.mae import visible_unit_batch
 from arlow_trainer.plan import (
@@ -44,8 +46,11 @@ VARIANTS = (
 )
 
 
-def measured_saved_bytes(section: TrainingSection, tokens: Tokens, batch: int) -> int:
+def measured_saved_bytes(
+    section: TrainingSection, tokens: Tokens, batch: int, compile: Compile = "never"
+) -> int:
     module = build_autoencoder(section).train()
+    blocks = Blocks(module, compile, torch.device("cpu"), {})
     parameters = {p.untyped_storage().data_ptr() for p in module.parameters()}
     kept: dict[int, int] = {}
 
@@ -61,7 +66,10 @@ def measured_saved_bytes(section: TrainingSection, tokens: Tokens, batch: int) -
     units = visible_unit_batch(
         range(batch), tokens.units, section.mae.hidden_unit_count(tokens.units)
     )
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    if compile == "always":
+        with blocks.compiled():  # without the hooks
+            module(pixels, units)
+    with blocks.compiled(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = module(pixels, units).sum()  # held, so that no storage is freed and counted anew
     assert loss.requires_grad
     return sum(kept.values())
@@ -75,6 +83,22 @@ def test_saved_bytes_are_those_autograd_keeps(overrides: list[str], kind: str) -
     measured = measured_saved_bytes(section, tokens, batch=3)
     counted = saved_bytes(section, tokens, batch=3, number_bytes=4)
     assert counted == pytest.approx(measured, rel=SAVED_TOLERANCE)
+
+
+@pytest.mark.parametrize("overrides", VARIANTS[:4], ids=str)
+@pytest.mark.parametrize("kind", ["image", "clip"])
+def test_compiled_blocks_keep_no_more(
+    overrides: list[str], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With inductor's own choice of what to keep and what to compute again, and no compiler."""
+    torch._dynamo.reset()
+    backend = "aot_eager_decomp_partition"
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    section = load_run("tiny", overrides).spec.training
+    tokens = tokens_per_image(section) if kind == "image" else tokens_per_clip(section)
+    measured = measured_saved_bytes(section, tokens, 3, "always")
+    counted = saved_bytes(section, tokens, batch=3, number_bytes=4)
+    assert counted / 2 < measured < counted * (1 + SAVED_TOLERANCE)
 
 
 # In a process of its own, so that nothing freed before can hide what a step allocates.

@@ -16,7 +16,6 @@ from arlow_trainer.plan import (
     tokens_per_image,
     total_parameters,
 )
-from arlow_trainer.plan.attention import attention_kernel
 from arlow_trainer.plan.choice import saturating_images
 from arlow_trainer.plan.hardware import GIB
 from arlow_trainer.plan.reference import reference
@@ -88,23 +87,6 @@ def test_memory_in_use_by_others_is_taken_off() -> None:
     whole = choose_micro_batch(FULL, 8, 48 * GIB, HARDWARE["rtx-8000"])
     assert half.images < whole.images
     assert half.memory.total < 17 * GIB * 0.9
-
-
-@pytest.mark.parametrize(
-    ("capability", "lengths", "kernel"),
-    [
-        ((9, 0), (64, 256), "memory-efficient"),
-        ((9, 0), (512, 2048), "cudnn"),
-        ((9, 0), (512, 192), "memory-efficient"),
-        ((10, 0), (128, 100), "cudnn"),
-        ((8, 0), (512, 2048), "memory-efficient"),
-        ((7, 5), (512, 2048), "memory-efficient"),
-    ],
-)
-def test_cudnn_never_takes_lengths_of_64_modulo_128(
-    capability: tuple[int, int], lengths: tuple[int, int], kernel: str
-) -> None:
-    assert attention_kernel(capability, lengths) == kernel
 
 
 def plan(*overrides: str) -> RunPlan:

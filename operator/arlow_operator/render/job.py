@@ -165,6 +165,8 @@ def _environment(
         "HOME": HOME,
         "USER": "arlow",
         "HF_HOME": f"{CACHE}/huggingface",
+        "TORCHINDUCTOR_CACHE_DIR": f"{CACHE}/inductor",
+        "TRITON_CACHE_DIR": f"{CACHE}/triton",
         "ARLOW_NAMESPACE": run.namespace,
         "ARLOW_ATTEMPT": str(attempt),
         "ARLOW_GRACE_SECONDS": str(grace),

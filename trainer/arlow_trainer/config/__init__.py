@@ -7,6 +7,7 @@ from arlow_trainer.config.models import STORE_SCHEMES, ArlowPretrain, RunSpec
 from arlow_trainer.config.status import LastCheckpoint, RunStatus
 from arlow_trainer.config.stored import stored_run, training_part, without_cluster
 from arlow_trainer.config.training import (
+    Compile,
     DataSection,
     MaeSection,
     Modality,
@@ -22,6 +23,7 @@ __all__ = [
     "STORE_SCHEMES",
     "ArlowError",
     "ArlowPretrain",
+    "Compile",
     "ConfigError",
     "DataSection",
     "ExitCode",

@@ -210,7 +210,8 @@ class DataVolume(Section):
 
 
 class CacheVolume(Section):
-    """A volume for prepared data sets, kept between attempts: an existing claim, or a new one."""
+    """A volume for prepared data sets and compiled blocks, kept between attempts: an existing
+    claim, or a new one."""
 
     claim_name: Name | None = None
     """Name of an existing PersistentVolumeClaim."""

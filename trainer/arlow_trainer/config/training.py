@@ -38,6 +38,7 @@ from arlow_trainer.config.store_options import StoreOptions
 Precision = Literal["fp16", "bf16", "fp32"]
 MAX_FP16 = 65_504
 Modality = Literal["image", "video"]
+Compile = Literal["auto", "always", "never"]
 
 
 class ModelSection(Section):
@@ -297,6 +298,10 @@ class TrainingSection(Section):
     """Parameters and activations; fp16 needs a GPU, and a CPU run falls back to fp32."""
     attention: Literal["sdpa"] = "sdpa"
     """Attention implementation, always `sdpa`: PyTorch's scaled dot-product attention."""
+    compile: Compile = "auto"
+    """Whether the blocks of tower and decoder are compiled by torch.compile: `auto` on GPUs from
+    Ampere on, `always` also on CPUs and older GPUs, `never` nowhere. Where compiling fails, a
+    warning says why, and the run goes on without. It affects the speed, and results by rounding."""
     zero_stage: Literal[2] = 2
     """DeepSpeed ZeRO stage, always 2: gradients and optimizer state are partitioned."""
     gradient_checkpointing: bool = False

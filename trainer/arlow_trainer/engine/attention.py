@@ -9,8 +9,8 @@ import torch
 
 from arlow_trainer.config import Modality, Precision, TrainingSection
 from arlow_trainer.config.errors import ConfigError
-from arlow_trainer.plan.attention import Kernel, attention_kernel, attention_lengths
-from arlow_trainer.plan.tokens import Tokens, tokens_per_clip, tokens_per_image
+from arlow_trainer.plan.attention import Kernel, micro_batch_kernel
+from arlow_trainer.plan.tokens import tokens_per_clip, tokens_per_image
 
 # Numbers of a head that the fused kernels' loads take at once, in bytes.
 _ALIGNMENT_BYTES = 16
@@ -49,14 +49,10 @@ def kernel(name: Kernel) -> Iterator[None]:
 
 def attention_kernels(training: TrainingSection, device: torch.device) -> dict[Modality, Kernel]:
     """Returns the kernel that a device takes for the attention of each modality."""
-    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
-    tokens: dict[Modality, Tokens] = {
-        "image": tokens_per_image(training),
-        "video": tokens_per_clip(training),
-    }
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
     return {
-        modality: attention_kernel(capability, attention_lengths(of))
-        for modality, of in tokens.items()
+        "image": micro_batch_kernel(training, tokens_per_image(training), capability),
+        "video": micro_batch_kernel(training, tokens_per_clip(training), capability),
     }
 
 

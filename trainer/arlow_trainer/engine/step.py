@@ -15,9 +15,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from arlow_trainer.config import Modality, TrainingSection
+from arlow_trainer.config import ArlowError, Modality, TrainingSection
 from arlow_trainer.engine.accumulation import GradientSum
 from arlow_trainer.engine.attention import attention_kernels, kernel
+from arlow_trainer.engine.compilation import Blocks, one_line
 from arlow_trainer.engine.devices import explain_out_of_memory, out_of_memory
 from arlow_trainer.engine.logits import largest_numbers
 from arlow_trainer.engine.ranks import Ranks
@@ -117,11 +118,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A part for which the device had no memory."""
+    """A part for which the device had no memory, or whose blocks may not have been compiled."""
 
     modality: Modality
     size: int
     message: str
+    compiling: bool = False
 
 
 class StepRunner:
@@ -131,7 +133,9 @@ class StepRunner:
     and cut into micro-batches: each rank sums its samples' losses and divides by the global batch.
 
     A micro-batch for which the device has no memory is computed in halves, and the step is done
-    again, on all ranks; from then on, no larger ones are computed.
+    again, on all ranks; from then on, no larger ones are computed. The first pass of a shape that
+    fails in another way is done again with plain blocks, and from then on all are: compiling them
+    may have failed.
     """
 
     def __init__(
@@ -142,7 +146,7 @@ class StepRunner:
         total_steps: int,
         sizes: Mapping[Modality, Sizes] | None = None,
         ranks: Ranks | None = None,
-        on_halved: Callable[[str], None] | None = None,
+        on_warning: Callable[[str], None] | None = None,
     ) -> None:
         """Prepares the steps of a run.
 
@@ -153,8 +157,8 @@ class StepRunner:
             total_steps: steps of the whole run.
             sizes: those that micro-batches are computed in; unset: each in its own.
             ranks: all that take part; needed where there are several.
-            on_halved: called with a description when micro-batches had to be halved and it helped,
-                on every rank.
+            on_warning: called with a description when micro-batches had to be halved, or blocks run
+                plain, and it helped; on every rank.
         """
         if ranks is None and dist.get_world_size() > 1:
             raise ValueError("the ranks have to agree on every step: give them")
@@ -162,7 +166,7 @@ class StepRunner:
         self.clock = PhaseClock(engine.device)
         self._sizes = sizes or {}
         self._ranks = ranks
-        self._on_halved = on_halved
+        self._on_warning = on_warning
         self._limits: dict[Modality, int] = {}
         self._reduction = StepReduction(engine, overlaps(engine.device, dist.get_world_size()))
         self._gradients = GradientSum([p for group in engine.optimizer.bit16_groups for p in group])
@@ -176,6 +180,9 @@ class StepRunner:
         self._largest_norm: float | None = None
         self.kernels = attention_kernels(training, engine.device)
         """The kernel of attention by modality."""
+        self.blocks = Blocks(engine.module, training.compile, engine.device, self.kernels)
+        if self.blocks.warning is not None:
+            self._warn(f"the blocks are not compiled: {self.blocks.warning}")
 
     def step(self, number: int, micro_batches: Sequence[MicroBatch]) -> bool:
         """Runs a step and returns whether it changed the weights; False: gradients overflowed.
@@ -209,6 +216,7 @@ class StepRunner:
         another way reduces nothing more: it would wait for ranks which never come.
         """
         halved: dict[Modality, Refusal] = {}
+        was_plain = self.blocks.plain_because is not None
         # A reduction that has begun on any rank is finished by all, before they vote on it.
         at_last = self._reduction.overlap
         while True:
@@ -232,8 +240,13 @@ class StepRunner:
             self._gradients.forget()
             self._reduction.forget()
             self._halve(refusal, halved)
-        if halved and self._on_halved is not None:
-            self._on_halved(self._describe(halved))
+        if halved:
+            self._warn(self._describe(halved))
+        if not was_plain and (reason := self.blocks.plain_because) is not None:
+            self._warn(
+                "the blocks could not be compiled, and run plain from now on: slower, and the "
+                f"training stays the same up to rounding ({reason})"
+            )
         return sums
 
     def _try(self, micro_batches: Sequence[MicroBatch], sums: Tensor) -> Refusal | None:
@@ -245,6 +258,13 @@ class StepRunner:
             except torch.OutOfMemoryError as error:
                 # The error holds the frames it passed, and these the activations.
                 return Refusal(part.modality, part.size, str(error).splitlines()[0])
+            except Exception as error:
+                if isinstance(error, ArlowError) or not self.blocks.on_trial(
+                    (part.modality, part.size)
+                ):
+                    raise
+                return Refusal(part.modality, part.size, one_line(error), compiling=True)
+            self.blocks.passed((part.modality, part.size))
             sums[offset + 1] += part.frames.shape[0]
         self._gradients.finish()
         return None
@@ -252,7 +272,7 @@ class StepRunner:
     def _add(self, part: Part, last: bool) -> Tensor:
         """Adds a part's gradients to those of the parameters, and returns its sum of losses."""
         self._gradients.make_room()
-        with kernel(self.kernels[part.modality]):
+        with kernel(self.kernels[part.modality]), self.blocks.compiled():
             with self.clock.phase("forward"):
                 losses = self._losses(part)
             if last and not self._gradients.summed:
@@ -279,11 +299,15 @@ class StepRunner:
         """Halves the parts of the modalities that any rank has no memory for.
 
         `halved` is given the largest part of each that was refused. Raises DeviceMemoryError on
-        every rank when it was a single sample.
+        every rank when it was a single sample. Where compiling may have failed, the blocks of every
+        rank are plain from now on.
         """
         refusals = self._ranks.gather(refusal) if self._ranks else [refusal]
         for found in refusals:
             if found is None:
+                continue
+            if found.compiling:
+                self.blocks.give_up(found.message)
                 continue
             if found.size == 1:
                 kind = "image" if found.modality == "image" else "clip"
@@ -303,6 +327,10 @@ class StepRunner:
             f"the device has too little memory: {changes}. The step was done again, and the "
             f"training stays the same ({message})"
         )
+
+    def _warn(self, text: str) -> None:
+        if self._on_warning is not None:
+            self._on_warning(text)
 
     def _any(self, flag: bool) -> bool:
         return self._ranks.any(flag)[0] if self._ranks else flag

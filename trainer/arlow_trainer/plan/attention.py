@@ -1,33 +1,62 @@
-"""Which of torch's attention kernels a device may take: the one rule of the plan and of the run.
+"""Which of torch's attention kernels a device takes: the one rule of the plan and of the run.
 
-cuDNN's backward pass gives NaN for queries where there is a mask, a row's logits all lie below
+cuDNN's backward pass gives NaN for queries where there is a bias, a row's logits all lie below
 about -89, and the length is 64 modulo 128 (pytorch#196678; reproduced on an H200 with cuDNN 9.19).
-It is the fastest kernel on Hopper for clips, so it stays for other lengths.
+It is the fastest kernel on Hopper for clips, so it stays for other lengths. The memory-efficient
+kernel takes every bias on every GPU. FlexAttention was as fast as cuDNN for clips, and slower than
+the memory-efficient kernel for images; its backward pass needs more shared memory than GPUs before
+Ampere have, and it runs compiled alone: it is not used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
+from arlow_trainer.config import Precision, TrainingSection
 from arlow_trainer.plan.tokens import Tokens
 
-Kernel = Literal["cudnn", "memory-efficient"]
+Kernel = Literal["cudnn", "memory-efficient", "cpu"]
+"""`cpu` is torch's own for CPUs, which keeps no score matrix either."""
 
 CUDNN_FROM = (9, 0)
-"""Compute capability from which on cuDNN's attention is used."""
+"""Compute capability from which on torch prefers cuDNN's attention where it may take it."""
 _BROKEN, _MODULUS = 64, 128
 
 
-def attention_lengths(tokens: Tokens) -> tuple[int, int]:
-    """Returns the lengths that attention is computed over: the tower's and the decoder's."""
-    return tokens.visible, tokens.total
+def attention_kernel(
+    length: int, capability: tuple[int, int] | None, precision: Precision, biased: bool
+) -> Kernel:
+    """Returns the fastest kernel that is right for attention over `length` tokens.
 
-
-def attention_kernel(capability: tuple[int, int], lengths: Sequence[int]) -> Kernel:
-    """Returns the kernel for a micro-batch whose attention is over these lengths.
-
-    Both are for half precision; in float32 the memory-efficient kernel is all there is.
+    Args:
+        length: tokens.
+        capability: the GPU's compute capability; None for a CPU.
+        precision: of queries, keys, values and bias.
+        biased: whether scores have a bias added.
     """
-    sound = all(length % _MODULUS != _BROKEN for length in lengths)
-    return "cudnn" if capability >= CUDNN_FROM and sound else "memory-efficient"
+    if capability is None:
+        return "cpu"
+    # In float32 the memory-efficient kernel is all there is.
+    if capability < CUDNN_FROM or precision == "fp32":
+        return "memory-efficient"
+    broken = biased and length % _MODULUS == _BROKEN
+    return "memory-efficient" if broken else "cudnn"
+
+
+def micro_batch_kernel(
+    training: TrainingSection, tokens: Tokens, capability: tuple[int, int] | None
+) -> Kernel:
+    """Returns the kernel of a micro-batch of such samples: the one of its tower and its decoder.
+
+    Args:
+        training: the run's section.
+        tokens: a sample's.
+        capability: the GPU's compute capability; None for a CPU.
+    """
+    # A GPU trains in the run's own; for a CPU it makes no difference.
+    precision = training.precision
+    biased = training.model.use_deformable_attention
+    tower = attention_kernel(tokens.visible, capability, precision, biased)
+    # The decoder's always has a bias. Torch is told once for both what it may take.
+    decoder = attention_kernel(tokens.total, capability, precision, True)
+    return tower if tower == decoder else "memory-efficient"

@@ -2,7 +2,8 @@
 
 Counted from what autograd keeps for the backward pass and from DeepSpeed's buffers under ZeRO-2
 (Rajbhandari et al., 2020, arXiv:1910.02054). Attention is taken to be fused (flash or
-memory-efficient), so that no score matrix is kept.
+memory-efficient), so that no score matrix is kept. Compiled blocks keep as much for the backward
+pass as plain ones, or less, and are counted as these.
 """
 
 from __future__ import annotations

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from arlow_trainer.config import ArlowPretrain, Modality, known_set_size, total_steps
 from arlow_trainer.config.errors import DeviceMemoryError
-from arlow_trainer.plan.attention import Kernel, attention_kernel, attention_lengths
+from arlow_trainer.plan.attention import Kernel, micro_batch_kernel
 from arlow_trainer.plan.choice import MicroBatchChoice, choose_micro_batch
+from arlow_trainer.plan.compilation import plain_because
 from arlow_trainer.plan.flops import FORWARD_AND_BACKWARD, forward_flops
 from arlow_trainer.plan.hardware import Hardware
 from arlow_trainer.plan.host import (
@@ -46,6 +47,7 @@ class DevicePlan:
         measured: whether its speed was measured on such a chip, or else is estimated.
         choice: the micro-batch.
         kernels: of attention, by modality.
+        plain_because: why blocks are not compiled; None where they are.
         seconds: of an average step.
         images_per_second, clips_per_second: over all GPUs.
         utilization: model FLOPs over the peak (MFU).
@@ -65,6 +67,7 @@ class DevicePlan:
     memory_bytes: int
     link: str
     kernels: dict[Modality, Kernel]
+    plain_because: str | None
     seconds: StepTime
     images_per_second: float
     clips_per_second: float
@@ -192,9 +195,10 @@ def _on(run: ArlowPretrain, plan: RunPlan, hardware: Hardware) -> DevicePlan | U
         memory_bytes=hardware.memory_bytes,
         link=hardware.link.name,
         kernels={
-            "image": attention_kernel(capability, attention_lengths(tokens_per_image(training))),
-            "video": attention_kernel(capability, attention_lengths(tokens_per_clip(training))),
+            "image": micro_batch_kernel(training, tokens_per_image(training), capability),
+            "video": micro_batch_kernel(training, tokens_per_clip(training), capability),
         },
+        plain_because=plain_because(training.compile, capability),
         seconds=seconds,
         images_per_second=images,
         clips_per_second=clips,

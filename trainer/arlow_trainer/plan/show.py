@@ -68,6 +68,7 @@ def device_table(devices: Sequence[DevicePlan]) -> Table:
         ("computed in, clips", lambda d: _sizes(d.choice.clip_sizes.sizes)),
         ("attention, images", lambda d: d.kernels["image"]),
         ("attention, clips", lambda d: d.kernels["video"]),
+        ("blocks", lambda d: (d.plain_because and f"plain: {d.plain_because}") or "compiled"),
         ("memory of a GPU", lambda d: f"{_gib(d.choice.memory.total)} of {_gib(d.memory_bytes)}"),
         ("- weights", lambda d: _gib(d.choice.memory.parameters)),
         ("- gradients", lambda d: _gib(d.choice.memory.gradients)),

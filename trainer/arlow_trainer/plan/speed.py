@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from arlow_trainer.config import ArlowPretrain, Modality, TrainingSection
-from arlow_trainer.plan.attention import attention_kernel, attention_lengths
+from arlow_trainer.plan.attention import micro_batch_kernel
 from arlow_trainer.plan.flops import FORWARD_AND_BACKWARD, attention_flops, forward_flops
 from arlow_trainer.plan.hardware import Hardware
 from arlow_trainer.plan.memory import MAX_BUCKET, NUMBER_BYTES, saved_bytes
@@ -155,7 +155,7 @@ def micro_batch_seconds(
 ) -> float:
     """Returns the seconds of a micro-batch of samples of one kind, forward and backward."""
     chip, precision = hardware.chip, training.precision
-    kernel = attention_kernel(chip.compute_capability, attention_lengths(tokens))
+    kernel = micro_batch_kernel(training, tokens, chip.compute_capability)
     attention = attention_flops(training, tokens)
     products = forward_flops(training, tokens).total - attention
     attention_rate = chip.attention_flops[kernel]

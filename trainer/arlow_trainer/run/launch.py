@@ -48,6 +48,10 @@ log = logging.getLogger(__name__)
 _OUT_OF_MEMORY = (signal.SIGKILL, signal.SIGBUS)
 
 
+# Processes of a rank that compile; a block is a dozen kernels.
+_COMPILING = 4
+
+
 class RunFailed(ArlowError):
     """A run that ended before its last step, with the reason of the rank that failed first.
 
@@ -155,6 +159,12 @@ def rank_environment(devices: Devices) -> dict[str, str]:
     # Without it, blocks of many sizes leave holes in a GPU's memory that nothing fits into.
     if "PYTORCH_CUDA_ALLOC_CONF" not in environ:
         environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    # Compiled blocks are kept between runs, and not in /tmp, where torch has them, until a reboot.
+    caches = Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(caches / "arlow" / "inductor"))
+    # For each rank; torch takes up to 32 for each, whatever the ranks.
+    cores = (os.cpu_count() or 1) // devices.ranks
+    environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(min(_COMPILING, max(1, cores))))
     if not devices.gpus:
         # No library in a rank on CPUs may find a GPU.
         environ[VISIBLE_VARIABLE] = ""

@@ -35,6 +35,7 @@ from arlow_trainer.engine import (
     explain_out_of_memory,
     initialize_engine,
 )
+from arlow_trainer.engine.compilation import Blocks
 from arlow_trainer.pictures.writer import PictureWriter
 from arlow_trainer.plan.choice import MicroBatchChoice, choose_micro_batch
 from arlow_trainer.plan.cores import share_cores
@@ -241,7 +242,7 @@ def train(
             steps,
             sizes,
             ranks,
-            on_halved=telemetry.warning if ranks.first else None,
+            on_warning=telemetry.warning if ranks.first else None,
         )
         guard = FiniteGuard(
             runner, ranks, telemetry.lost_step, telemetry.warning if ranks.first else None
@@ -278,7 +279,8 @@ def train(
         telemetry.phase(
             "training",
             f"from step {progress.step:,} to {steps:,}, micro-batch {micro_batch} ({choice.reason})"
-            + kernels_text(runner),
+            + kernels_text(runner)
+            + blocks_text(runner.blocks),
         )
         reporter.start()
         if ranks.first:
@@ -356,6 +358,13 @@ def kernels_text(runner: StepRunner) -> str:
     return (
         f", attention by {runner.kernels['image']} for images, {runner.kernels['video']} for clips"
     )
+
+
+def blocks_text(blocks: Blocks) -> str:
+    """Returns whether the blocks are compiled, as the rest of a sentence."""
+    if blocks.plain_because is None:
+        return ", blocks compiled"
+    return f", blocks not compiled: {blocks.plain_because}"
 
 
 def next_batch(batches: Iterator[StepBatch], lease: Lease | None, stop: StopSignal) -> StepBatch:
