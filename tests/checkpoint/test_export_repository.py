@@ -176,7 +176,11 @@ with torch.no_grad():
     # Some of the blocks on the disk, whose weights transformers looks for beside the index.
     sizes = {"cpu": sum(p.nbytes for p in tower.parameters()) // 2}
     parts = AutoModel.from_pretrained(
-        "tower/vision_encoder", device_map="auto", max_memory=sizes, offload_folder="offloaded", **trusted
+        "tower/vision_encoder",
+        device_map="auto",
+        max_memory=sizes,
+        offload_folder="offloaded",
+        **trusted,
     ).eval()
     assert "disk" in parts.hf_device_map.values(), parts.hf_device_map
     assert torch.allclose(parts(**inputs).last_hidden_state, expected, atol=1e-5)
@@ -248,5 +252,5 @@ def test_raw_pixels_are_refused(exported: Path) -> None:
 def test_the_snippets_of_the_page_about_the_tower_run(exported: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "using-the-tower.md").read_text()
     snippets = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(snippets) == 7
+    assert len(snippets) == 8
     read_without_project(exported, "\n".join(snippets))
