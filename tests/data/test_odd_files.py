@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import struct
 import tempfile
 import zlib
@@ -39,6 +40,16 @@ def _closed(path: Path) -> None:
     path.chmod(0)
 
 
+def _holes(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 2**40)
+
+
+def _listening(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as opened:
+        opened.bind(str(path))
+
+
 ODD: dict[str, tuple[Make, str]] = {
     "empty": (Path.touch, ""),
     "folder": (Path.mkdir, "directory"),
@@ -48,11 +59,13 @@ ODD: dict[str, tuple[Make, str]] = {
     "closed": (_closed, "Permission denied"),
     "fifo": (os.mkfifo, "no regular file"),
     "device": (lambda path: path.symlink_to("/dev/zero"), "no regular file"),
+    "socket": (_listening, ""),
+    "a terabyte of nothing": (_holes, ""),
     "garbage": (lambda path: path.write_bytes(bytes(range(256)) * 40), ""),
 }
 
 
-@pytest.mark.parametrize("name", ["x.jpg", "x.mp4"])
+@pytest.mark.parametrize("name", ["x.jpg", "x.mp4", "x.ts"])
 @pytest.mark.parametrize("odd", ODD)
 def test_an_odd_file_is_broken_at_once(
     waits: list[float],
