@@ -137,6 +137,17 @@ def test_a_file_larger_than_an_image_may_be_is_not_read(
             decode_image(RawSample("x.png", content))
 
 
+def test_a_jpeg_of_thousands_of_scans_is_not_decoded() -> None:
+    stored = io.BytesIO()
+    Image.new("L", (2000, 2000), 77).save(stored, "JPEG", progressive=True)
+    content = stored.getvalue()
+    assert decode_image(RawSample("x.jpg", content)).size == (2000, 2000)
+    at = content.rindex(b"\xff\xda")
+    many = content[:at] + content[at:-2] * 3000 + content[-2:]
+    with pytest.raises(BrokenSample, match=r"x\.jpg: has 3,005 scans of 2000 x 2000 pixels"):
+        decode_image(RawSample("x.jpg", many))
+
+
 def test_a_video_that_takes_too_long_is_broken(
     tmp_path: Path, film: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,13 +106,15 @@ def _check(module: OfOneGrid, folder: Path, pixels: Tensor) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without torch's remarks on its own code, and on torchvision, which is not needed."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
+    """Without what the packages say of their own code, and of torchvision, which is not needed."""
+    logs = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
