@@ -34,10 +34,23 @@ def write_export(folder: Path) -> ArlowVLVisionModel:
     return tower
 
 
+def write_snapshot(hub: Path, folder: Path) -> None:
+    """As the hub's cache has it: links to blobs, beside which no other file of the code lies."""
+    (hub / "blobs").mkdir(parents=True)
+    (hub / "refs").mkdir()
+    (hub / "refs" / "main").write_text("1" * 40)
+    for number, path in enumerate(each for each in folder.rglob("*") if each.is_file()):
+        link = hub / "snapshots" / ("1" * 40) / path.relative_to(folder)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        (hub / "blobs" / str(number)).write_bytes(path.read_bytes())
+        link.symlink_to(os.path.relpath(hub / "blobs" / str(number), link.parent))
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
     write_export(folder / "tower")
+    write_snapshot(folder / "cache" / "hub" / "models--owner--name", folder / "tower")
     Image.linear_gradient("L").resize((90, 60)).save(folder / "photo.png")
     return folder
 
@@ -137,6 +150,15 @@ for dtype in (torch.float32, torch.bfloat16, torch.float16):
     used = [p for n, p in tower.named_parameters() if "deepstack" not in n]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in used), dtype
 """,
+    "a snapshot of the hub": """
+from PIL import Image
+from transformers import AutoModel, AutoProcessor
+trusted = {"trust_remote_code": True}
+tower = AutoModel.from_pretrained("owner/name", **trusted).eval()
+processor = AutoProcessor.from_pretrained("owner/name", **trusted)
+seen = tower(**processor(images=Image.open("photo.png"), return_tensors="pt"))
+assert seen.pooler_output.shape == (1, 32)
+""",
     "two exports run their own code": """
 import sys
 from transformers import AutoModel
@@ -149,16 +171,6 @@ assert versions == [1, 2], versions
 }
 
 
-HUB = """
-import torch
-from PIL import Image
-from transformers import AutoModel, AutoProcessor
-trusted = {"trust_remote_code": True}
-tower = AutoModel.from_pretrained("owner/name", **trusted).eval()
-processor = AutoProcessor.from_pretrained("owner/name", **trusted)
-seen = tower(**processor(images=Image.open("photo.png"), return_tensors="pt"))
-assert seen.pooler_output.shape == (1, 32)
-"""
 ON_DEVICES = """
 import torch
 from PIL import Image
@@ -216,21 +228,6 @@ def test_what_users_of_other_versions_do(two_exports: Path, version: str) -> Non
         f"import transformers\nassert transformers.__file__.startswith({str(packages)!r})\n"
         f"assert transformers.__version__ == {version!r} or {version!r} == 'newest'\n",
     )
-
-
-def test_a_model_of_the_hub_is_loaded_from_its_links(exported: Path) -> None:
-    """The cache of the hub has links to blobs, beside which no other file of the code lies."""
-    hub = exported / "cache" / "hub" / "models--owner--name"
-    (hub / "refs").mkdir(parents=True)
-    (hub / "refs" / "main").write_text("1" * 40)
-    (hub / "blobs").mkdir()
-    files = [path for path in (exported / "tower").rglob("*") if path.is_file()]
-    for number, path in enumerate(files):
-        link = hub / "snapshots" / ("1" * 40) / path.relative_to(exported / "tower")
-        link.parent.mkdir(parents=True, exist_ok=True)
-        (hub / "blobs" / str(number)).write_bytes(path.read_bytes())
-        link.symlink_to(os.path.relpath(hub / "blobs" / str(number), link.parent))
-    read_without_project(exported, HUB)
 
 
 def test_devices_are_chosen_by_accelerate(exported: Path) -> None:
