@@ -3,7 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+PIP_ONLY := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PIP := $(PIP_ONLY) -c constraints.txt
 
 # Torch's CPU threads and the ranks' processes would otherwise fight for the cores.
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
@@ -50,7 +51,7 @@ LOCK := $(BIN)/uv pip compile --quiet --no-config -c constraints.txt --generate-
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28 --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-cluster soak-cluster test-gpu lint bench bench-gpu soak docs lock images \
+.PHONY: help venv demo test test-versions test-cluster soak-cluster test-gpu lint bench bench-gpu soak docs lock images \
 	$(IMAGES:%=image-%) cluster load-images cluster-demo sbom release clean
 
 help: ## Say what each target does
@@ -77,6 +78,14 @@ test-cluster: $(STAMP) ## Test the operator in the cluster that KUBECONFIG names
 soak-cluster: $(STAMP) ## Take store, operator, nodes and API away in that cluster, half an hour
 	$(ON_CPU) $(TEST_ENV) ARLOW_SOAK_PAGE=docs/soak-cluster.md \
 		$(BIN)/python -m pytest -q tests/cluster -m soak $(ARGS)
+
+# Each is installed beside the environment, not into it; the newest is the environment's own.
+test-versions: $(STAMP) ## Test exports with the transformers versions that docs/using-the-tower.md promises
+	@for version in 5.10.4 5.12.1; do test -d .versions/$$version || \
+		$(PIP_ONLY) --target .versions/$$version transformers==$$version || exit 1; done
+	@$(PIP_ONLY) --upgrade --target .versions/newest transformers
+	$(ON_CPU) $(TEST_ENV) ARLOW_TRANSFORMERS=$(CURDIR)/.versions \
+		$(BIN)/python -m pytest -q tests/checkpoint/test_export_repository.py $(ARGS)
 
 test-gpu: $(GPU_STAMP) ## Run the tests that need a GPU; docs/gpu-tests.md is their table
 	$(TEST_ENV) $(GPU_PYTHON) -m benchmarks.gpu tests --out docs/gpu-tests.md
@@ -147,7 +156,7 @@ release: $(STAMP) ## Test, build and package what is committed, with checksums, 
 	VERSION=$(VERSION) TAG=$(TAG) REGISTRY=$(REGISTRY) IMAGE_ID="$(IMAGE_ID)" scripts/release
 
 clean: ## Remove the environment and the demo
-	rm -rf $(VENV) .venv-gpu $(DEMO)
+	rm -rf $(VENV) .venv-gpu .versions $(DEMO)
 
 # DeepSpeed is released as source and needs torch to build, hence the order and no isolation. On a
 # machine with a GPU its build asks for nvcc, which nothing here needs, unless it is told not to look.

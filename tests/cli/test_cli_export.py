@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from arlow_trainer.checkpoint.export import TOWER, WEIGHTS, fixed_files, weights_file
@@ -17,6 +19,7 @@ from arlow_trainer.engine import (
     build_autoencoder,
     shard_name,
 )
+from arlow_trainer.model import ArlowImageProcessor
 from arlow_trainer.storage.store import Store
 from support.stored_run import save_checkpoint, tiny_run
 
@@ -142,3 +145,44 @@ def test_a_push_without_network_is_said_in_words(arlow, store: Store) -> None:
     code, _, err = arlow("export", store.url, "--push", "no name/at all")
     assert code == 78
     assert "write it as OWNER/NAME" in err
+
+
+def test_programs_compute_what_the_tower_does(arlow, store: Store, tmp_path: Path) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason=f"needs {package}: pip install 'arlow-pretrain[onnx]'")
+    import onnxruntime
+
+    run = tiny_run()
+    module = build_autoencoder(run.spec.training)
+    own = fixed_files(module.tower, run.spec.training.model)
+    tower = save_checkpoint(store, run, 20, instead=own).tower.eval()
+    target = tmp_path / "tower"
+    code, out, err = arlow("export", store.url, "--out", str(target), "--step", "20", "--onnx")
+    assert code == 0, err
+    assert (len(out.splitlines()), err) == (1, "")
+    session = onnxruntime.InferenceSession(target / "onnx" / "model.onnx")
+    program = torch.export.load(target / "torch_export" / "model.pt2").module()
+    names = ["last_hidden_state", "pooler_output", "deepstack_features_0"]
+    assert [each.name for each in session.get_outputs()] == names
+    (given,) = session.get_inputs()
+    assert (given.name, given.shape) == ("pixel_values", ["items", 64, 96])
+    picture = ArlowImageProcessor.from_pretrained(target)(
+        images=Image.linear_gradient("L").resize((32, 32)), do_resize=False, return_tensors="pt"
+    )["pixel_values"].view(1, 64, 96)
+    for pixels in (picture, torch.randn(5, 64, 96)):
+        items = len(pixels)
+        with torch.no_grad():
+            seen = tower(pixels, torch.tensor([[1, 8, 8]] * items), return_dict=True)
+        assert seen.last_hidden_state is not None
+        expected = [seen.last_hidden_state.view(items, 16, 32), seen.pooler_output]
+        expected += [each.view(items, 16, 32) for each in seen.deepstack_features or ()]
+        of_onnx = map(torch.from_numpy, session.run(None, {"pixel_values": pixels.numpy()}))
+        for outputs in (of_onnx, program(pixels)):
+            for output, right in zip(outputs, expected, strict=True):
+                torch.testing.assert_close(output, right, rtol=1e-4, atol=1e-4)
+
+
+def test_what_programs_cannot_be_is_said(arlow, store: Store, tmp_path: Path) -> None:
+    options = ("--out", str(tmp_path / "tower"), "--onnx", "--dtype", "float16")
+    code, _, err = arlow("export", store.url, *options)
+    assert (code, "--onnx writes float32 weights: leave --dtype float16 out" in err) == (78, True)

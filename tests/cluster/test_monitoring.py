@@ -188,13 +188,15 @@ def test_faults_of_runs_raise_their_alerts(
     runs: TinyRuns,
     server: ClusterPrometheus,
 ) -> None:
-    once = {"maxRestarts": {"withoutProgress": 2}}
-    runs.start_program("crashing", CRASHING, failurePolicy=once)
     runs.start(
         "hanging",
         nodes={"ranks": 2, "memory": "3Gi"},
         failurePolicy={"stall": {"minSeconds": 10, "factor": 10, "action": "Report"}},
     )
+    # Restarts count from when Prometheus first sees a run, and a new PodMonitor takes two minutes.
+    server.wait_for(f'arlow_operator_run_gpus{{namespace="{runs.namespace}"}}', 300)
+    once = {"maxRestarts": {"withoutProgress": 2}}
+    runs.start_program("crashing", CRASHING, failurePolicy=once)
     [pod] = runs.pods("hanging")
     runs.cluster.python_in(pod, STOP_RANK)
     stopped = datetime.now(UTC)

@@ -88,6 +88,18 @@ def test_a_split_is_asked_for_that_no_folder_is_named_after(tmp_path: Path) -> N
         open_source(SourceSection(path=str(tmp_path), split="test"), "image")
 
 
+def test_what_is_here_is_meant_also_without_a_dot_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "pictures/eval/1.jfif", "pictures/train/2.jfif")
+    (tmp_path / "list.txt").write_text("pictures/train/2.jfif\n")
+    monkeypatch.chdir(tmp_path)
+    assert selected("pictures") == Selection(
+        1, 2, "train", {}, {".jfif": 1}, {"train": 1, "test": 1}
+    )
+    assert names("list.txt") == ["./pictures/train/2.jfif"]
+
+
 # What is data
 
 

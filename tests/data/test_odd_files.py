@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import struct
 import tempfile
 import zlib
@@ -39,6 +40,16 @@ def _closed(path: Path) -> None:
     path.chmod(0)
 
 
+def _holes(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 2**40)
+
+
+def _listening(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as opened:
+        opened.bind(str(path))
+
+
 ODD: dict[str, tuple[Make, str]] = {
     "empty": (Path.touch, ""),
     "folder": (Path.mkdir, "directory"),
@@ -48,11 +59,13 @@ ODD: dict[str, tuple[Make, str]] = {
     "closed": (_closed, "Permission denied"),
     "fifo": (os.mkfifo, "no regular file"),
     "device": (lambda path: path.symlink_to("/dev/zero"), "no regular file"),
+    "socket": (_listening, ""),
+    "a terabyte of nothing": (_holes, ""),
     "garbage": (lambda path: path.write_bytes(bytes(range(256)) * 40), ""),
 }
 
 
-@pytest.mark.parametrize("name", ["x.jpg", "x.mp4"])
+@pytest.mark.parametrize("name", ["x.jpg", "x.mp4", "x.ts"])
 @pytest.mark.parametrize("odd", ODD)
 def test_an_odd_file_is_broken_at_once(
     waits: list[float],
@@ -122,6 +135,17 @@ def test_a_file_larger_than_an_image_may_be_is_not_read(
     for content in (str(tmp_path / "x.png"), remote):
         with pytest.raises(BrokenSample, match=r"x\.png: has [0-9,]+ bytes, more than 50"):
             decode_image(RawSample("x.png", content))
+
+
+def test_a_jpeg_of_thousands_of_scans_is_not_decoded() -> None:
+    stored = io.BytesIO()
+    Image.new("L", (2000, 2000), 77).save(stored, "JPEG", progressive=True)
+    content = stored.getvalue()
+    assert decode_image(RawSample("x.jpg", content)).size == (2000, 2000)
+    at = content.rindex(b"\xff\xda")
+    many = content[:at] + content[at:-2] * 3000 + content[-2:]
+    with pytest.raises(BrokenSample, match=r"x\.jpg: has 3,005 scans of 2000 x 2000 pixels"):
+        decode_image(RawSample("x.jpg", many))
 
 
 def test_a_video_that_takes_too_long_is_broken(

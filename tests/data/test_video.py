@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable
 from fractions import Fraction
@@ -186,6 +187,20 @@ def test_the_packets_of_a_file_are_scanned_once(
     encoded(path, "mpeg4", "yuv420p", 50, first=7)
     assert_exact(path, from_start(path))
     assert len(scans) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("x.ts", "mpeg2video"), ("x.mkv", "mpeg4"), ("x.avi", "mpeg4")]
+)
+def test_the_search_for_packets_in_a_hole_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, codec: str
+) -> None:
+    """As of a download that has stopped: the file has its size, and nothing in its rest."""
+    path = encoded(tmp_path / name, codec, "yuv420p", 20)
+    os.truncate(path, 2**40)
+    monkeypatch.setattr(video, "MAX_DECODE_S", 0.5)
+    with pytest.raises(BrokenSample, match="takes more than 0 s to decode"):
+        decode_clip(raw(path), 2, 1)
 
 
 def test_indexes_take_a_bounded_memory(tmp_path: Path, film: Callable[[Path], Path]) -> None:

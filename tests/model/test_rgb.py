@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -45,7 +47,27 @@ def palette() -> Image.Image:
     return image
 
 
+def deep_png(colour_type: int, transparent: int) -> bytes:
+    """A PNG of 16 bits, grey or RGB, whose right half has the value that is transparent."""
+    channels = 3 if colour_type == 2 else 1
+    pixels = np.full((8, 8, channels), 3, ">u2")
+    pixels[:, 4:] = transparent
+    row = [b"\0" + each.tobytes() for each in pixels]
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, data in (
+        (b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, colour_type, 0, 0, 0)),
+        (b"tRNS", struct.pack(">H", transparent) * channels),
+        (b"IDAT", zlib.compress(b"".join(row))),
+        (b"IEND", b""),
+    ):
+        crc = struct.pack(">I", zlib.crc32(kind + data))
+        content += struct.pack(">I", len(data)) + kind + data + crc
+    return content
+
+
 PICTURES = {
+    "16-bit grey with a transparent value": deep_png(0, 30_000),
+    "16-bit RGB with a transparent value": deep_png(2, 30_000),
     "16-bit PNG": stored(deep(65535, "uint16"), "PNG"),
     "12 bits in 16": stored(deep(4095, "uint16"), "PNG"),
     "16-bit TIFF": stored(deep(65535, "uint16"), "TIFF"),
@@ -91,6 +113,11 @@ def test_what_is_transparent_is_laid_over_white() -> None:
     assert np.abs(seen[0, 63].astype(int) - (227, 177, 127)).max() <= 1
     for name in ("palette", "grey with a transparent value"):
         assert np.asarray(decode_image(RawSample(name, PICTURES[name]))).min() == 255
+    for kind in ("grey", "RGB"):
+        name = f"16-bit {kind} with a transparent value"
+        seen = np.asarray(decode_image(RawSample(name, PICTURES[name])))
+        assert seen[:, :4].max() < 2
+        assert seen[:, 4:].min() == 255
 
 
 def test_negative_values_are_scaled_by_their_own_range() -> None:

@@ -101,7 +101,7 @@ def test_a_defect_is_logged_without_the_values_of_variables(
     path = os.pathsep.join([str(tmp_path / "code"), *sys.path[1:]])
     run = TrainingRun(tmp_path / "run", media)
     command = run.command(ranks, "env=[{name: TOKEN, value: SECRET-VALUE}]")
-    process = Process([*command, "--log", "text"], tmp_path / "log.txt", {"PYTHONPATH": path})
+    process = Process(command, tmp_path / "log.txt", {"PYTHONPATH": path})
     try:
         end = process.ended()
     finally:

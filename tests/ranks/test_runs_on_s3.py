@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import s3fs
 import yaml
-from training_runs import EVERY, STEPS, Ended, Media, Process, TrainingRun, run_on_s3
+from training_runs import EVERY, PLAIN, STEPS, Ended, Media, Process, TrainingRun, run_on_s3
 
 from support.s3_server import S3
 
@@ -112,7 +112,7 @@ def test_logs_go_where_the_checkpoints_go(stored: Stored, tmp_path: Path) -> Non
         "ARLOW_ATTEMPT": "3",
         "ARLOW_ALLOW_CPU": "1",
     }
-    command = [ARLOW, "train", str(file), "--ranks", "1", "--plain"]
+    command = [ARLOW, "train", str(file), "--ranks", "1", *PLAIN]
     process = Process(command, tmp_path / "log.txt", environment)
     try:
         ended = process.ended()

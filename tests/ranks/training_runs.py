@@ -25,6 +25,8 @@ from support.s3_server import S3, S3Unavailable, running_s3
 
 STEPS, EVERY = 40, 5
 TIMEOUT_S = 240.0
+# What tests read: lines as at a terminal, which none of them has.
+PLAIN = ("--plain", "--log", "text")
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class TrainingRun:
     def command(self, ranks: int, *overrides: str) -> list[str]:
         arlow = str(Path(sys.executable).with_name("arlow"))
         sets = [word for override in overrides for word in ("--set", override)]
-        return [arlow, "train", str(self.file), "--ranks", str(ranks), "--plain", *sets]
+        return [arlow, "train", str(self.file), "--ranks", str(ranks), *PLAIN, *sets]
 
     @contextmanager
     def running(self, ranks: int, *overrides: str) -> Iterator[Process]:

@@ -42,7 +42,8 @@ def test_a_run_with_its_gpus_hidden_trains_on_cpus(visible: str, tmp_path: Path)
         stripes("down", number).save(tmp_path / "images" / f"{number}.png")
     done = python(
         "from arlow_trainer.cli import main; main()",
-        *("train", "tiny", "--plain", "--set", f"checkpoint.url={tmp_path / 'runs'}"),
+        *("train", "tiny", "--plain", "--log", "text"),
+        *("--set", f"checkpoint.url={tmp_path / 'runs'}"),
         *("--set", f"data.images.path={tmp_path / 'images'}", "--set", "data.videoProbability=0"),
         *("--set", "data.workers=0", "--set", "maxStepsPerEpoch=1", "--set", "batch.globalSize=2"),
         *("--set", "picturesEverySteps=0", "--set", "optimizer.warmupSteps=1"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -62,13 +63,20 @@ def test_step_line_in_json() -> None:
     assert step["loss"] == "nan", "JSON has no NaN"
 
 
-def test_auto_is_json_in_a_pod_and_text_elsewhere() -> None:
-    script = 'start().warning("hello")'
-    (text,) = output(script, KUBERNETES_SERVICE_HOST="")
-    assert text.endswith("hello")
-    assert not text.startswith("{")
-    (in_pod,) = output(script, KUBERNETES_SERVICE_HOST="10.0.0.1")
-    assert json.loads(in_pod)["event"] == "hello"
+def test_auto_is_text_at_a_terminal_and_json_elsewhere() -> None:
+    script = 'start(live=False).warning("hello")'
+    (line,) = output(script)
+    assert json.loads(line)["event"] == "hello"
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + script], stdout=theirs, check=True, timeout=60
+    )
+    assert done.returncode == 0
+    os.close(theirs)
+    (shown,) = os.read(ours, 4096).decode().splitlines()
+    os.close(ours)
+    assert "hello" in shown
+    assert not shown.startswith("{")
 
 
 def test_step_line_for_people() -> None:

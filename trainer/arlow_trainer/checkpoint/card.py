@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import yaml
@@ -111,4 +112,6 @@ def _source(source: SetSection | None) -> str:
 
 
 def _is_hub_name(source: SetSection) -> bool:
-    return "://" not in source.path and not source.path.startswith(("/", ".", "~"))
+    if "://" in source.path or source.path.startswith(("/", ".", "~")):
+        return False
+    return not os.path.exists(source.path)

@@ -16,6 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 from arlow_trainer.checkpoint.card import model_card
 from arlow_trainer.checkpoint.code_bundle import bundled
 from arlow_trainer.checkpoint.masters import master_weights, weights_dtype
+from arlow_trainer.checkpoint.programs import write_programs
 from arlow_trainer.checkpoint.reader import download, read_manifest
 from arlow_trainer.checkpoint.training_state import TRAINING_STATE, TrainingState
 from arlow_trainer.config import ArlowPretrain, ModelSection
@@ -24,8 +25,10 @@ from arlow_trainer.model import (
     ArlowImageProcessor,
     ArlowProcessor,
     ArlowVideoProcessor,
+    ArlowVisionConfig,
     ArlowVLVisionModel,
 )
+from arlow_trainer.model.geometry import Grid
 from arlow_trainer.storage.store import Store
 
 TOWER = "vision_encoder"
@@ -140,6 +143,7 @@ def export(
     out: Store,
     dtype: torch.dtype | None = None,
     complete_card: Callable[[str], str] = str,
+    program_grid: Grid | None = None,
 ) -> list[str]:
     """Copies what users keep of a checkpoint to a folder or URL; returns the files' names.
 
@@ -147,7 +151,8 @@ def export(
     `video_processor/`, `processor_config.json`, the model card, and what makes the folder one
     repository. Every file is checked against the manifest. The weights are of `dtype`: unset,
     float32, which a run in half precision has in its optimiser's state. `complete_card` is given
-    the model card and returns the one to write.
+    the model card and returns the one to write. With `program_grid`, programs for items of that
+    grid are written as well (`write_programs`), of float32 weights.
 
     Raises StoreError when the checkpoint is missing or damaged, or the target cannot be written.
     """
@@ -156,13 +161,24 @@ def export(
         folder = Path(name)
         paths = dict(zip(names, download(store, step, names, folder), strict=True))
         _convert(store, step, paths, dtype, folder)
+        if program_grid is not None:
+            tower = _tower(paths)
+            paths |= {each: folder / each for each in write_programs(tower, program_grid, folder)}
         for name, path in paths.items():
             if name == CARD:
                 # Earlier versions accepted credentials in a manifest's URLs, and the card has them.
                 text = complete_card(path.read_text("utf-8", "replace"))
                 path.write_text(redact_urls(text), "utf-8")
             out.put_file(path, name)
-    return names
+    return list(paths)
+
+
+def _tower(paths: dict[str, Path]) -> ArlowVLVisionModel:
+    """Returns the tower of exported files."""
+    config = json.loads(paths[f"{TOWER}/{CONFIG}"].read_bytes())
+    tower = ArlowVLVisionModel(ArlowVisionConfig.from_dict(config | {"dtype": "float32"}))
+    tower.load_state_dict(load_file(paths[f"{TOWER}/{WEIGHTS}"]), assign=True)
+    return tower
 
 
 def _convert(

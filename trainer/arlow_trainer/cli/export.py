@@ -28,6 +28,14 @@ def export(
             help="Licence to state on the model card, by Hugging Face's name: apache-2.0.",
         ),
     ] = None,
+    onnx: Annotated[
+        bool,
+        typer.Option(
+            "--onnx",
+            help="Write the tower for pictures of the size it was trained on as ONNX and as a "
+            "torch.export program as well.",
+        ),
+    ] = False,
     push: Annotated[
         str | None,
         typer.Option(metavar="OWNER/NAME", help="Upload it to the Hugging Face hub as well."),
@@ -48,8 +56,10 @@ def export(
     from arlow_trainer.checkpoint.export import TOWER, WEIGHTS
     from arlow_trainer.checkpoint.export import export as copy
     from arlow_trainer.checkpoint.location import newest_step
+    from arlow_trainer.checkpoint.programs import check_packages, grid_of_training
     from arlow_trainer.checkpoint.push import push as upload
-    from arlow_trainer.checkpoint.training_state import TRAINING_STATE
+    from arlow_trainer.checkpoint.saver import read_state
+    from arlow_trainer.checkpoint.training_state import TRAINING_STATE, saved_run
     from arlow_trainer.config import ConfigError
     from arlow_trainer.probe.card import complete_card
     from arlow_trainer.probe.stored import PROBE_FILE, read_probes
@@ -58,6 +68,10 @@ def export(
 
     if out is None and push is None:
         raise ConfigError("nothing says where to: give --out DIR, or --push OWNER/NAME")
+    if onnx:
+        if dtype != "float32":
+            raise ConfigError(f"--onnx writes float32 weights: leave --dtype {dtype} out")
+        check_packages()
     store = Store(url)
     if step is None:
         step = newest_step(store, deep=True)
@@ -70,6 +84,7 @@ def export(
         step,
         dtype=getattr(torch, dtype),
         complete_card=partial(complete_card, probes=probes, licence=licence),
+        program_grid=grid_of_training(saved_run(read_state(store, step), url)) if onnx else None,
     )
     if out is not None:
         names = write(out=Store(out))

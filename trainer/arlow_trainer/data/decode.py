@@ -27,6 +27,10 @@ from arlow_trainer.storage.retries import with_retries
 T = TypeVar("T")
 
 MAX_IMAGE_BYTES = 512 * 2**20
+# Of all scans of a JPEG together: half a minute. A scan that changes nothing has 31 bytes, and a
+# photograph some ten scans.
+MAX_SCANNED_PIXELS = 10**10
+_JPEG_SCAN = b"\xff\xda"
 # What the opening of a file fails with on its own account, whatever the state of its disk.
 _OF_THE_FILE = {
     *(errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR),
@@ -199,5 +203,9 @@ def _bytes_of(raw: RawSample) -> bytes:
 def _decode_image(content: bytes) -> Image.Image:
     register_decoders()
     with Image.open(io.BytesIO(content)) as image:
+        if image.format in ("JPEG", "MPO"):
+            scans = content.count(_JPEG_SCAN)
+            if scans * image.width * image.height > MAX_SCANNED_PIXELS:
+                raise ValueError(f"has {scans:,} scans of {image.width} x {image.height} pixels")
         image.load()
         return to_rgb(image)

@@ -61,8 +61,12 @@ class Selection:
 
 
 def is_folder(path: str) -> bool:
-    """Whether `SourceSection.path` names a folder rather than a Hugging Face data set."""
-    return "://" in path or path.startswith(("/", "./", "../", "~")) or path in (".", "..")
+    """Whether `SourceSection.path` names a folder rather than a Hugging Face data set.
+
+    `datasets` prefers what is here under a set's name as well, but reads it by other rules.
+    """
+    marked = "://" in path or path.startswith(("/", "./", "../", "~")) or path in (".", "..")
+    return marked or os.path.exists(path)
 
 
 def open_folder(section: SourceSection, modality: Modality) -> tuple[Source, Selection | None]:

@@ -11,16 +11,18 @@ from pathlib import PurePosixPath
 DEFAULT = "train"
 # A word of a name, and the split that it means.
 _WORDS = {
-    **dict.fromkeys(("train", "training"), DEFAULT),
-    **dict.fromkeys(("validation", "valid", "val"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("train", "training", "trainval", "trn"), DEFAULT),
+    **dict.fromkeys(("validation", "valid", "val", "minival"), "validation"),
+    **dict.fromkeys(("test", "testing", "tst", "eval", "evaluation"), "test"),
     "dev": "dev",
     "heldout": "held-out",
     **dict.fromkeys(("unlabeled", "unlabelled", "unsupervised"), "unlabeled"),
 }
-_HELD_OUT = re.compile(r"held[-_ ]out")
+_HELD_OUT = re.compile(r"h[eo]ld[-_ ]?out")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _WORD = re.compile(r"[a-z]+")
+# What is written at the end of such a word: `trainset`, `testimages`.
+_OF_WHAT = re.compile(r"(set|data|images?|imgs?|files|videos?|clips)$")
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,11 @@ def split_in(name: str) -> str | None:
     """Returns the split that the name of a folder, or of a file without extension, means.
 
     Exactly one of its words must be that of a split, whatever its case: `train2017`, `Train`,
-    `training_images`, `cifar10-test`, `ILSVRC2012_img_val`. None for all other names.
+    `training_images`, `testset`, `cifar10-test`, `ILSVRC2012_img_val`. None for all other names.
     """
     words = _WORD.findall(_HELD_OUT.sub("heldout", _HUMP.sub(" ", name).lower()))
-    found = {_WORDS[word] for word in words if word in _WORDS}
+    means = (_WORDS.get(_OF_WHAT.sub("", word)) for word in words)
+    found = {split for split in means if split}
     return found.pop() if len(found) == 1 else None
 
 

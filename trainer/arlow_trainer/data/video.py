@@ -89,12 +89,13 @@ def _clip(
 
     Raises what reading the file raised, and BrokenSample for whatever else goes wrong.
     """
-    watched = _Watched(file)
+    budget = _Budget(name)
+    watched = _Watched(file, budget)
     # A store may not answer for long; a file that is here takes seconds at most.
     remote = isinstance(file, RemoteFile)
     try:
         with nullcontext() if remote else called_back():
-            clip = _decode(name, watched, about, frames, stride, seed)
+            clip = _decode(name, watched, budget, about, frames, stride, seed)
     except (BrokenSample, MemoryError):
         if watched.failure is None:
             raise
@@ -110,15 +111,17 @@ def _clip(
 class _Watched:
     """A file for FFmpeg, which reports a disk's errors and damaged bytes alike: keeps the former.
 
-    It has no `fileno`, `name` or `write`: FFmpeg is to read through it alone.
+    It has no `fileno`, `name` or `write`: FFmpeg is to read through it alone. It ends when the
+    budget does: in a hole of a file, FFmpeg looks on for a next packet without returning.
     """
 
-    def __init__(self, file: Any) -> None:
-        self._file = file
+    def __init__(self, file: Any, budget: _Budget) -> None:
+        self._file, self._budget = file, budget
         self.failure: BaseException | None = None
 
     def read(self, size: int = -1) -> bytes:
         try:
+            self._budget.check()
             return bytes(self._file.read(size))
         except BaseException as error:
             self.failure = error
@@ -132,9 +135,14 @@ class _Watched:
 
 
 def _decode(
-    name: str, file: _Watched, about: Hashable, frames: int, stride: int, seed: int | None
+    name: str,
+    file: _Watched,
+    budget: _Budget,
+    about: Hashable,
+    frames: int,
+    stride: int,
+    seed: int | None,
 ) -> list[Image.Image]:
-    budget = _Budget(name)
     video = _INDEXES.get(about)
     with av.open(file, "r") as container:
         if video is None:

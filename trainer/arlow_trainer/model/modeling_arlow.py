@@ -136,7 +136,7 @@ class ArlowVLVisionModel(PreTrainedModel):
         for each in dict.fromkeys(grids):
             chosen = [index for index, other in enumerate(grids) if other == each]
             stacked = torch.stack([items[index] for index in chosen])
-            batch = self._encode(stacked, each, bool(output_hidden_states))
+            batch = self.encode(stacked, each, bool(output_hidden_states))
             for row, index in enumerate(chosen):
                 outputs[index] = [output[row] for output in batch]
         taps = len(self.deepstack_mergers)
@@ -174,6 +174,34 @@ class ArlowVLVisionModel(PreTrainedModel):
             attn_implementation, *args, **kwargs
         )
         return checked
+
+    def encode(self, features: Tensor, grid: Grid, with_states: bool = False) -> list[Tensor]:
+        """Patches of items of one grid [n, t * h * w, features] to their tokens.
+
+        Nothing in it depends on the numbers of a tensor, so that it can be exported as a program
+        of one grid (`torch.export`).
+
+        Returns:
+            The visual tokens [n, t * h * w / m^2, hidden_size], and those of each tapped block;
+            with `with_states`, the embeddings and every block's output [n, t * h * w, E] follow.
+        """
+        config = self.config
+        size = config.spatial_merge_size
+        tokens = in_merge_order(self.refine(self.patch_embed(features), grid), grid, size)
+        order = merge_order(*grid, size, tokens.device)
+        coords = grid_coordinates(*grid, tokens.device)[order]
+        cos, sin = rope_tables(coords, config.head_dim, config.mrope_sections or ())
+        bias = None
+        if config.use_deformable_attention:
+            distances = distance_bias(
+                normalised_coordinates(*grid, tokens.device)[order],
+                config.deformable_attention_window,
+                config.deformable_attention_strength,
+            )
+            bias = aligned_bias(distances, tokens.dtype)[None, None]
+        states = [tokens] if with_states else None
+        merged = self.merge(*self.run_blocks(tokens, cos[None], sin[None], bias, states))
+        return merged + (states or [])
 
     def refine(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Add the coarser scale to row-major embeddings [n, t * h * w, E], where it is used."""
@@ -224,29 +252,6 @@ class ArlowVLVisionModel(PreTrainedModel):
         """
         mergers = zip(self.deepstack_mergers, taps, strict=True)
         return [self.merger(tokens), *(merger(tap) for merger, tap in mergers)]
-
-    def _encode(self, features: Tensor, grid: Grid, with_states: bool) -> list[Tensor]:
-        """Patches of items of one grid [n, L, features] to their visual and DeepStack tokens.
-
-        With `with_states`, the embeddings and every block's output [n, L, E] follow.
-        """
-        config = self.config
-        size = config.spatial_merge_size
-        tokens = in_merge_order(self.refine(self.patch_embed(features), grid), grid, size)
-        order = merge_order(*grid, size, tokens.device)
-        coords = grid_coordinates(*grid, tokens.device)[order]
-        cos, sin = rope_tables(coords, config.head_dim, config.mrope_sections or ())
-        bias = None
-        if config.use_deformable_attention:
-            distances = distance_bias(
-                normalised_coordinates(*grid, tokens.device)[order],
-                config.deformable_attention_window,
-                config.deformable_attention_strength,
-            )
-            bias = aligned_bias(distances, tokens.dtype)[None, None]
-        states = [tokens] if with_states else None
-        merged = self.merge(*self.run_blocks(tokens, cos[None], sin[None], bias, states))
-        return merged + (states or [])
 
     def _items(
         self, pixel_values: Tensor, grid_thw: Tensor | None

@@ -28,8 +28,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise
     except Exception:  # what damaged EXIF raises depends on where it is damaged
         image.load()
+    transparent = image.info.get("transparency")
     if image.mode in DEEP_MODES:
-        image = Image.fromarray(to_eight_bits(np.asarray(image)))
+        values = np.asarray(image)
+        image = Image.fromarray(to_eight_bits(values))
+        if isinstance(transparent, int):
+            # Its value in all its bits, which several values have in 8.
+            image.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype("u1")))
+    elif image.mode == "RGB" and isinstance(transparent, tuple) and max(transparent) > 255:
+        # Pillow keeps 8 of 16 bits of the pixels, but all of the value.
+        image.info["transparency"] = tuple(value >> 8 for value in transparent)
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
         # RGBa, with its colours multiplied by their opacity, too.
         image = image.convert("RGBA")

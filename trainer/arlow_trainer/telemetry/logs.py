@@ -1,10 +1,9 @@
-"""Structured logs: JSON lines in a pod, readable lines at a terminal, each with run and rank."""
+"""Structured logs: readable lines at a terminal, JSON elsewhere, each with run and rank."""
 
 from __future__ import annotations
 
 import logging
 import math
-import os
 import sys
 import traceback
 from typing import Any, TextIO
@@ -23,10 +22,10 @@ LOGGER = "arlow"
 def configure_logging(run: str, rank: int, log_format: LogFormat = "auto") -> None:
     """Sends every log line of the process, ours and the libraries', to stdout in one format.
 
-    `auto` is JSON in a pod without a terminal, and text elsewhere. Libraries log from WARNING on.
+    `auto` is text at a terminal, and JSON elsewhere. Libraries log from WARNING on.
     Calling it again replaces the former setting.
     """
-    as_json = log_format == "json" or (log_format == "auto" and _in_pod_without_terminal())
+    as_json = log_format == "json" or (log_format == "auto" and not sys.stdout.isatty())
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json),
@@ -73,10 +72,6 @@ def logger() -> structlog.stdlib.BoundLogger:
     """Returns the project's logger."""
     bound: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(LOGGER)
     return bound
-
-
-def _in_pod_without_terminal() -> bool:
-    return bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and not sys.stdout.isatty()
 
 
 class _StandardOutput(logging.StreamHandler[TextIO]):
