@@ -59,7 +59,7 @@ help: ## Say what each target does
 
 venv: $(STAMP) ## Install everything into .venv, which every other target does by itself
 
-demo: $(STAMP) ## Pretrain a small tower on real photographs and videos: under four minutes, more on a busy machine
+demo: $(STAMP) ## Pretrain a small tower on real photographs and videos: about three minutes, more on a busy machine
 	$(ON_CPU) $(BIN)/arlow data demo $(DEMO)/data
 	$(ON_CPU) $(BIN)/arlow train manifests/demo.yaml --ranks 2
 	$(ON_CPU) $(BIN)/arlow reconstruct $(DEMO)/runs/demo $(DEMO)/data/images/held-out/chelsea.png \
