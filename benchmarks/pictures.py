@@ -54,7 +54,7 @@ class Size:
 
 
 FULL = Size()
-TOY = Size(("model.patchSize=12",), rounds=1, limits=(20, 40), command_rounds=1)
+TOY = Size(("model.patchSize=10",), rounds=1, limits=(20, 40), command_rounds=1)
 
 
 def measure(size: Size, progress: Callable[[str], None]) -> Result:

@@ -81,7 +81,7 @@ class Size:
 
 
 FULL = Size((Share("tiny preset", "tiny", 1, 2), Share("demo", str(DEMO), DEMO_RANKS, 6)))
-TOY = Size((Share("toy", str(DEMO), DEMO_RANKS, 2, ("model.patchSize=12",)),))
+TOY = Size((Share("toy", str(DEMO), DEMO_RANKS, 2, ("model.patchSize=10",)),))
 
 
 @dataclass(frozen=True)
