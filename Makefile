@@ -79,7 +79,7 @@ soak-cluster: $(STAMP) ## Take store, operator, nodes and API away in that clust
 	$(ON_CPU) $(TEST_ENV) ARLOW_SOAK_PAGE=docs/soak-cluster.md \
 		$(BIN)/python -m pytest -q tests/cluster -m soak $(ARGS)
 
-# Each is installed beside the environment, not into it; the newest is the environment's own.
+# Each is installed beside the environment, not into it.
 test-versions: $(STAMP) ## Test exports with the transformers versions that docs/using-the-tower.md promises
 	@for version in 5.10.4 5.12.1; do test -d .versions/$$version || \
 		$(PIP_ONLY) --target .versions/$$version transformers==$$version || exit 1; done

@@ -21,7 +21,7 @@ from arlow_trainer.plan.micro_batches import Sizes, micro_batch_sizes
 from .ranks import on_ranks
 from .result import Result
 from .samples import build_run, micro_batch
-from .traffic import CLIPS, IMAGES, step_traffic
+from .traffic import CLIPS, IMAGES, META, step_traffic
 
 SET_SIZES: Mapping[Modality, int] = {"image": 1_281_167, "video": 9_537}
 GPU = "h200"
@@ -29,7 +29,6 @@ TRAFFIC_OF = "arlow-vision-3072"
 # Bytes and kernels that `traffic` counted of the step before its passes were joined, on 28 November
 # 2026.
 BEFORE = (150.3e9, 5_603)
-META = torch.device("meta")
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def measure(size: Size, progress: Callable[[str], None]) -> Result:
     progress("bytes that a rank's step moves")
     traffic = step_traffic(build_run(TRAFFIC_OF, {}).spec.training)
     of_step = f"a rank's step of {IMAGES} images and {CLIPS} clips"
-    now = sum(traffic.bytes.values())
+    now = traffic.bytes.total()
     rows.append(
         (
             f"bytes moved beside products, {of_step}",

@@ -8,7 +8,6 @@ after another, with nothing between them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -33,7 +32,7 @@ from arlow_trainer.plan.tokens import Tokens, tokens_per_clip, tokens_per_image
 
 from .ranks import on_ranks
 from .result import NOT_RUN, Result, milliseconds
-from .samples import TOY_TRAINING, build_run
+from .samples import TOY_MICRO_BATCHES, build_run, noise
 from .timing import WALL
 
 TITLE = "The model beside its peers on a GPU"
@@ -61,15 +60,7 @@ class Size:
 
 
 FULL = Size()
-TOY = Size(
-    "tiny",
-    TOY_TRAINING,
-    images=(1, 2),
-    clips=(1,),
-    rounds=1,
-    compiling=False,
-    needs_gpu=False,
-)
+TOY = Size(**TOY_MICRO_BATCHES, compiling=False)
 
 
 @dataclass(frozen=True)
@@ -161,7 +152,6 @@ def _measure(ranks: Ranks, training: TrainingSection, size: Size) -> Measured:
         ("video", tokens_per_clip(training), size.clips),
     ]
     rows: list[Row] = []
-    blocks = None
     for modality, tokens, counts in work:
         peer = _peer(training, modality).to(device, dtype).train()
         for count in counts:
@@ -180,26 +170,41 @@ def _measure(ranks: Ranks, training: TrainingSection, size: Size) -> Measured:
         blocks = Blocks(ours, "always", device, kernels)
         for count in counts:
             run = _our_step(ours, training, tokens, modality, count, device)
-            for what, context in ((PLAIN, nullcontext), (COMPILED, blocks.compiled)):
-                with kernel(kernels[modality]), context():
-                    try:
-                        row = _row(modality, count, what, run, size.rounds, device)
-                    except Exception as error:
-                        # The page is worth more than this row, and says why it is missing.
-                        if not blocks.on_trial((modality, count)) or what != COMPILED:
-                            raise
-                        blocks.give_up(one_line(error))
-                        continue
-                rows.append(row)
-                if blocks.plain_because is not None:
-                    break
+            with kernel(kernels[modality]):
+                rows.append(_row(modality, count, PLAIN, run, size.rounds, device))
+                compiled = _compiled_row(blocks, modality, count, run, size.rounds, device)
+            rows += [compiled] if compiled else []
         del ours, run
         _release(device)
     rows.sort(key=lambda row: (row.modality, row.samples))
-    reason = None if blocks is None else blocks.plain_because
     return Measured(
-        device_name(device), precision, peak_flops(device, precision), rows, kernels, reason
+        device_name(device),
+        precision,
+        peak_flops(device, precision),
+        rows,
+        kernels,
+        blocks.plain_because,
     )
+
+
+def _compiled_row(
+    blocks: Blocks,
+    modality: Modality,
+    samples: int,
+    run: Callable[[], object],
+    rounds: int,
+    device: torch.device,
+) -> Row | None:
+    """The row of compiled blocks; None where they are plain, also for want of a compiler."""
+    if blocks.plain_because is not None:
+        return None
+    try:
+        with blocks.compiled():
+            return _row(modality, samples, COMPILED, run, rounds, device)
+    except Exception as error:
+        # The page is worth more than this row, and says why it is missing.
+        blocks.give_up(one_line(error))
+        return None
 
 
 def _row(
@@ -232,12 +237,9 @@ def _our_step(
     samples: int,
     device: torch.device,
 ) -> Callable[[], None]:
-    side = training.data.image_size
-    frames = 1 if modality == "image" else training.data.clip_frames
-    pixels = torch.randint(0, 256, (samples, frames, side, side, 3), dtype=torch.uint8)
     hidden = training.mae.hidden_unit_count(tokens.units)
     units = visible_unit_batch(range(samples), tokens.units, hidden).to(device)
-    pixels = pixels.to(device)
+    pixels = noise(training, modality, samples).to(device)
 
     def run() -> None:
         (module(pixels, units).sum() * SCALE).backward()

@@ -31,7 +31,7 @@ from arlow_trainer.plan.tokens import tokens_per_clip, tokens_per_image
 
 from .ranks import on_ranks
 from .result import NOT_RUN, Result, milliseconds
-from .samples import TOY_TRAINING, build_run
+from .samples import TOY_MICRO_BATCHES, build_run, noise
 from .timing import WALL
 
 TITLE = "Steps of the full model on a GPU"
@@ -54,16 +54,7 @@ class Size:
 
 
 FULL = Size()
-TOY = Size(
-    "tiny",
-    TOY_TRAINING,
-    images=(1, 2),
-    clips=(1,),
-    whole=(3, 1),
-    rounds=1,
-    kernels=3,
-    needs_gpu=False,
-)
+TOY = Size(**TOY_MICRO_BATCHES, whole=(3, 1), kernels=3)
 
 
 @dataclass(frozen=True)
@@ -211,11 +202,7 @@ def _measure(ranks: Ranks, run: ArlowPretrain, size: Size) -> Measured:
 
 
 def _noise(run: ArlowPretrain, modality: Modality, count: int) -> MicroBatch:
-    data = run.spec.training.data
-    frames = 1 if modality == "image" else data.clip_frames
-    pixels = torch.randint(
-        0, 256, (count, frames, data.image_size, data.image_size, 3), dtype=torch.uint8
-    )
+    pixels = noise(run.spec.training, modality, count)
     if torch.cuda.is_available():
         pixels = pixels.pin_memory()
     numbers = list(range(count))

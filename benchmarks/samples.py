@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from arlow_trainer.config import ArlowPretrain, validate
+from arlow_trainer.config import ArlowPretrain, Modality, TrainingSection, validate
 from arlow_trainer.config.load import preset_manifest
 from arlow_trainer.config.presets import deep_merge
 from arlow_trainer.data import MicroBatch, center_view
@@ -38,6 +38,15 @@ MEDIUM: dict[str, Any] = {
 }
 
 TOY_TRAINING: dict[str, Any] = {"model": {"patchSize": 12}, "batch": {"globalSize": 4}}
+# What the benchmarks of micro-batches on a GPU measure where there is none.
+TOY_MICRO_BATCHES: dict[str, Any] = {
+    "preset": "tiny",
+    "training": TOY_TRAINING,
+    "images": (1, 2),
+    "clips": (1,),
+    "rounds": 1,
+    "needs_gpu": False,
+}
 
 
 def photographs() -> list[Image.Image]:
@@ -118,6 +127,14 @@ def micro_batch(run: ArlowPretrain, count: int, first: int = 0) -> MicroBatch:
     frames = np.stack([center_view([picture], size) for picture in pictures])
     numbers = list(range(first, first + count))
     return MicroBatch("image", torch.from_numpy(frames), mask_seeds=numbers, indexes=numbers)
+
+
+def noise(training: TrainingSection, modality: Modality, count: int) -> torch.Tensor:
+    """Returns samples of noise, uint8 [count, frames, side, side, 3]; one frame is an image."""
+    data = training.data
+    frames = 1 if modality == "image" else data.clip_frames
+    shape = (count, frames, data.image_size, data.image_size, 3)
+    return torch.randint(0, 256, shape, dtype=torch.uint8)
 
 
 def build_run(preset: str, training: dict[str, Any], **spec: Any) -> ArlowPretrain:

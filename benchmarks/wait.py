@@ -18,18 +18,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from arlow_trainer.config import TrainingSection
-from arlow_trainer.data import (
-    StepLoader,
-    deal,
-    open_source,
-    threads_asked,
-    token_costs,
-    usable_cores,
-)
+from arlow_trainer.data import StepLoader, deal, open_source, token_costs
 from arlow_trainer.data.decode import Source
 from arlow_trainer.data.decoder import Decoder, Job, share_slots
 from arlow_trainer.plan.cores import share_cores
 from arlow_trainer.plan.micro_batches import micro_batch_sizes
+from arlow_trainer.run.cores import threads_asked, usable_cores
 
 from .loader import wait_for_children
 from .result import Result, milliseconds

@@ -18,7 +18,7 @@ from arlow_trainer.engine import (
     optimizer_shard,
     read_shards,
 )
-from arlow_trainer.engine.step import PhaseClock
+from arlow_trainer.engine.phase_clock import PhaseClock
 from arlow_trainer.mae import visible_unit_batch
 from arlow_trainer.plan.micro_batches import Sizes
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
+from arlow_trainer.run import launch
 from arlow_trainer.run.devices import Devices
 from arlow_trainer.run.launch import rank_environment
 
@@ -35,5 +35,5 @@ def test_compiled_blocks_are_kept_in_the_users_cache(
 def test_ranks_share_the_cores_that_compile(
     cores: int, threads: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(launch, "usable_cores", lambda: float(cores))
     assert rank_environment(GPUS)[THREADS] == threads

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import yaml
 
 from arlow_trainer.checkpoint.training_state import TrainingState
 from arlow_trainer.config import ArlowPretrain, SetSection
+from arlow_trainer.data.folder import is_folder
 
 
 def model_card(run: ArlowPretrain, state: TrainingState, parameters: int) -> str:
@@ -26,7 +26,7 @@ def model_card(run: ArlowPretrain, state: TrainingState, parameters: int) -> str
         "library_name": "transformers",
         "pipeline_tag": "image-feature-extraction",
         "tags": ["arlow", "vision", "masked-autoencoder"],
-        "datasets": [source.path for source in drawn.values() if _is_hub_name(source)],
+        "datasets": [source.path for source in drawn.values() if not is_folder(source.path)],
     }
     if not header["datasets"]:
         del header["datasets"]
@@ -109,9 +109,3 @@ def _source(source: SetSection | None) -> str:
         return "none"
     named = f" ({source.name})" if source.name else ""
     return f"`{source.path}`{named}, split `{source.split}`"
-
-
-def _is_hub_name(source: SetSection) -> bool:
-    if "://" in source.path or source.path.startswith(("/", ".", "~")):
-        return False
-    return not os.path.exists(source.path)

@@ -97,12 +97,10 @@ def _sets(
         training = load_run(source).spec.training
         drawn = {m: s.model_copy(update=changes) for m, s in training.data.drawn.items()}
         return training.data, training.seed, drawn
-    is_path = "://" not in source and not source.startswith(("/", ".", "~"))
-    path = f"./{source}" if is_path and Path(source).exists() else source
     try:
-        section = SourceSection.model_validate({"path": path} | changes)
+        section = SourceSection.model_validate({"path": source} | changes)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {error.errors(include_url=False)[0]['msg']}") from None
+        raise ConfigError(f"{source}: {error.errors(include_url=False)[0]['msg']}") from None
     return DataSection(), 0, {guess_modality(section): section}
 
 

@@ -1,6 +1,5 @@
 """Which sample comes when, and how it gets from its file into a micro-batch."""
 
-from arlow_trainer.data.cores import threads_asked, usable_cores
 from arlow_trainer.data.decode import BrokenSample, RawSample, Source, decode_image
 from arlow_trainer.data.demo import DemoSet, write_demo_set
 from arlow_trainer.data.fingerprint import fingerprint
@@ -42,8 +41,6 @@ __all__ = [
     "permute",
     "prepare_ucf101",
     "random_view",
-    "threads_asked",
     "token_costs",
-    "usable_cores",
     "write_demo_set",
 ]

@@ -9,8 +9,7 @@ import torch
 
 from arlow_trainer.config import Modality, Precision, TrainingSection
 from arlow_trainer.config.errors import ConfigError
-from arlow_trainer.plan.attention import Kernel, micro_batch_kernel
-from arlow_trainer.plan.tokens import tokens_per_clip, tokens_per_image
+from arlow_trainer.plan.attention import Kernel, kernels_by_modality
 
 # Numbers of a head that the fused kernels' loads take at once, in bytes.
 _ALIGNMENT_BYTES = 16
@@ -50,10 +49,7 @@ def kernel(name: Kernel) -> Iterator[None]:
 def attention_kernels(training: TrainingSection, device: torch.device) -> dict[Modality, Kernel]:
     """Returns the kernel that a device takes for the attention of each modality."""
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
-    return {
-        "image": micro_batch_kernel(training, tokens_per_image(training), capability),
-        "video": micro_batch_kernel(training, tokens_per_clip(training), capability),
-    }
+    return kernels_by_modality(training, capability)
 
 
 def check_heads(training: TrainingSection, precision: Precision) -> None:

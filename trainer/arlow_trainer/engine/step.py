@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
-import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +18,7 @@ from arlow_trainer.engine.attention import attention_kernels, kernel
 from arlow_trainer.engine.compilation import Blocks, one_line
 from arlow_trainer.engine.devices import explain_out_of_memory, out_of_memory
 from arlow_trainer.engine.logits import largest_numbers
+from arlow_trainer.engine.phase_clock import PhaseClock
 from arlow_trainer.engine.ranks import Ranks
 from arlow_trainer.engine.reduction import StepReduction, overlaps
 from arlow_trainer.mae import draw_masks
@@ -41,44 +39,6 @@ def learning_rate(step: int, total_steps: int, warmup_steps: int, peak: float) -
         return peak * (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-class PhaseClock:
-    """Adds up the seconds of named phases; on a GPU by events that are read at `collect` only."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._events = device.type == "cuda"
-        self._seconds: dict[str, float] = defaultdict(float)
-        self._pending: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Counts the time of the block towards a phase."""
-        if not self._events:
-            start = time.perf_counter()
-            yield
-            self._seconds[name] += time.perf_counter() - start
-            return
-        begin = torch.cuda.Event(enable_timing=True)
-        end = torch.cuda.Event(enable_timing=True)
-        begin.record()
-        yield
-        end.record()
-        self._pending.append((name, begin, end))
-
-    def collect(self, wait: bool) -> dict[str, float]:
-        """Returns and forgets the seconds so far; events still running are left, or waited for."""
-        left = []
-        for name, begin, end in self._pending:
-            if wait:
-                end.synchronize()
-            if wait or end.query():
-                self._seconds[name] += begin.elapsed_time(end) / 1000
-            else:
-                left.append((name, begin, end))
-        self._pending = left
-        seconds, self._seconds = dict(self._seconds), defaultdict(float)
-        return seconds
 
 
 class MicroBatch(Protocol):

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from arlow_trainer.config import Precision, TrainingSection
-from arlow_trainer.plan.tokens import Tokens
+from arlow_trainer.config import Modality, Precision, TrainingSection
+from arlow_trainer.plan.tokens import Tokens, tokens_per_clip, tokens_per_image
 
 Kernel = Literal["cudnn", "memory-efficient", "cpu"]
 """`cpu` is torch's own for CPUs, which keeps no score matrix either."""
@@ -60,3 +60,13 @@ def micro_batch_kernel(
     # The decoder's always has a bias. Torch is told once for both what it may take.
     decoder = attention_kernel(tokens.total, capability, precision, True)
     return tower if tower == decoder else "memory-efficient"
+
+
+def kernels_by_modality(
+    training: TrainingSection, capability: tuple[int, int] | None
+) -> dict[Modality, Kernel]:
+    """Returns the kernel of each modality's micro-batches; arguments as `micro_batch_kernel`'s."""
+    return {
+        "image": micro_batch_kernel(training, tokens_per_image(training), capability),
+        "video": micro_batch_kernel(training, tokens_per_clip(training), capability),
+    }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from arlow_trainer.config import ArlowPretrain, Modality, known_set_size, total_steps
 from arlow_trainer.config.errors import DeviceMemoryError
-from arlow_trainer.plan.attention import Kernel, micro_batch_kernel
+from arlow_trainer.plan.attention import Kernel, kernels_by_modality
 from arlow_trainer.plan.choice import MicroBatchChoice, choose_micro_batch
 from arlow_trainer.plan.compilation import plain_because
 from arlow_trainer.plan.flops import FORWARD_AND_BACKWARD, forward_flops
@@ -194,10 +194,7 @@ def _on(run: ArlowPretrain, plan: RunPlan, hardware: Hardware) -> DevicePlan | U
         choice=choice,
         memory_bytes=hardware.memory_bytes,
         link=hardware.link.name,
-        kernels={
-            "image": micro_batch_kernel(training, tokens_per_image(training), capability),
-            "video": micro_batch_kernel(training, tokens_per_clip(training), capability),
-        },
+        kernels=kernels_by_modality(training, capability),
         plain_because=plain_because(training.compile, capability),
         seconds=seconds,
         images_per_second=images,

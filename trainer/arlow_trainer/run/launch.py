@@ -24,6 +24,7 @@ from arlow_trainer.config.ending import signal_name
 from arlow_trainer.config.errors import ArlowError, ExitCode, Interrupted
 from arlow_trainer.run.attempt import Attempt, AttemptProgress, Reason
 from arlow_trainer.run.attempt_logs import LogUploader
+from arlow_trainer.run.cores import usable_cores
 from arlow_trainer.run.devices import (
     ATTEMPT_VARIABLE,
     VISIBLE_VARIABLE,
@@ -163,7 +164,7 @@ def rank_environment(devices: Devices) -> dict[str, str]:
     caches = Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(caches / "arlow" / "inductor"))
     # For each rank; torch takes up to 32 for each, whatever the ranks.
-    cores = (os.cpu_count() or 1) // devices.ranks
+    cores = int(usable_cores()) // devices.ranks
     environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(min(_COMPILING, max(1, cores))))
     if not devices.gpus:
         # No library in a rank on CPUs may find a GPU.

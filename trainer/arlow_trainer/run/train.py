@@ -21,7 +21,7 @@ from arlow_trainer.checkpoint.training_state import (
 from arlow_trainer.checkpoint.writer import OutOfTime
 from arlow_trainer.config import ArlowPretrain, Precision, advise, total_steps
 from arlow_trainer.config.errors import ArlowError, CredentialsError, Interrupted, StoreError
-from arlow_trainer.data import StepBatch, StepLoader, threads_asked, usable_cores
+from arlow_trainer.data import StepBatch, StepLoader
 from arlow_trainer.engine import (
     FiniteGuard,
     Ranks,
@@ -45,6 +45,7 @@ from arlow_trainer.probe import BackgroundProbe
 from arlow_trainer.run.attempt import Attempt
 from arlow_trainer.run.attempt_logs import reserve_attempt
 from arlow_trainer.run.checkpoint_times import CheckpointTimes
+from arlow_trainer.run.cores import threads_asked, usable_cores
 from arlow_trainer.run.devices import check_batch_covers_ranks
 from arlow_trainer.run.early_check import EarlyCheck
 from arlow_trainer.run.lease import RELEASE_TIMEOUT_S, Lease

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from arlow_trainer.data import threads_asked, usable_cores
-from arlow_trainer.data.cores import cgroup_cores
 from arlow_trainer.plan.cores import Cores, share_cores
+from arlow_trainer.run.cores import cgroup_cores, threads_asked, usable_cores
 
 
 @pytest.mark.parametrize(
