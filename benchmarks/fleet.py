@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +19,7 @@ from statistics import median
 from typing import Any
 
 import yaml
+from tests.support.ports import free_port
 
 from .fleet_series import RANKS, SCRAPE_S, SHORT_S, fill, fleet
 from .result import Result, milliseconds
@@ -172,9 +172,7 @@ class Server:
 @contextmanager
 def serving(folder: Path, end: int, seconds: float) -> Iterator[Server]:
     """Runs a Prometheus on blocks that are there."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     config = folder.with_suffix(".yml")
     config.write_text("{}")
     command = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from urllib.error import URLError
 
 import torch
 import yaml
+from tests.support.ports import free_port
 
 from arlow_trainer.config import ArlowPretrain, load_run
 from arlow_trainer.plan.hardware import GIB
@@ -186,9 +186,7 @@ class _Command:
     """`arlow train` on one rank, killed at the end."""
 
     def __init__(self, file: Path, log: Path, size: Size) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         self._url, self._log = f"http://127.0.0.1:{port}", log
         self._deadline_s = size.deadline_s
         self._saved = 0.0

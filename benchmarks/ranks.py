@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch.multiprocessing
+from tests.support.ports import store_socket
 
 from arlow_trainer.engine import Ranks
 
@@ -20,27 +21,32 @@ def on_ranks(ranks: int, work: Callable[..., T], *args: Any) -> T:
 
     Raises torch's ProcessRaisedException with the traceback of a rank that failed.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     results = multiprocessing.get_context("spawn").SimpleQueue()
-    torch.multiprocessing.start_processes(
-        _rank_main, (ranks, port, results, work, args), nprocs=ranks, start_method="spawn"
-    )
+    with store_socket(ranks) as store:
+        torch.multiprocessing.start_processes(
+            _rank_main, (ranks, store, results, work, args), nprocs=ranks, start_method="spawn"
+        )
     result: T = results.get()
     return result
 
 
 def _rank_main(
-    rank: int, size: int, port: int, results: Any, work: Callable[..., Any], args: tuple[Any, ...]
+    rank: int,
+    size: int,
+    store: socket.socket,
+    results: Any,
+    work: Callable[..., Any],
+    args: tuple[Any, ...],
 ) -> None:
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),
         WORLD_SIZE=str(size),
         MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
+        MASTER_PORT=str(store.getsockname()[1]),
     )
+    if rank == 0:
+        os.environ["ARLOW_STORE_SOCKET"] = str(store.detach())
     group = Ranks()
     try:
         result = work(group, *args)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import socket
 import tempfile
 import threading
 import time
@@ -15,6 +14,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import fmean, median
+
+from tests.support.ports import free_port
 
 from arlow_trainer.checkpoint.training_state import Progress
 from arlow_trainer.config import ArlowPretrain
@@ -177,9 +178,7 @@ def _measure_quietly(ranks: Ranks, run: ArlowPretrain, pictures: int, rounds: in
 
 def _measure(ranks: Ranks, run: ArlowPretrain, pictures: int, rounds: int) -> Measured:
     training = run.spec.training
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     store = Store(run.run_url)
     events = EventLog(store)
     options = TrainOptions(port=port, live=False, log_format="json")

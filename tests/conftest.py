@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import uuid
 from collections.abc import Iterator
@@ -32,21 +31,21 @@ from arlow_trainer.storage.store import Store  # noqa: E402
 from support.azure_server import azure_server  # noqa: E402
 from support.google_server import google_server  # noqa: E402
 from support.plain_s3_server import plain_s3_server  # noqa: E402
+from support.ports import store_socket  # noqa: E402
 from support.s3_server import S3, S3Unavailable, running_s3  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def alone() -> Iterator[Ranks]:
     """This process as the only rank: one group, for a process can start its group only once."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    store = store_socket(1)
     group = {
         "RANK": "0",
         "LOCAL_RANK": "0",
         "WORLD_SIZE": "1",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(store.getsockname()[1]),
+        "ARLOW_STORE_SOCKET": str(store.fileno()),
     }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in group.items():

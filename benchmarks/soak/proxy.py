@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
+from support.ports import free_port
+
 from .faults import Mode
 
 CHUNK = 2**16
@@ -34,9 +36,7 @@ class FaultyProxy:
         self._open: set[asyncio.StreamWriter] = set()
         self._met = threading.Event()
         self._server: asyncio.Server | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = int(free.getsockname()[1])
+        self._port = free_port()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
         self._do(self._listen)

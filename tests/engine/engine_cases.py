@@ -21,6 +21,25 @@ SMALL = {
 }
 
 
+WAY = 1e-3
+"""How far apart two trainings may be that differ in rounding alone; see `apart`.
+
+Machines round otherwise, and AdamW makes a full step of a gradient that is nothing but rounding,
+such as that of a key's bias; a sample that is lost or counted twice makes a tenth and more.
+"""
+
+
+def apart(
+    ours: Mapping[str, torch.Tensor],
+    theirs: Mapping[str, torch.Tensor],
+    start: Mapping[str, torch.Tensor],
+) -> float:
+    """How far two trainings from `start` are apart, as a share of their way."""
+    away = sum((ours[name] - theirs[name]).float().square().sum() for name in ours)
+    way = sum((ours[name] - start[name]).float().square().sum() for name in ours)
+    return float((away / way).sqrt())
+
+
 @dataclass
 class Samples:
     """A micro-batch of noise."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from engine_cases import build_runner, samples, weights
+from engine_cases import WAY, apart, build_runner, samples, weights
 from refusing_allocator import RefusingAllocator
 from torch.profiler import ProfilerActivity, profile
 
@@ -21,14 +21,6 @@ IMAGE = 64 * 96
 MOST = 5 * IMAGE + IMAGE // 2
 SIZES = {"image": Sizes((3, 8)), "video": Sizes((2,))}
 BATCH = [samples(7), samples(2, 4, first=7), samples(3, first=9)]
-
-
-def apart(a: StepRunner, b: StepRunner, start: dict[str, torch.Tensor]) -> float:
-    """How far two trainings from `start` are apart, as a share of their way."""
-    ours, theirs = weights(a), weights(b)
-    away = sum((ours[name] - theirs[name]).float().square().sum() for name in ours)
-    way = sum((ours[name] - start[name]).float().square().sum() for name in ours)
-    return float((away / way).sqrt())
 
 
 def computed(runner: StepRunner) -> list[tuple[int, int]]:
@@ -64,7 +56,7 @@ def test_a_micro_batch_that_does_not_fit_is_halved_until_it_does(alone: Ranks) -
     (text,) = told
     assert "micro-batches of 8 images did not fit, and are computed in 4 at once" in text
     assert "CUDA out of memory" in text
-    assert apart(plain, small, start) < 1e-4
+    assert apart(weights(plain), weights(small), start) < WAY
     assert torch.equal(torch.get_rng_state(), random)
     assert small.largest_size("image") == 4
     assert small.largest_size("video") == 2
@@ -111,7 +103,7 @@ def test_memory_that_runs_out_in_the_backward_pass(alone: Ranks) -> None:
     for number in range(3):
         assert plain.step(number, BATCH)
         assert small.step(number, BATCH)
-    assert apart(plain, small, start) < 1e-4
+    assert apart(weights(plain), weights(small), start) < WAY
     (text,) = told
     assert "2 clips did not fit, and are computed in 1" in text
     assert small.engine.optimizer._backward_active_depth == 0
@@ -171,7 +163,7 @@ def one_rank_runs_out(ranks: Ranks) -> dict[str, Any]:
         "told": told,
         "seen": seen,
         "refusals": memory.refusals,
-        "apart": apart(plain, small, start),
+        "apart": apart(weights(plain), weights(small), start),
         "means": [means[0][:2], means[1][:2]],
         "failure": failure,
     }
@@ -187,7 +179,7 @@ def test_ranks_agree_when_one_runs_out_of_memory() -> None:
     assert first["seen"][:5] == [(1, 4)] + 4 * [(1, 2)]
     assert second["seen"][:5] == [(1, 4)] + 4 * [(1, 2)]
     for rank in (first, second):
-        assert rank["apart"] < 1e-4
+        assert rank["apart"] < WAY
         plain, small = rank["means"]
         assert plain == pytest.approx(small, rel=1e-5)
         assert "one image" in rank["failure"]
@@ -214,7 +206,7 @@ def test_fp16_and_its_loss_scale_survive_a_halving(alone: Ranks, half_on_a_cpu: 
         scales.append((plain.loss_scale(), small.loss_scale()))
     assert memory.refusals == 1
     assert all(ours == theirs for ours, theirs in scales)
-    assert apart(plain, small, start) < 0.05
+    assert apart(weights(plain), weights(small), start) < 0.05
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

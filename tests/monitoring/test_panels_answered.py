@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from support.ports import free_port
 from support.prometheus_server import (
     DASHBOARDS,
     Prometheus,
@@ -36,12 +36,6 @@ from support.scraped_pages import (
 
 RULES = Path(__file__).parents[2] / "charts" / "alerts" / "operator.yaml"
 NUMBERS = "cluster_namespace_run_metric:arlow_operator_run:max"
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def scrape(name: str, port: int, namespace: str, *, honor_labels: bool) -> dict[str, Any]:

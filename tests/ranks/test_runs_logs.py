@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from training_runs import Ended, Media, Process, TrainingRun, interrupt
+
+from support.ports import free_port
 
 ARLOW = str(Path(sys.executable).with_name("arlow"))
 
@@ -53,9 +54,7 @@ def stacks_in(log: str) -> int:
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_stacks_of_all_processes(media: Media, tmp_path: Path, ranks: int) -> None:
     run = TrainingRun(tmp_path, media)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     overrides = ("data.workers=1", "maxStepsPerEpoch=4000")
     process = Process([*run.command(ranks, *overrides), "--port", str(port)], tmp_path / "l.txt")
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 from training_runs import EVERY, STEPS, Ended, Media, Process, TrainingRun, interrupt
 
 from support.class_folders import write_folders
+from support.ports import free_port
 
 PICTURES = 20
 GLOBAL_BATCH = 8
@@ -38,9 +38,7 @@ def seen(media: Media, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     folder = tmp_path_factory.mktemp("seen")
     probe = {"data": {"path": str(write_folders(folder / "labelled"))}, "everySteps": PICTURES}
     run = TrainingRun(folder, media, picturesEverySteps=PICTURES, probe=probe)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with run.running(2) as first:
         first.wait_for(lambda: bool(run.checkpoints()))
         interrupt(first)

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from .ports import free_ports
 
 ACCESS_KEY = "arlowtest"
 SECRET_KEY = "arlow-test-secret"
@@ -143,7 +144,7 @@ def running_s3(
     identities = directory / "identities.json"
     identities.write_text(json.dumps(_identities(ACCESS_KEY, SECRET_KEY)))
     names = ("master.port", "volume.port", "filer.port", "s3.port")
-    ports = dict(zip((*names, *(f"{each}.grpc" for each in names)), _free_ports(8), strict=True))
+    ports = dict(zip((*names, *(f"{each}.grpc" for each in names)), free_ports(8), strict=True))
     log_path = directory / "weed.log"
     command = [
         weed,
@@ -232,17 +233,6 @@ def _identities(access_key: str, secret_key: str) -> dict[str, object]:
             }
         ]
     }
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def _create_bucket(server: S3, log_path: Path) -> None:

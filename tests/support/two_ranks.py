@@ -11,6 +11,8 @@ from typing import Any
 
 from arlow_trainer.engine import Ranks
 
+from .ports import store_socket
+
 TIMEOUT_S = 180.0
 
 
@@ -20,16 +22,14 @@ def on_two_ranks(act: Callable[..., Any], *arguments: object) -> list[Any]:
     `act` is a module's own function, for it is called in other processes.
     """
     context = multiprocessing.get_context("spawn")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     pipes = [context.Pipe(duplex=False) for _ in range(2)]
-    group = [
-        context.Process(target=_join, args=(rank, port, sender, act, arguments))
-        for rank, (_, sender) in enumerate(pipes)
-    ]
-    for process in group:
-        process.start()
+    with store_socket(2) as store:
+        group = [
+            context.Process(target=_join, args=(rank, store, sender, act, arguments))
+            for rank, (_, sender) in enumerate(pipes)
+        ]
+        for process in group:
+            process.start()
     try:
         for (receiver, _), process in zip(pipes, group, strict=True):
             ready = wait([receiver, process.sentinel], TIMEOUT_S)
@@ -47,7 +47,7 @@ def on_two_ranks(act: Callable[..., Any], *arguments: object) -> list[Any]:
 
 def _join(
     rank: int,
-    port: int,
+    store: socket.socket,
     answers: Connection,
     act: Callable[..., Any],
     arguments: tuple[object, ...],
@@ -57,8 +57,10 @@ def _join(
         LOCAL_RANK=str(rank),
         WORLD_SIZE="2",
         MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
+        MASTER_PORT=str(store.getsockname()[1]),
     )
+    if rank == 0:
+        os.environ["ARLOW_STORE_SOCKET"] = str(store.detach())
     ranks = Ranks()
     answers.send(act(ranks, *arguments))
     ranks.leave()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 
 from arlow_trainer.config import ArlowPretrain, validate
 from arlow_trainer.telemetry import Telemetry, TelemetryOptions
+from support.ports import free_port
 
 
 @pytest.fixture
@@ -25,11 +25,9 @@ def run() -> ArlowPretrain:
     )
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("", 0))
-        return int(sock.getsockname()[1])
+@pytest.fixture(name="free_port")
+def a_free_port() -> int:
+    return free_port()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
@@ -27,6 +26,7 @@ pytest.importorskip("mlflow", reason="the package mlflow-skinny is not installed
 import mlflow
 
 from arlow_trainer.trackers.mlflow_run import EXPERIMENT, MlflowRun
+from support.ports import free_port
 
 START_TIMEOUT_S = 240.0
 
@@ -34,9 +34,7 @@ START_TIMEOUT_S = 240.0
 @contextmanager
 def running_server(program: str, folder: Path) -> Iterator[str]:
     """`mlflow server` over SQLite; yields its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [program, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
