@@ -4,9 +4,13 @@ import json
 import os
 import ssl
 import sys
+import time
+import urllib.error
 import urllib.request
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+PATIENCE_S = 30.0
+"""The Service by which the operator is asked is as new as this pod: nodes may not know it yet."""
 
 
 def get(url: str, context: ssl.SSLContext | None = None, token: str = "") -> bytes:
@@ -18,6 +22,20 @@ def get(url: str, context: ssl.SSLContext | None = None, token: str = "") -> byt
     with urllib.request.build_opener(*handlers).open(request, timeout=10) as answer:
         found: bytes = answer.read()
     return found
+
+
+def get_patiently(url: str) -> bytes:
+    """Returns the answer to a GET from a server that may not be reached for `PATIENCE_S`."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return get(url)
+        except urllib.error.HTTPError:
+            raise
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
 
 def main() -> None:
@@ -37,7 +55,7 @@ def main() -> None:
     print("ArlowPretrain is there")
     health = sys.argv[1]
     try:
-        print("the operator is well:", get(health).decode())
+        print("the operator is well:", get_patiently(health).decode())
     except OSError as error:
         sys.exit(f"the operator does not answer at {health}: {error}; see its log")
 

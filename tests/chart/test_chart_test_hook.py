@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from rendering import CHART
 
+from support.ports import free_port
+
 TOKEN = "a-token"
 RESOURCES: dict[str, Any] = {"resources": [{"name": "arlowpretrains"}]}
 
@@ -26,7 +28,9 @@ RESOURCES: dict[str, Any] = {"resources": [{"name": "arlowpretrains"}]}
 class Server:
     """Answers GETs by path, over TLS where it has a certificate."""
 
-    def __init__(self, answers: dict[str, Any], certificate: Path | None = None) -> None:
+    def __init__(
+        self, answers: dict[str, Any], certificate: Path | None = None, port: int = 0
+    ) -> None:
         self.tokens: list[str] = []
         server = self
 
@@ -41,7 +45,7 @@ class Server:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         if certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
@@ -141,6 +145,23 @@ def test_what_is_missing_is_told(
     api = Server({"/apis/arlow.dev/v1alpha1": {"resources": []}}, certificate)
     with pytest.raises(SystemExit, match="knows no arlowpretrains"):
         run(program, api, health, monkeypatch)
+    monkeypatch.setattr(program, "PATIENCE_S", 1.0)
     api = Server({"/apis/arlow.dev/v1alpha1": RESOURCES}, certificate)
     with pytest.raises(SystemExit, match="the operator does not answer"):
         run(program, api, "http://127.0.0.1:1/healthz", monkeypatch)
+
+
+def test_a_service_that_nodes_do_not_know_yet_is_waited_for(
+    program: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    api = Server({"/apis/arlow.dev/v1alpha1": RESOURCES}, write_certificate(tmp_path))
+    port = free_port()
+    late: list[Server] = []
+    start = threading.Timer(1.0, lambda: late.append(Server({"/healthz": {}}, port=port)))
+    start.start()
+    run(program, api, f"http://127.0.0.1:{port}/healthz", monkeypatch)
+    assert "the operator is well" in capsys.readouterr().out
+    late[0].close()
