@@ -219,7 +219,8 @@ AWKWARD = Case(1, 12, 20, 0.65)
 @pytest.mark.parametrize("case", [*CASES, AWKWARD], ids=str)
 def test_biases_have_rows_that_kernels_take(case: Case, dtype: torch.dtype) -> None:
     """The memory-efficient kernel takes rows at multiples of 8 elements only."""
-    tower = build_autoencoder(depth=1, deepstack_visual_indexes=[]).tower.to(dtype)
+    fields = {"depth": 1, "deepstack_visual_indexes": [], "deformable_attention_window": 0.0}
+    tower = build_autoencoder(**fields).tower.to(dtype)
     shown = visible_view(tower, case.grid, draw_units(case)).bias
     everything = decoder_bias(case.grid, 4, torch.device("cpu"), dtype)
     assert shown is not None

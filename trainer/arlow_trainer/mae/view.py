@@ -23,6 +23,7 @@ from arlow_trainer.model.geometry import (
     normalised_coordinates,
     rope_tables,
 )
+from arlow_trainer.plan.band import Band, attention_band
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -72,7 +73,8 @@ class VisibleView:
         visible: row-major token indexes of visible tokens, int64 [batch, n].
         hidden: row-major token indexes of hidden tokens, int64 [batch, m].
         cos, sin: rotary tables of the visible tokens, float32 [batch, n, head_dim].
-        bias: distance bias [batch, 1, n, n] in the tower's dtype, or None.
+        bias: distance bias [batch, 1, n, n] in the tower's dtype, of a band where the window is
+            narrow in time [batch * n / rows, 1, rows, span], or None.
         refinement: weights [batch, 1, n / t, visible units] that interpolate the means of a step's
             visible units at its visible tokens, or None.
     """
@@ -195,7 +197,9 @@ def visible_view(
             config.deformable_attention_window,
             config.deformable_attention_strength,
         )
-        bias = visible_bias(grid_bias(grid, window, strength, device, tower.dtype), visible)
+        table = grid_bias(grid, window, strength, device, tower.dtype)
+        band = attention_band(grid[0], visible.shape[1] // grid[0], window, strength)
+        bias = visible_bias(table, visible) if band is None else band_bias(table, visible, band)
     refinement = refinement_weights(units, grid) if config.use_progressive_patches else None
     return VisibleView(grid, visible, hidden, cos[visible], sin[visible], bias, refinement)
 
@@ -214,6 +218,30 @@ def visible_bias(table: Tensor, visible: Tensor) -> Tensor:
     count = visible.shape[1]
     padded = F.pad(visible, (0, -count % BIAS_ALIGNMENT))
     return table[visible[:, :, None], padded[:, None, :]][:, None, :, :count]
+
+
+def band_bias(table: Tensor, visible: Tensor, band: Band) -> Tensor:
+    """Returns the visible tokens' part of a bias within a band.
+
+    Args:
+        table: bias of all tokens of a grid [tokens, tokens].
+        visible: token indexes int64 [batch, n], n a multiple of the band's rows.
+        band: which pairs are computed.
+
+    Returns:
+        [batch * n / rows, 1, rows, span], laid out as `visible_bias`' and the lowest of the table
+        where a span goes beyond the ends.
+    """
+    count = visible.shape[1]
+    starts = torch.arange(0, count, band.rows, device=visible.device)
+    padded = band.span + -band.span % BIAS_ALIGNMENT
+    places = starts[:, None] + torch.arange(padded, device=visible.device) - band.margin
+    beyond = (places < 0) | (places >= count)
+    queries = visible.unflatten(1, (-1, band.rows))
+    keys = visible[:, places.clamp(0, count - 1)]
+    bias = table[queries[..., None], keys[:, :, None, :]]
+    bias = torch.where(beyond[:, None], table.amin(), bias)
+    return bias.flatten(0, 1)[:, None, :, : band.span]
 
 
 def encode_visible(

@@ -66,10 +66,18 @@ class ArlowVLAttention(nn.Module):
         self.proj = nn.Linear(config.embed_dim, config.embed_dim)
 
     def forward(self, x: Tensor, first: Tensor, second: Tensor, bias: Tensor | None) -> Tensor:
-        """Tokens [B, L, E], `rotary_tables`, bias [B, heads, L, L] or None."""
+        """Tokens [B, L, E], `rotary_tables`, bias [B, heads, L, L] or None.
+
+        A bias [B * blocks, heads, rows, span] with fewer rows than tokens is of a band: each block
+        of that many tokens sees its own and as many on either side as its span leaves.
+        """
         batch, length, _ = x.shape
         qkv = self.qkv(x).view(batch, length, 3, self.num_heads, self.head_dim)
-        query, key, value = (part.transpose(1, 2) for part in rotated(qkv, first, second))
+        if bias is None or bias.shape[-2] == length:
+            parts = rotated(qkv, first, second)
+        else:
+            parts = rotated_blocks(qkv, first, second, *bias.shape[-2:])
+        query, key, value = (part.transpose(1, 2) for part in parts)
         eager = getattr(self.config, "_attn_implementation", None) == "eager"
         attend = _attend if eager else F.scaled_dot_product_attention
         out = attend(query, key, value, attn_mask=bias)
@@ -148,6 +156,99 @@ class _Rotated(torch.autograd.Function):
         _rotate_into(gradient[:, :, 1:2], key[:, :, None], first, second)
         gradient[:, :, 2].copy_(value)
         return gradient, None, None
+
+
+def rotated_blocks(
+    qkv: Tensor, first: Tensor, second: Tensor, rows: int, span: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`rotated` for attention within a band of tokens.
+
+    Args:
+        qkv, first, second: as of `rotated`.
+        rows: tokens of a block; divides L.
+        span: tokens that a block sees, its own in their middle. Beyond the ends they are zeros.
+
+    Returns:
+        Queries [B * blocks, rows, heads, head_dim]; keys and values [B * blocks, span, heads,
+        head_dim].
+    """
+    margin = (span - rows) // 2
+    if torch.compiler.is_compiling():
+        query, key, value = rotated(qkv, first, second)
+        query, key, value = (part.unflatten(1, (-1, rows)) for part in (query, key, value))
+        return query.flatten(0, 1), _spans(key, margin), _spans(value, margin)
+    apply = _RotatedBlocks.apply
+    query, key, value = apply(qkv, first, second, rows, margin)  # type: ignore[no-untyped-call]
+    return query, key, value
+
+
+def _spans(blocks: Tensor, margin: int) -> Tensor:
+    """Blocks [B, n, rows, ...] with their neighbours' tokens: [B * n, rows + 2 * margin, ...]."""
+    rows = blocks.shape[2]
+    end = blocks.new_zeros(blocks.shape[0], 1, margin, *blocks.shape[3:])
+    before = torch.cat([end, blocks[:, :-1, rows - margin :]], dim=1)
+    after = torch.cat([blocks[:, 1:, :margin], end], dim=1)
+    return torch.cat([before, blocks, after], dim=2).flatten(0, 1)
+
+
+class _RotatedBlocks(torch.autograd.Function):
+    """`rotated_blocks` in few passes: what neighbours share is copied, and summed, at its place."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, qkv: Tensor, first: Tensor, second: Tensor, rows: int, margin: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(first, second)
+        ctx.rows, ctx.margin = rows, margin
+        queries, keys, values = qkv.unflatten(1, (-1, rows)).unbind(3)
+        first, second = (table.unflatten(1, (-1, rows)).squeeze(3) for table in (first, second))
+        batch, blocks, _, heads, width = queries.shape
+        query = qkv.new_empty(batch, blocks, rows, heads, width)
+        _rotate_into(query, queries, first, second)
+        both = qkv.new_empty(2, batch, blocks, rows + 2 * margin, heads, width)
+        own = both[:, :, :, margin : margin + rows]
+        _rotate_into(own[0], keys, first, second)
+        own[1].copy_(values)
+        both[:, :, 1:, :margin] = own[:, :, :-1, rows - margin :]
+        both[:, :, :-1, margin + rows :] = own[:, :, 1:, :margin]
+        both[:, :, 0, :margin] = 0
+        both[:, :, -1, margin + rows :] = 0
+        return query.flatten(0, 1), both[0].flatten(0, 1), both[1].flatten(0, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor
+    ) -> tuple[Tensor, None, None, None, None]:
+        first, second = (
+            table.unflatten(1, (-1, ctx.rows)).squeeze(3) for table in ctx.saved_tensors
+        )
+        blocks = first.shape[1]
+        query, key, value = (part.unflatten(0, (-1, blocks)) for part in (query, key, value))
+        batch, _, rows, heads, width = query.shape
+        gradient = value.new_empty(batch, blocks, rows, 3, heads, width)
+        _rotate_into(gradient[:, :, :, 0], query, first, second)
+        _rotate_into(
+            gradient[:, :, :, 1],
+            _sum_into(torch.empty_like(query), key, ctx.margin),
+            first,
+            second,
+        )
+        _sum_into(gradient[:, :, :, 2], value, ctx.margin)
+        return gradient.flatten(1, 2), None, None, None, None
+
+
+def _sum_into(out: Tensor, spans: Tensor, margin: int) -> Tensor:
+    """What spans [B, n, rows + 2 * margin, ...] hold of each token, summed: [B, n, rows, ...].
+
+    It maps the gradients of `_spans`.
+    """
+    rows = out.shape[2]
+    out.copy_(spans[:, :, margin : margin + rows])
+    # An augmented assignment to a slice would copy it once more.
+    out[:, :-1, rows - margin :].add_(spans[:, 1:, :margin])
+    out[:, 1:, :margin].add_(spans[:, :-1, margin + rows :])
+    return out
 
 
 def _rotate_into(out: Tensor, x: Tensor, first: Tensor, second: Tensor) -> None:

@@ -223,17 +223,17 @@ class ArlowVLVisionModel(PreTrainedModel):
         Args:
             tokens: [B, L, E] in any order that the tables and the bias share.
             cos, sin: `rope_tables` of the tokens, float32 [B or 1, L, head_dim].
-            bias: additive attention bias in the tokens' dtype [B or 1, 1, L, L] (`aligned_bias`).
+            bias: additive attention bias in the tokens' dtype [B or 1, 1, L, L] (`aligned_bias`),
+                or of a band [B * blocks, 1, rows, span] (`ArlowVLAttention`).
             states: where given, every block's output is appended to it.
 
         Returns:
             The last block's output and those of the blocks in `deepstack_visual_indexes`, from
             which DeepStack taps the tower (`merge`).
         """
-        batch, length, _ = tokens.shape
         first, second = rotary_tables(cos, sin)
         if bias is not None:
-            bias = bias.expand(batch, self.config.num_heads, length, length)
+            bias = bias.expand(max(len(tokens), len(bias)), self.config.num_heads, -1, -1)
         tapped = set(self.config.deepstack_visual_indexes or ())
         taps = []
         for index, block in enumerate(self.blocks):

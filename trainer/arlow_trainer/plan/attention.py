@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Literal
 
 from arlow_trainer.config import Modality, Precision, TrainingSection
-from arlow_trainer.plan.tokens import Tokens, tokens_per_clip, tokens_per_image
+from arlow_trainer.plan.tokens import Tokens, tokens_per_clip, tokens_per_image, tower_band
 
 Kernel = Literal["cudnn", "memory-efficient", "cpu"]
 """`cpu` is torch's own for CPUs, which keeps no score matrix either."""
@@ -24,12 +24,17 @@ _BROKEN, _MODULUS = 64, 128
 
 
 def attention_kernel(
-    length: int, capability: tuple[int, int] | None, precision: Precision, biased: bool
+    queries: int,
+    keys: int,
+    capability: tuple[int, int] | None,
+    precision: Precision,
+    biased: bool,
 ) -> Kernel:
-    """Returns the fastest kernel that is right for attention over `length` tokens.
+    """Returns the fastest kernel that is right for attention of so many queries to so many keys.
 
     Args:
-        length: tokens.
+        queries, keys: tokens. The broken length was met where both are the same; here either is
+            enough.
         capability: the GPU's compute capability; None for a CPU.
         precision: of queries, keys, values and bias.
         biased: whether scores have a bias added.
@@ -39,7 +44,7 @@ def attention_kernel(
     # In float32 the memory-efficient kernel is all there is.
     if capability < CUDNN_FROM or precision == "fp32":
         return "memory-efficient"
-    broken = biased and length % _MODULUS == _BROKEN
+    broken = biased and _BROKEN in (queries % _MODULUS, keys % _MODULUS)
     return "memory-efficient" if broken else "cudnn"
 
 
@@ -56,9 +61,10 @@ def micro_batch_kernel(
     # A GPU trains in the run's own; for a CPU it makes no difference.
     precision = training.precision
     biased = training.model.use_deformable_attention
-    tower = attention_kernel(tokens.visible, capability, precision, biased)
+    band = tower_band(training, tokens)
+    tower = attention_kernel(band.rows, band.span, capability, precision, biased)
     # The decoder's always has a bias. Torch is told once for both what it may take.
-    decoder = attention_kernel(tokens.total, capability, precision, True)
+    decoder = attention_kernel(tokens.total, tokens.total, capability, precision, True)
     return tower if tower == decoder else "memory-efficient"
 
 

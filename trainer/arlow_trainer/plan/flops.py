@@ -2,7 +2,8 @@
 
 A multiply-add is two operations. Only matrix products count, as usual for model FLOPs utilisation
 (Chowdhery et al., 2022, arXiv:2204.02311, appendix B): the backward pass is twice the forward
-pass, and what gradient checkpointing computes again does not count.
+pass, and what gradient checkpointing computes again does not count. Of attention, the pairs that
+are computed count: what lies beyond the tower's window is left out (`plan.band`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 from arlow_trainer.config import TrainingSection
 from arlow_trainer.plan.parameters import deepstack_taps, mlp_width, patch_features, unit_width
-from arlow_trainer.plan.tokens import Tokens, tokens_per_clip, tokens_per_image
+from arlow_trainer.plan.tokens import Tokens, tokens_per_clip, tokens_per_image, tower_band
 
 FORWARD_AND_BACKWARD = 3
 
@@ -43,21 +44,22 @@ def forward_flops(training: TrainingSection, tokens: Tokens) -> ForwardFlops:
     unit, units = unit_width(model), tokens.steps * tokens.visible_units
     merger = _product(units, unit, unit) + _product(units, unit, model.hidden_size)
     outputs = 1 + deepstack_taps(model)
+    whole = tokens.total
     decoder = (
         outputs * _product(units, model.hidden_size, tokens.unit * mae.decoder_dim)
-        + mae.decoder_depth * _block(tokens.total, mae.decoder_dim, 4 * mae.decoder_dim)
+        + mae.decoder_depth * _block(whole, mae.decoder_dim, 4 * mae.decoder_dim, whole)
         + _product(tokens.hidden, mae.decoder_dim, patch_features(model))
     )
-    return ForwardFlops(
-        patches, model.depth * _block(seen, width, mlp_width(model)), outputs * merger, decoder
-    )
+    block = _block(seen, width, mlp_width(model), tower_band(training, tokens).span)
+    return ForwardFlops(patches, model.depth * block, outputs * merger, decoder)
 
 
 def attention_flops(training: TrainingSection, tokens: Tokens) -> int:
     """Returns what of `forward_flops` are the products of queries, keys and values."""
     model, mae = training.model, training.mae
-    return model.depth * _attention(tokens.visible, model.embed_dim) + (
-        mae.decoder_depth * _attention(tokens.total, mae.decoder_dim)
+    span = tower_band(training, tokens).span
+    return model.depth * _attention(tokens.visible, model.embed_dim, span) + (
+        mae.decoder_depth * _attention(tokens.total, mae.decoder_dim, tokens.total)
     )
 
 
@@ -71,13 +73,13 @@ def clip_training_flops(training: TrainingSection) -> int:
     return FORWARD_AND_BACKWARD * forward_flops(training, tokens_per_clip(training)).total
 
 
-def _block(tokens: int, width: int, inner: int) -> int:
+def _block(tokens: int, width: int, inner: int, keys: int) -> int:
     projections = _product(tokens, width, 4 * width)
-    return projections + _attention(tokens, width) + 2 * _product(tokens, width, inner)
+    return projections + _attention(tokens, width, keys) + 2 * _product(tokens, width, inner)
 
 
-def _attention(tokens: int, width: int) -> int:
-    return 2 * _product(tokens, width, tokens)
+def _attention(tokens: int, width: int, keys: int) -> int:
+    return 2 * _product(tokens, width, keys)
 
 
 def _product(rows: int, inner: int, columns: int) -> int:

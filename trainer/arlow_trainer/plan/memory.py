@@ -20,7 +20,7 @@ from arlow_trainer.plan.parameters import (
     patch_features,
     total_parameters,
 )
-from arlow_trainer.plan.tokens import Tokens, tokens_per_clip, tokens_per_image
+from arlow_trainer.plan.tokens import Tokens, tokens_per_clip, tokens_per_image, tower_band
 
 NUMBER_BYTES: dict[Precision, int] = {"fp16": 2, "bf16": 2, "fp32": 4}
 FLOAT32 = 4
@@ -209,8 +209,11 @@ class Kept:
 def _tower_block(training: TrainingSection, tokens: Tokens) -> Kept:
     model, seen = training.model, tokens.visible
     inner = (1 + ACTIVATION_KEEPS[model.hidden_act]) * mlp_width(model)
-    # Rotation makes new q and k, while v keeps the whole of their projection.
-    return _block(seen, model.embed_dim, inner, 3 + 2, model.num_heads)
+    band = tower_band(training, tokens)
+    # Rotation makes new q and k, while v keeps the whole of their projection. In a band k and v are
+    # copies, and nothing keeps the projection.
+    projected = 3 + 2 if band.span == seen else 1 + 2 * band.span / band.rows
+    return _block(seen, model.embed_dim, inner, projected, model.num_heads)
 
 
 def _decoder_block(training: TrainingSection, tokens: Tokens) -> Kept:
@@ -218,9 +221,9 @@ def _decoder_block(training: TrainingSection, tokens: Tokens) -> Kept:
     return _block(tokens.total, mae.decoder_dim, 2 * 4 * mae.decoder_dim, 3, mae.decoder_heads)
 
 
-def _block(tokens: int, width: int, inner: int, projected: int, heads: int) -> Kept:
+def _block(tokens: int, width: int, inner: int, projected: float, heads: int) -> Kept:
     """Both norms' inputs and outputs, q, k and v, attention's output, the MLP's inner tensors."""
-    numbers = tokens * ((4 + projected + 1) * width + inner)
+    numbers = round(tokens * ((4 + projected + 1) * width + inner))
     return Kept(numbers, 2 * _norm_statistics(tokens) + FLOAT32 * heads * tokens)
 
 
@@ -230,7 +233,7 @@ def _tower_ends(training: TrainingSection, tokens: Tokens) -> Kept:
     units, outputs = tokens.steps * tokens.visible_units, 1 + deepstack_taps(model)
     numbers = seen * patch_features(model) + seen * model.embed_dim
     if model.use_deformable_attention:
-        numbers += seen * _aligned(seen)
+        numbers += seen * _aligned(tower_band(training, tokens).span)
     if model.use_progressive_patches:
         numbers += seen * tokens.visible_units + seen * model.embed_dim
     numbers += outputs * (3 * seen * model.embed_dim + 2 * units * model.hidden_size)

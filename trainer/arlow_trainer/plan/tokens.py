@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from arlow_trainer.config import TrainingSection
+from arlow_trainer.plan.band import Band, attention_band
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,20 @@ class Tokens:
     def hidden(self) -> int:
         """Tokens whose pixels are predicted."""
         return self.total - self.visible
+
+
+def tower_band(training: TrainingSection, tokens: Tokens) -> Band:
+    """Returns which pairs of a sample's tokens the tower's attention computes: all, or a band."""
+    model, seen = training.model, tokens.visible
+    band = None
+    if model.use_deformable_attention:
+        band = attention_band(
+            tokens.steps,
+            seen // tokens.steps,
+            model.deformable_attention_window,
+            model.deformable_attention_strength,
+        )
+    return band or Band(seen, 0)
 
 
 def tokens_per_image(training: TrainingSection) -> Tokens:
