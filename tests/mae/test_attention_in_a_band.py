@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from mae_cases import Case, build_autoencoder, draw_frames, draw_units
 from torch import Tensor
 
 import arlow_trainer.mae.view
-from arlow_trainer.mae import visible_view
+from arlow_trainer.engine.attention import kernel, set_gpu_switches
+from arlow_trainer.mae import visible_unit_batch, visible_view
 from arlow_trainer.mae.view import band_bias, grid_bias, unit_tokens, visible_bias
-from arlow_trainer.model.layers import rotary_tables, rotated, rotated_blocks
-from arlow_trainer.plan.band import Band
+from arlow_trainer.model import ArlowVisionConfig
+from arlow_trainer.model.layers import ArlowVLAttention, rotary_tables, rotated, rotated_blocks
+from arlow_trainer.plan.attention import Kernel
+from arlow_trainer.plan.band import Band, attention_band
+from support.gpu import needs_gpu
 
 # Blocks of one, two and three steps that see one, two and no steps on either side.
 BANDS = [
@@ -103,6 +109,63 @@ def test_blocks_and_their_gradients(
         torch.testing.assert_close(ours, theirs)
     [gradient] = torch.autograd.grad(found, qkv, weights)
     torch.testing.assert_close(gradient, wanted)
+
+
+def attended(attention: ArlowVLAttention, x: Tensor, bias: Tensor) -> list[Tensor]:
+    """Attention's output, and its gradients."""
+    length, width = x.shape[1], attention.head_dim
+    angles = torch.arange(length * width, device=x.device).view(1, length, width).float()
+    x = x.detach().requires_grad_()
+    out = attention(x, *rotary_tables(angles.cos(), angles.sin()), bias)
+    attention.zero_grad()
+    (out.float().square().mean() * 1e4).backward()
+    assert x.grad is not None
+    return [out.detach(), x.grad, *(p.grad.clone() for p in attention.parameters())]
+
+
+def biases(heads: int, batch: int, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
+    """The bias of 8 steps of 64 tokens, whole and in a band."""
+    grid, band = (8, 16, 16), attention_band(8, 64, 0.25, 4.0)
+    assert band == Band(128, 64)
+    table = grid_bias(grid, 0.25, 4.0, torch.device(device), dtype)
+    visible = unit_tokens(visible_unit_batch(range(batch), 64, 48).to(device), grid)
+    whole, part = visible_bias(table, visible), band_bias(table, visible, band)
+    return whole.expand(-1, heads, -1, -1), part.expand(-1, heads, -1, -1)
+
+
+def test_a_compiled_band_is_the_plain_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch.manual_seed(0)
+    attention = ArlowVLAttention(ArlowVisionConfig(embed_dim=32, num_heads=2, depth=1))
+    x = torch.randn(1, 512, 32)
+    whole, part = biases(2, 1, torch.float32, "cpu")
+    expected = attended(attention, x, whole)
+    for found in (
+        attended(attention, x, part),
+        attended(torch.compile(attention, fullgraph=True, dynamic=False), x, part),
+    ):
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@needs_gpu
+@pytest.mark.parametrize("name", ["memory-efficient", "cudnn"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_kernels_of_a_gpu_take_a_band(name: Kernel, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    config = ArlowVisionConfig(embed_dim=256, num_heads=4, depth=1)
+    attention = ArlowVLAttention(config).to("cuda", dtype)
+    x = torch.randn(3, 512, 256, device="cuda", dtype=dtype)
+    whole, part = biases(4, 3, dtype, "cuda")
+    set_gpu_switches()
+    with kernel("memory-efficient"):
+        expected = attended(attention, x, whole)
+    with kernel(name):
+        found = attended(attention, x, part)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert bool(ours.isfinite().all())
+        scale = float(theirs.float().abs().max())
+        torch.testing.assert_close(ours / scale, theirs / scale, rtol=0, atol=0.02)
 
 
 def test_rows_of_the_bias_are_read_without_a_copy() -> None:
