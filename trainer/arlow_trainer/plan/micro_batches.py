@@ -195,7 +195,10 @@ def _best(counts: Mapping[int, float], limit: int, launched: float) -> Sizes:
     counts = {count: weight for count, weight in counts.items() if count and weight}
     most = min(limit, max(counts, default=1))
     if most <= MOST_SIZES:
-        return Sizes(tuple(range(1, most + 1)), launched)
+        every = Sizes(tuple(range(1, most + 1)), launched)
+        # Others would be compiled in vain.
+        used = {every.holding(part) for count in counts for part in every.cut(count)}
+        return Sizes(tuple(sorted({most, *used})), launched)
     spread = -(-most // _CANDIDATES)
     candidates = range(most, 0, -spread)
 
