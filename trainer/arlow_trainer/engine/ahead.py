@@ -34,7 +34,7 @@ from arlow_trainer.engine.compilation import Blocks, why_plain
 from arlow_trainer.engine.devices import device_name
 from arlow_trainer.engine.linear import add_in_products
 from arlow_trainer.mae import visible_unit_batch
-from arlow_trainer.plan.micro_batches import Sizes
+from arlow_trainer.plan.micro_batches import Sizes, drawn_sizes
 from arlow_trainer.plan.tokens import Tokens, tokens_per_clip, tokens_per_image
 from arlow_trainer.storage.process_log import keep_output
 
@@ -72,14 +72,12 @@ class Job:
         sizes: Mapping[Modality, Sizes],
     ) -> Job:
         """Returns the job of a rank with as many threads as this process has."""
-        probability = training.data.video_probability
-        drawn = {"image": probability < 1, "video": probability > 0}
         return Job(
             training.model_dump_json(),
             precision,
             str(device),
             torch.get_num_threads(),
-            {modality: of.sizes for modality, of in sizes.items() if drawn[modality]},
+            drawn_sizes(training, sizes),
         )
 
     def done(self, cache: Path) -> Path:

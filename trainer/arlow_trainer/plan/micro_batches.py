@@ -121,6 +121,15 @@ def micro_batch_sizes(
     )
 
 
+def drawn_sizes(
+    training: TrainingSection, sizes: Mapping[Modality, Sizes]
+) -> dict[Modality, tuple[int, ...]]:
+    """Returns the sizes of the modalities that a run draws samples of."""
+    probability = training.data.video_probability
+    drawn = {"image": probability < 1, "video": probability > 0}
+    return {modality: of.sizes for modality, of in sizes.items() if drawn[modality]}
+
+
 def clip_cost(training: TrainingSection) -> int:
     """Returns what a clip costs in images, by their tokens."""
     return tokens_per_clip(training).total // tokens_per_image(training).total
