@@ -70,7 +70,11 @@ def device_table(devices: Sequence[DevicePlan]) -> Table:
         ("attention, images", lambda d: d.kernels["image"]),
         ("attention, clips", lambda d: d.kernels["video"]),
         ("blocks", lambda d: (d.plain_because and f"plain: {d.plain_because}") or "compiled"),
-        ("- compiling, at a first start", lambda d: _compiling(d.compiling)),
+        ("- compiled at a first start", lambda d: _compiling(d.compiling)),
+        (
+            "- a node's memory meanwhile",
+            lambda d: (d.compiling and _gib(d.compiling.host_bytes)) or "-",
+        ),
         ("memory of a GPU", lambda d: f"{_gib(d.choice.memory.total)} of {_gib(d.memory_bytes)}"),
         ("- weights", lambda d: _gib(d.choice.memory.parameters)),
         ("- gradients", lambda d: _gib(d.choice.memory.gradients)),
@@ -164,9 +168,8 @@ def _compiling(compiling: Compiling | None) -> str:
     if compiling is None:
         return "none"
     return (
-        f"{compiling.shapes} shapes: the first step waits {compiling.least_seconds:.0f} to "
-        f"{compiling.most_seconds:.0f} s (estimated), and a node's memory holds "
-        f"{_gib(compiling.host_bytes)} more until then"
+        f"{compiling.shapes} shapes, a wait of {compiling.least_seconds:.0f} to "
+        f"{compiling.most_seconds:.0f} s (estimated)"
     )
 
 
