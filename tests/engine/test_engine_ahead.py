@@ -14,9 +14,10 @@ import torch
 from engine_cases import build_runner, samples, training
 from torch._dynamo.utils import counters
 
-from arlow_trainer.engine import Ranks
+from arlow_trainer.engine import Ranks, StepRunner, build_autoencoder, initialize_engine
 from arlow_trainer.engine.ahead import CACHE, CompileAhead, Job
 from arlow_trainer.plan.micro_batches import Sizes
+from support.gpu import needs_gpu
 
 CPU = torch.device("cpu")
 SIZES: dict[Any, Any] = {"image": Sizes((1, 2)), "video": Sizes((1,))}
@@ -140,3 +141,21 @@ def test_a_signal_is_heard_while_it_is_waited_for(cache: Path, tmp_path: Path) -
     _, alive = psutil.wait_procs(group, 30)
     assert not alive
     assert os.environ[CACHE]
+
+
+@needs_gpu
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_the_first_pass_on_a_gpu_finds_all_code(
+    precision: Any, cache: Path, alone: Ranks, tmp_path: Path
+) -> None:
+    section = training("always")
+    of = Job.of(section, precision, alone.device, SIZES)
+    with CompileAhead(of, tmp_path / "log") as ahead:
+        ahead.wait()
+    assert of.done(cache).exists(), (tmp_path / "log").read_text()
+    engine = initialize_engine(build_autoencoder(section), section, precision, alone.device)
+    runner = StepRunner(engine, section, 4, 20, SIZES)
+    runner.step(0, [samples(2), samples(1), samples(1, 4)])
+    assert runner.blocks.plain_because is None
+    assert counters["inductor"]["fxgraph_cache_miss"] == 0
+    assert counters["inductor"]["fxgraph_cache_hit"] == 12

@@ -121,17 +121,17 @@ class CompileAhead(AbstractContextManager["CompileAhead"]):
         cache = os.environ.get(CACHE)
         if plain is not None or cache is None or job.done(Path(cache)).exists():
             return self
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(self._log)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            # With the compilers that it starts it is a group, which ends at once.
-            start_new_session=True,
-        )
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
+        with suppress(OSError):
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(self._log)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                # With the compilers that it starts it is a group, which ends at once.
+                start_new_session=True,
+            )
+            assert self._process.stdin is not None
             self._process.stdin.write(json.dumps(asdict(job)) + "\n")
             self._process.stdin.flush()
         return self
