@@ -30,7 +30,7 @@ from support.holding_proxy import holding_proxy
 from support.s3_server import S3, S3Unavailable, running_s3, write_keys
 from support.sts_exchange import sts_exchange
 
-SESSION_S = 8
+SESSION_S = 20
 ARLOW = str(Path(sys.executable).with_name("arlow"))
 
 
