@@ -67,7 +67,7 @@ TOY = Size(**TOY_MICRO_BATCHES, compiling=False)
 class Row:
     """Median seconds of a micro-batch of one kind, forward and backward; the first time's.
 
-    `seconds` is None where the device had no memory for it.
+    `seconds` is None where there is none, and `problem` says why.
     """
 
     modality: Modality
@@ -75,6 +75,7 @@ class Row:
     what: str
     seconds: float | None
     first: float
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,6 @@ class Measured:
     peak: float | None
     rows: list[Row]
     kernels: Mapping[Modality, str]
-    blocks: str | None
 
 
 def measure(size: Size, progress: Callable[[str], None]) -> Result:
@@ -95,7 +95,11 @@ def measure(size: Size, progress: Callable[[str], None]) -> Result:
         return Result(TITLE, NOT_RUN)
     training = build_run(size.preset, dict(size.training), nodes={"gpus": 1}).spec.training
     progress(f"{size.preset}: products, peers, plain and compiled blocks")
-    got = on_ranks(1, _measure, training, size)
+    return table(on_ranks(1, measure_rows, training, size), training, size)
+
+
+def table(got: Measured, training: TrainingSection, size: Size) -> Result:
+    """Returns the table of what was measured."""
     flops = {"image": image_training_flops(training), "video": clip_training_flops(training)}
     peers = {
         (row.modality, row.samples): row.seconds for row in got.rows if row.what in PEERS.values()
@@ -105,7 +109,7 @@ def measure(size: Size, progress: Callable[[str], None]) -> Result:
         kind = "images" if row.modality == "image" else "clips"
         label = f"{row.samples} {kind}: {row.what}"
         if row.seconds is None:
-            rows.append((label, "0: no memory", "-", "-", "-", "-"))
+            rows.append((label, row.problem, "-", "-", "-", "-"))
             continue
         peer = peers[row.modality, row.samples]
         work = row.samples * flops[row.modality]
@@ -128,17 +132,15 @@ def measure(size: Size, progress: Callable[[str], None]) -> Result:
         "counts our model's matrix products in every row.",
         ("a micro-batch", "time", "samples/s", "of a peer's speed", "MFU", "first time"),
         rows,
-        [
-            f"Attention: {got.kernels['image']} for images, {got.kernels['video']} for clips.",
-            "Blocks are compiled." if got.blocks is None else f"Blocks are plain: {got.blocks}.",
-        ],
+        [f"Attention: {got.kernels['image']} for images, {got.kernels['video']} for clips."],
     )
 
 
 PEERS: dict[Modality, str] = {"image": "ViTMAE", "video": "VideoMAE"}
 
 
-def _measure(ranks: Ranks, training: TrainingSection, size: Size) -> Measured:
+def measure_rows(ranks: Ranks, training: TrainingSection, size: Size) -> Measured:
+    """Measures all in this process, whose switches for attention and compiling it changes."""
     device = ranks.device
     precision = effective_precision(training.precision, device)
     dtype = DTYPES[precision]
@@ -172,8 +174,7 @@ def _measure(ranks: Ranks, training: TrainingSection, size: Size) -> Measured:
             run = _our_step(ours, training, tokens, modality, count, device)
             with kernel(kernels[modality]):
                 rows.append(_row(modality, count, PLAIN, run, size.rounds, device))
-                compiled = _compiled_row(blocks, modality, count, run, size.rounds, device)
-            rows += [compiled] if compiled else []
+                rows.append(_compiled_row(blocks, modality, count, run, size.rounds, device))
         del ours, run
         _release(device)
     rows.sort(key=lambda row: (row.modality, row.samples))
@@ -183,7 +184,6 @@ def _measure(ranks: Ranks, training: TrainingSection, size: Size) -> Measured:
         peak_flops(device, precision),
         rows,
         kernels,
-        blocks.plain_because,
     )
 
 
@@ -194,17 +194,17 @@ def _compiled_row(
     run: Callable[[], object],
     rounds: int,
     device: torch.device,
-) -> Row | None:
-    """The row of compiled blocks; None where they are plain, also for want of a compiler."""
-    if blocks.plain_because is not None:
-        return None
-    try:
-        with blocks.compiled():
-            return _row(modality, samples, COMPILED, run, rounds, device)
-    except Exception as error:
-        # The page is worth more than this row, and says why it is missing.
-        blocks.give_up(one_line(error))
-        return None
+) -> Row:
+    """The row of compiled blocks, or of why they are plain: one that cannot be compiled ends it
+    for its modality."""
+    if blocks.plain_because is None:
+        try:
+            with blocks.compiled():
+                return _row(modality, samples, COMPILED, run, rounds, device)
+        except Exception as error:
+            # The page is worth more than this row.
+            blocks.give_up(one_line(error))
+    return Row(modality, samples, COMPILED, None, 0.0, f"plain: {blocks.plain_because}")
 
 
 def _row(
@@ -225,7 +225,7 @@ def _row(
             taken.append(WALL() - start)
     except torch.OutOfMemoryError:
         _release(device)
-        return Row(modality, samples, what, None, 0.0)
+        return Row(modality, samples, what, None, 0.0, "no memory")
     return Row(modality, samples, what, median(taken[2:]), taken[0])
 
 

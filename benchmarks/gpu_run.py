@@ -30,7 +30,7 @@ from .samples import TOY_TRAINING, write_drawn_films, write_drawn_jpegs
 TITLE = "A run of the full model on a GPU"
 _COMMAND = "from arlow_trainer.cli import main; main()"
 _METRIC = re.compile(r"^(arlow_\w+?)(?:_total)?(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
-_PARTS = ("imports", "checkpoint", "data", "model", "restore", "first_step")
+_PARTS = ("imports", "checkpoint", "data", "model", "restore", "compile", "first_step")
 _POLL_S = 0.1
 
 

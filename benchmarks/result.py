@@ -93,7 +93,8 @@ def milliseconds(seconds: float) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    # A compiler's words may hold what ends a cell.
+    return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 
 
 def _cpu_model() -> str:

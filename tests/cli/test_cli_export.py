@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -145,6 +146,40 @@ def test_a_push_without_network_is_said_in_words(arlow, store: Store) -> None:
     code, _, err = arlow("export", store.url, "--push", "no name/at all")
     assert code == 78
     assert "write it as OWNER/NAME" in err
+
+
+def test_a_folder_and_a_push_are_exported_once(
+    arlow, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from arlow_trainer.checkpoint import export
+
+    made: list[str] = []
+    real = export.export
+
+    def counted(*arguments: Any, **named: Any) -> list[str]:
+        made.append(named["out"].url)
+        return real(*arguments, **named)
+
+    assert arlow("export", store.url, "--out", str(tmp_path / "alone"))[0] == 0
+    monkeypatch.setattr(export, "export", counted)
+    both = tmp_path / "both"
+    both.mkdir()
+    (both / "mine.txt").write_text("not to be pushed")
+    code, out, err = arlow("export", store.url, "--out", str(both), "--push", "owner/name")
+    assert code == 74
+    assert "HF_HUB_OFFLINE" in err
+    assert f"files to {both}" in out
+    assert len(made) == 1
+    assert made[0] != str(both)
+    written = {
+        folder: {
+            path.relative_to(folder): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file() and path.name != "mine.txt"
+        }
+        for folder in (tmp_path / "alone", both)
+    }
+    assert written[both] == written[tmp_path / "alone"]
 
 
 def test_programs_compute_what_the_tower_does(arlow, store: Store, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from arlow_trainer.config import Compile
-from arlow_trainer.plan.compilation import plain_because
+from arlow_trainer.plan.compilation import compile_workers, plain_because
 
 CPU = None
 TABLE = {
@@ -27,3 +27,10 @@ def test_blocks_are_compiled_where_triton_is_at_home(
     assert (reason is None) == compiled
     if choice == "auto" and capability == (7, 5):
         assert reason == "compute capability 7.5, which Triton does not support"
+
+
+@pytest.mark.parametrize(
+    ("cores", "ranks", "workers"), [(0.5, 1, 1), (2, 1, 2), (2, 8, 1), (16, 8, 2), (128, 8, 4)]
+)
+def test_ranks_share_the_cores_that_compile(cores: float, ranks: int, workers: int) -> None:
+    assert compile_workers(cores, ranks) == workers

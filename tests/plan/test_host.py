@@ -17,6 +17,7 @@ from arlow_trainer.engine import build_autoencoder
 from arlow_trainer.plan.host import (
     checkpoint_bytes,
     checkpoint_copy_seconds,
+    compiling,
     decoding_cores,
     decoding_processes,
     host_memory,
@@ -127,6 +128,15 @@ def test_a_start_waits_for_whichever_takes_longer_imports_or_the_check() -> None
     whole = start_seconds(full())
     parts = (whole.imports, whole.data, whole.model, whole.restore, whole.first_step)
     assert whole.total == sum(parts)
+
+
+def test_compiling_is_waited_for_after_what_it_runs_beside() -> None:
+    """5 to 14 s a shape behind 15 s of imports, beside data and model, 7.5 s."""
+    found = compiling(full(), 8, 8)
+    assert (found.shapes, found.least_seconds, found.most_seconds) == (8, 47.5, 119.5)
+    # A process like a rank, inductor's four workers, and the one that starts them.
+    assert found.host_bytes == 8 * (4_000_000_000 + 5 * 400_000_000)
+    assert compiling(full("nodes.cpu=8"), 8, 8).host_bytes == 8 * 4_800_000_000
 
 
 def test_sixteen_cores_decode_what_they_did() -> None:

@@ -113,5 +113,11 @@ def test_likely_clips_surround_the_mean() -> None:
 
 
 def test_few_samples_are_computed_as_they_are() -> None:
+    training = load_run("tiny", ["data.videoProbability=0.5"]).spec.training
+    assert micro_batch_sizes(training, 8, 1, 4)["image"].sizes == (1, 2, 3, 4)
+
+
+def test_sizes_that_no_step_needs_are_left_out() -> None:
     training = load_run("tiny", ["data.videoProbability=0"]).spec.training
-    assert micro_batch_sizes(training, 8, 2, 32)["image"].sizes == (1, 2, 3, 4)
+    assert micro_batch_sizes(training, 8, 2, 32)["image"].sizes == (4,)
+    assert micro_batch_sizes(training, 8, 2, 3)["image"].sizes == (1, 3)

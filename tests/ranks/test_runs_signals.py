@@ -7,6 +7,7 @@ import socket
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from training_runs import TIMEOUT_S, Media, Process, TrainingRun, interrupt
 
@@ -48,6 +49,24 @@ def test_a_hang_up_saves_like_sigterm(media: Media, tmp_path: Path) -> None:
     assert "note: stopped at step" in ended.log
     assert "arlow: stopping after a checkpoint is saved" in ended.log
     assert "error" not in ended.log
+
+
+def test_a_stop_is_heard_while_blocks_are_compiled(
+    media: Media, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    run = TrainingRun(tmp_path, media)
+    with run.running(2, "compile=always") as process:
+        process.wait_for(lambda: "waiting for the blocks to be compiled" in process.log)
+        family = process.family()
+        compiling = [of for of in family if "arlow_trainer.engine.ahead" in of.cmdline()]
+        ended = interrupt(process)
+        _, alive = psutil.wait_procs(family, 5)
+    # The ranks' code is the same on a CPU.
+    assert len(compiling) == 1
+    assert ended.code == 75, ended.log
+    assert "stopped as asked while loading" in ended.log
+    assert not alive
 
 
 def test_a_stop_is_heard_while_samples_do_not_come(media: Media, tmp_path: Path) -> None:

@@ -86,18 +86,21 @@ def export(
         complete_card=partial(complete_card, probes=probes, licence=licence),
         program_grid=grid_of_training(saved_run(read_state(store, step), url)) if onnx else None,
     )
-    if out is not None:
-        names = write(out=Store(out))
-    if foreign := foreign_code(store, step):
-        print_warning(
-            f"checkpoint-{step}: its code is not what this version of Arlow writes: "
-            f"{', '.join(foreign)}; trust_remote_code=True would run it: read it before, or "
-            "export with the version that wrote it"
-        )
-    if out is not None:
-        typer.echo(f"checkpoint-{step}: wrote {len(names)} files to {out}")
-    if push is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            write(out=Store(folder))
-            address = upload(Path(folder), push)
-        typer.echo(f"checkpoint-{step}: pushed to {address}")
+    with tempfile.TemporaryDirectory() as name:
+        # What is pushed has a folder of its own: the target's may hold more.
+        folder = Path(name)
+        names = write(out=Store(name if out is None or push is not None else out))
+        if out is not None and push is not None:
+            target = Store(out)
+            for each in names:
+                target.put_file(folder / each, each)
+        if foreign := foreign_code(store, step):
+            print_warning(
+                f"checkpoint-{step}: its code is not what this version of Arlow writes: "
+                f"{', '.join(foreign)}; trust_remote_code=True would run it: read it before, or "
+                "export with the version that wrote it"
+            )
+        if out is not None:
+            typer.echo(f"checkpoint-{step}: wrote {len(names)} files to {out}")
+        if push is not None:
+            typer.echo(f"checkpoint-{step}: pushed to {upload(folder, push)}")

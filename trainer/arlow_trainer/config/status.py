@@ -38,7 +38,7 @@ class RunStatus(BaseModel):
 
     Rates, the median and the phases' seconds are those of the recent steps. `start_seconds` are the
     parts of this process's start so far: imports, checkpoint (found and checked), data, model,
-    restore, first_step. The fields are the
+    restore, compile (what was waited for it), first_step. The fields are the
     contract; other scalars (`learningRate`, `gradNorm`) are extra values, read with `scalar`, so
     that a new one needs no field here.
     """

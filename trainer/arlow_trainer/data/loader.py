@@ -227,7 +227,10 @@ class StepLoader:
 
 def _until_closed(ahead: LookAhead[StepBatch], end: Callable[[], None]) -> Generator[StepBatch]:
     try:
-        yield from ahead
+        # Not `yield from`: closing this would close what runs ahead first, which waits for samples
+        # until `end` says that there is no need.
+        for step in ahead:  # noqa: UP028
+            yield step
     finally:
         end()
         atexit.unregister(end)

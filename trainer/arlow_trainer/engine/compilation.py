@@ -50,12 +50,9 @@ class Blocks:
         """
         self.plain_because: str | None
         """Why the blocks run plain; None where they are compiled."""
-        self.warning: str | None = None
+        self.warning: str | None
         """What is amiss where they were to be compiled and cannot be."""
-        capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
-        self.plain_because = plain_because(choice, capability)
-        if self.plain_because is None and capability is not None:
-            self.plain_because = self.warning = _missing()
+        self.plain_because, self.warning = why_plain(choice, device)
         self._on = False
         self._passed: set[Hashable] = set()
         if self.plain_because is not None:
@@ -98,6 +95,19 @@ class Blocks:
     def give_up(self, reason: str) -> None:
         """Runs the blocks plain from now on."""
         self.plain_because = reason
+
+
+def why_plain(choice: Compile, device: torch.device) -> tuple[str | None, str | None]:
+    """Returns why a device runs the blocks plain, and that again where something is amiss.
+
+    Both are None where it runs them compiled; arguments as `Blocks`'.
+    """
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+    reason = plain_because(choice, capability)
+    if reason is not None or capability is None:
+        return reason, None
+    missing = _missing()
+    return missing, missing
 
 
 def one_line(error: BaseException) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.cluster import size_bytes
+from arlow_trainer.plan.compilation import compile_workers
 from arlow_trainer.plan.cores import share_cores
 from arlow_trainer.plan.loading import loader_memory
 from arlow_trainer.plan.memory import FLOAT32, NUMBER_BYTES
@@ -18,6 +19,9 @@ CORES_A_RANK = 8
 
 # Resident memory of a rank with torch, DeepSpeed and a CUDA context, and of a decoding process.
 _RANK_BYTES, _DECODER_BYTES = 4_000_000_000, 400_000_000
+# Resident memory of one of inductor's processes: 0.22 to 0.3 GB were measured without Triton, whose
+# compiler is an estimate.
+_COMPILE_WORKER_BYTES = 400_000_000
 # What NCCL shares among the ranks of a node, for each.
 _NCCL_SHARED_BYTES = 40_000_000
 # ImageNet's JPEGs and UCF101's videos, which are read whole.
@@ -30,6 +34,8 @@ _IMAGES_A_CORE, _CLIPS_A_CORE = 300.0, 18.0
 # estimates: DeepSpeed's import and set-up take 3 to 8 s on CPUs, and the first step of a process
 # also loads kernels.
 _IMPORTS_S, _DATA_S, _MODEL_S, _FIRST_STEP_S = 15.0, 0.5, 7.0, 5.0
+# A shape's blocks, forward and backward: measured on an H200, each shape by itself.
+_COMPILED_S = (5.0, 14.0)
 # SHA-256 of one file, in one thread; `checkpoint.reader` checks several files at a time.
 _CHECK_BYTES_PER_S = 1.7e9
 # What was read for the check is read again from memory, by several threads.
@@ -91,10 +97,13 @@ def host_memory(run: ArlowPretrain, ranks: int) -> HostMemory:
 
 def decoding_processes(run: ArlowPretrain, ranks: int) -> int:
     """Returns the decoding processes of each rank of a node."""
-    nodes = run.spec.nodes
-    cores = nodes.cpu or CORES_A_RANK * ranks
-    workers = run.spec.training.data.workers
-    return share_cores(cores, ranks, gpu=nodes.gpus > 0, workers=workers, most_threads=None).workers
+    gpu, workers = run.spec.nodes.gpus > 0, run.spec.training.data.workers
+    cores = _cores(run, ranks)
+    return share_cores(cores, ranks, gpu=gpu, workers=workers, most_threads=None).workers
+
+
+def _cores(run: ArlowPretrain, ranks: int) -> float:
+    return run.spec.nodes.cpu or CORES_A_RANK * ranks
 
 
 def checkpoint_bytes(run: ArlowPretrain) -> int:
@@ -146,6 +155,34 @@ def start_seconds(run: ArlowPretrain) -> StartSeconds:
         restore=state / _READ_AGAIN_BYTES_PER_S,
         first_step=_FIRST_STEP_S,
     )
+
+
+@dataclass(frozen=True)
+class Compiling:
+    """What compiling the blocks takes at a start whose cache does not have them.
+
+    Attributes:
+        shapes: of micro-batches; every rank compiles each of them.
+        least_seconds, most_seconds: that the first step waits for it. A process of its own does it
+            beside the rest of the start, once it has imported torch.
+        host_bytes: of a node's memory until then: that process of each rank, and inductor's.
+    """
+
+    shapes: int
+    least_seconds: float
+    most_seconds: float
+    host_bytes: int
+
+
+def compiling(run: ArlowPretrain, shapes: int, ranks: int) -> Compiling:
+    """Returns what compiling so many shapes takes on a node of `ranks` ranks, at a first start."""
+    # No checkpoint is restored then.
+    beside = _DATA_S + _MODEL_S
+    least, most = (max(0.0, _IMPORTS_S + shapes * each - beside) for each in _COMPILED_S)
+    workers = compile_workers(_cores(run, ranks), ranks)
+    # Inductor starts its workers from one more process.
+    rank = _RANK_BYTES + (workers + 1) * _COMPILE_WORKER_BYTES
+    return Compiling(shapes, least, most, ranks * rank)
 
 
 def data_bytes(images: float, clips: float) -> float:

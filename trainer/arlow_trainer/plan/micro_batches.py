@@ -121,6 +121,15 @@ def micro_batch_sizes(
     )
 
 
+def drawn_sizes(
+    training: TrainingSection, sizes: Mapping[Modality, Sizes]
+) -> dict[Modality, tuple[int, ...]]:
+    """Returns the sizes of the modalities that a run draws samples of."""
+    probability = training.data.video_probability
+    drawn = {"image": probability < 1, "video": probability > 0}
+    return {modality: of.sizes for modality, of in sizes.items() if drawn[modality]}
+
+
 def clip_cost(training: TrainingSection) -> int:
     """Returns what a clip costs in images, by their tokens."""
     return tokens_per_clip(training).total // tokens_per_image(training).total
@@ -195,7 +204,10 @@ def _best(counts: Mapping[int, float], limit: int, launched: float) -> Sizes:
     counts = {count: weight for count, weight in counts.items() if count and weight}
     most = min(limit, max(counts, default=1))
     if most <= MOST_SIZES:
-        return Sizes(tuple(range(1, most + 1)), launched)
+        every = Sizes(tuple(range(1, most + 1)), launched)
+        # Others would be compiled in vain.
+        used = {every.holding(part) for count in counts for part in every.cut(count)}
+        return Sizes(tuple(sorted({most, *used})), launched)
     spread = -(-most // _CANDIDATES)
     candidates = range(most, 0, -spread)
 

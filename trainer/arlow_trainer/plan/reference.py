@@ -33,7 +33,8 @@ ImageNet's and UCF101's files; the store of checkpoints is taken to be a local d
 The start is an estimate from its parts: imports as they were on the H200's machine (13 to 16 s),
 beside them the checkpoint read from the disk and hashed, one thread a file (1.7 GB/s); its
 optimiser state read again, from memory; DeepSpeed's set-up and the first step's kernels 12 s.
-`make bench-gpu` measures it, and the `started` event of every run tells it.
+`make bench-gpu` measures it, and the `started` event of every run tells it. A first start restores
+nothing and [compiles](#compiled-blocks) instead, on GPUs whose blocks are compiled.
 
 A micro-batch is as large as pays on the chip, as fits, and as a device's share of a step. How many
 images and clips a device gets differs from step to step, so micro-batches are computed in at most
@@ -70,9 +71,23 @@ on GPUs from Ampere on (compute capability 8.0), and runs them plain elsewhere:
 The log says which it is when training begins. All blocks of a kind share one compiled function: a
 run compiles two kinds of block, forward and backward, for each of its sizes of micro-batch (at most
 four a modality, and what halving makes of them), whatever the depth. On an H200 a shape takes 5 to
-14 s, in the first steps that have it. What is compiled is kept: in
+14 s.
+
+A process of each rank compiles all of them while the rank starts: it opens the data, builds the
+model and reads its checkpoint meanwhile, and waits before its first step ("waiting for the blocks
+to be compiled" in the log, `compile` in the `started` event). Ranks on CPUs, whose code is the
+same, share one process. It is another 4 GB of the node's memory for each rank, as much as a rank by
+estimate, with 0.4 GB for each of inductor's processes (0.2 to 0.3 GB measured without Triton), and
+on the GPU a CUDA context and what one block of each kind needs for a micro-batch, at a time when
+the rank has neither gradients nor activations; all of it is given back before the first step. Where
+it fails nothing is said: the first pass compiles as well, and tells. Its own words are in the
+attempt's logs (`rank-0-compiler.log`).
+
+What is compiled is kept: in
 `$XDG_CACHE_HOME/arlow/inductor` (`~/.cache` by default) or where `TORCHINDUCTOR_CACHE_DIR` says, in
-pods in the run's `cacheVolume`, so that a restart compiles nothing. Without a `cacheVolume` it is
+pods in the run's `cacheVolume`, so that a restart compiles nothing, and starts no such process: a
+file there says that the code of these sizes is complete. Tracing and reading a shape took 2.5 s on
+a core of a CPU; on a GPU it has not been measured. Without a `cacheVolume` it is
 an emptyDir, which outlives the container and not the pod: a new attempt compiles again. The cache
 holds code that is run: who may write to a volume may run code in the runs that use it.
 

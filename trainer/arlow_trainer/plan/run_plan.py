@@ -14,16 +14,18 @@ from arlow_trainer.plan.flops import FORWARD_AND_BACKWARD, forward_flops
 from arlow_trainer.plan.hardware import Hardware
 from arlow_trainer.plan.host import (
     WRITE_BYTES_PER_S,
+    Compiling,
     HostMemory,
     StartSeconds,
     checkpoint_bytes,
     checkpoint_copy_seconds,
+    compiling,
     data_bytes,
     decoding_cores,
     host_memory,
     start_seconds,
 )
-from arlow_trainer.plan.micro_batches import Sizes
+from arlow_trainer.plan.micro_batches import Sizes, drawn_sizes
 from arlow_trainer.plan.parameters import decoder_parameters, tower_parameters
 from arlow_trainer.plan.speed import StepTime, communicated_bytes, step_time
 from arlow_trainer.plan.tokens import Tokens, tokens_per_clip, tokens_per_image
@@ -48,6 +50,7 @@ class DevicePlan:
         choice: the micro-batch.
         kernels: of attention, by modality.
         plain_because: why blocks are not compiled; None where they are.
+        compiling: what that takes at a first start; None where they are not.
         seconds: of an average step.
         images_per_second, clips_per_second: over all GPUs.
         utilization: model FLOPs over the peak (MFU).
@@ -68,6 +71,7 @@ class DevicePlan:
     link: str
     kernels: dict[Modality, Kernel]
     plain_because: str | None
+    compiling: Compiling | None
     seconds: StepTime
     images_per_second: float
     clips_per_second: float
@@ -187,6 +191,9 @@ def _on(run: ArlowPretrain, plan: RunPlan, hardware: Hardware) -> DevicePlan | U
     if plan.steps is not None and plan.checkpoints is not None:
         total = plan.steps * step + plan.checkpoints * stall
     capability = hardware.chip.compute_capability
+    plain = plain_because(training.compile, capability)
+    shapes = sum(map(len, drawn_sizes(training, sizes).values()))
+    ranks = run.spec.nodes.gpus or run.spec.nodes.ranks
     return DevicePlan(
         gpu=hardware.name,
         gpus=gpus,
@@ -195,7 +202,8 @@ def _on(run: ArlowPretrain, plan: RunPlan, hardware: Hardware) -> DevicePlan | U
         memory_bytes=hardware.memory_bytes,
         link=hardware.link.name,
         kernels=kernels_by_modality(training, capability),
-        plain_because=plain_because(training.compile, capability),
+        plain_because=plain,
+        compiling=None if plain else compiling(run, shapes, ranks),
         seconds=seconds,
         images_per_second=images,
         clips_per_second=clips,

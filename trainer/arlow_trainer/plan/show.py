@@ -10,6 +10,7 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 
 from arlow_trainer.plan.hardware import GIB
+from arlow_trainer.plan.host import Compiling
 from arlow_trainer.plan.run_plan import DevicePlan, RunPlan, SampleFlops, Unfit
 
 Table = list[tuple[str, ...]]
@@ -69,6 +70,11 @@ def device_table(devices: Sequence[DevicePlan]) -> Table:
         ("attention, images", lambda d: d.kernels["image"]),
         ("attention, clips", lambda d: d.kernels["video"]),
         ("blocks", lambda d: (d.plain_because and f"plain: {d.plain_because}") or "compiled"),
+        ("- compiled at a first start", lambda d: _compiling(d.compiling)),
+        (
+            "- a node's memory meanwhile",
+            lambda d: (d.compiling and _gib(d.compiling.host_bytes)) or "-",
+        ),
         ("memory of a GPU", lambda d: f"{_gib(d.choice.memory.total)} of {_gib(d.memory_bytes)}"),
         ("- weights", lambda d: _gib(d.choice.memory.parameters)),
         ("- gradients", lambda d: _gib(d.choice.memory.gradients)),
@@ -156,6 +162,15 @@ def _flops(flops: SampleFlops) -> str:
     whole = flops.encoder + flops.decoder
     encoder, decoder = flops.encoder / whole, flops.decoder / whole
     return f"{whole / 1e12:.3g} TFLOP: {encoder:.0%} encoder, {decoder:.0%} decoder"
+
+
+def _compiling(compiling: Compiling | None) -> str:
+    if compiling is None:
+        return "none"
+    return (
+        f"{compiling.shapes} shapes, a wait of {compiling.least_seconds:.0f} to "
+        f"{compiling.most_seconds:.0f} s (estimated)"
+    )
 
 
 def _sizes(sizes: tuple[int, ...]) -> str:

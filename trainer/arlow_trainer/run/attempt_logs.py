@@ -28,7 +28,7 @@ MAX_ATTEMPT = 999_999_999
 _MAX_TRIES = 100
 """Numbers that others may reserve before this run does, which none does for long."""
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
-_NAME = re.compile(r"rank-(\d+)(-worker-\d+)?\.log")
+_NAME = re.compile(r"rank-(\d+)(-worker-\d+|-compiler)?\.log")
 
 
 def attempts(store: Store) -> list[int]:

@@ -22,6 +22,7 @@ import psutil
 from arlow_trainer.config import ArlowPretrain
 from arlow_trainer.config.ending import signal_name
 from arlow_trainer.config.errors import ArlowError, ExitCode, Interrupted
+from arlow_trainer.plan.compilation import compile_workers
 from arlow_trainer.run.attempt import Attempt, AttemptProgress, Reason
 from arlow_trainer.run.attempt_logs import LogUploader
 from arlow_trainer.run.cores import usable_cores
@@ -47,10 +48,6 @@ log = logging.getLogger(__name__)
 
 # SIGBUS is what a process gets that touches shared memory for which there is no memory.
 _OUT_OF_MEMORY = (signal.SIGKILL, signal.SIGBUS)
-
-
-# Processes of a rank that compile; a block is a dozen kernels.
-_COMPILING = 4
 
 
 class RunFailed(ArlowError):
@@ -164,8 +161,8 @@ def rank_environment(devices: Devices) -> dict[str, str]:
     caches = Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(caches / "arlow" / "inductor"))
     # For each rank; torch takes up to 32 for each, whatever the ranks.
-    cores = int(usable_cores()) // devices.ranks
-    environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(min(_COMPILING, max(1, cores))))
+    workers = compile_workers(usable_cores(), devices.ranks)
+    environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(workers))
     if not devices.gpus:
         # No library in a rank on CPUs may find a GPU.
         environ[VISIBLE_VARIABLE] = ""

@@ -5,19 +5,29 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from arlow_trainer.checkpoint.contents import content_problems
 from arlow_trainer.checkpoint.layout import checkpoint_name
 from arlow_trainer.checkpoint.reader import CheckpointInfo, newest_valid
 from arlow_trainer.checkpoint.retention import delete_checkpoint, judge_unfinished
-from arlow_trainer.config import ArlowPretrain, DataSection, Modality
+from arlow_trainer.config import (
+    ArlowPretrain,
+    DataSection,
+    Modality,
+    Precision,
+    TrainingSection,
+)
 from arlow_trainer.config.errors import DataError
 from arlow_trainer.data import Source, fingerprint, open_sources
 from arlow_trainer.engine import Ranks
+from arlow_trainer.engine.ahead import CompileAhead, Job
+from arlow_trainer.plan.micro_batches import Sizes
 from arlow_trainer.run.early_check import EarlyCheck
 from arlow_trainer.run.lease import RELEASE_TIMEOUT_S, Lease, holder_name
 from arlow_trainer.run.owner import claim, owner_of
 from arlow_trainer.run.signals import StopSignal
+from arlow_trainer.storage.process_log import compiler_log_name
 from arlow_trainer.storage.store import Store
 from arlow_trainer.telemetry import Telemetry
 
@@ -110,6 +120,36 @@ def fingerprints_of(
     """
     with stop.interruptible():
         return {modality: fingerprint(source.entries()) for modality, source in sources.items()}
+
+
+def compile_ahead(
+    training: TrainingSection,
+    precision: Precision,
+    sizes: Mapping[Modality, Sizes],
+    ranks: Ranks,
+    logs: Path,
+) -> CompileAhead:
+    """Returns what compiles a rank's blocks beside its start, once it is entered."""
+    # A GPU's code names the GPU, so that each rank has its own; ranks on CPUs share theirs.
+    own = ranks.first_here or ranks.device.type == "cuda"
+    return CompileAhead(
+        Job.of(training, precision, ranks.device, sizes) if own else None,
+        logs / compiler_log_name(ranks.rank),
+    )
+
+
+def wait_for_blocks(
+    ahead: CompileAhead, telemetry: Telemetry, ranks: Ranks, stop: StopSignal
+) -> bool:
+    """Waits until the blocks of all ranks are compiled; returns whether there was any wait.
+
+    Raises Interrupted when asked to stop.
+    """
+    (waits,) = ranks.any(ahead.running)
+    if waits:
+        telemetry.phase("loading", "waiting for the blocks to be compiled")
+        ranks.agree(stop.interruptible()(ahead.wait))
+    return waits
 
 
 def stop_if_asked(ranks: Ranks, stop: StopSignal) -> None:

@@ -64,11 +64,13 @@ from arlow_trainer.run.start_times import StartTimes
 from arlow_trainer.run.startup import (
     acquire_run,
     check_same_sets,
+    compile_ahead,
     find_newest,
     fingerprints_of,
     open_data,
     remove_killed_saves,
     stop_if_asked,
+    wait_for_blocks,
 )
 from arlow_trainer.run.tracking import end_trackers, start_trackers
 from arlow_trainer.storage.events import EventLog
@@ -152,7 +154,19 @@ def train(
 
         telemetry.starting(start_times.end("checkpoint"))
 
-        # 3. The data, opened before any GPU time is spent.
+        # 3. The micro-batches, for which blocks are compiled while the rest goes on, and the data.
+        precision = effective_precision(training.precision, ranks.device)
+        if ranks.first and precision != training.precision:
+            telemetry.warning(
+                f"spec.training.precision: {training.precision} needs a GPU and this machine has "
+                f"none, so the run trains in {precision}"
+            )
+        # Before anything is allocated, so that a model that does not fit is a message.
+        choice = ranks.agree(lambda: choose_for_device(run, ranks, precision))
+        # A device that others use has less memory: one size for all, so that none waits.
+        micro_batch = min(ranks.gather(choice.images))
+        sizes = micro_batch_sizes(training, batch_size, ranks.size, micro_batch)
+        ahead = stack.enter_context(compile_ahead(training, precision, sizes, ranks, attempt.logs))
         telemetry.phase("loading", "opening the data")
         sources = ranks.agree(lambda: open_data(training.data, ranks, stop)) or {}
         set_sizes: dict[str, int] = {modality: len(source) for modality, source in sources.items()}
@@ -176,16 +190,6 @@ def train(
         # 4. The decoding processes, and the model under ZeRO-2 with the checkpoint's state.
         stop_if_asked(ranks, stop)
         telemetry.phase("loading", "building the model")
-        precision = effective_precision(training.precision, ranks.device)
-        if ranks.first and precision != training.precision:
-            telemetry.warning(
-                f"spec.training.precision: {training.precision} needs a GPU and this machine has "
-                f"none, so the run trains in {precision}"
-            )
-        # Before anything is allocated, so that a model that does not fit is a message.
-        choice = ranks.agree(lambda: choose_for_device(run, ranks, precision))
-        # A device that others use has less memory: one size for all, so that none waits.
-        micro_batch = min(ranks.gather(choice.images))
         progress = saved.progress if saved else Progress()
         # The decoding processes import and decode while the model is built and restored.
         loader = StepLoader(
@@ -235,7 +239,6 @@ def train(
         stop_if_asked(ranks, stop)
 
         # 5. The parts of the loop: the step, its guard, checkpoints, reports.
-        sizes = micro_batch_sizes(training, batch_size, ranks.size, micro_batch)
         runner = StepRunner(
             engine,
             training,
@@ -275,6 +278,9 @@ def train(
             f"rank {ranks.rank} takes {cores.threads + cores.workers} cores, {cores.workers} of "
             f"them to decode, and {saver.copy_bytes / 1e9:,.1f} GB to copy its state for saves",
         )
+
+        if wait_for_blocks(ahead, telemetry, ranks, stop):
+            telemetry.starting(start_times.end("compile"))
 
         # 6. Steps, each on its own samples, with a checkpoint every `everySteps`.
         telemetry.phase(

@@ -61,6 +61,11 @@ def log_name(rank: int, worker: int | None = None) -> str:
     return f"rank-{rank}.log" if worker is None else f"rank-{rank}-worker-{worker}.log"
 
 
+def compiler_log_name(rank: int) -> str:
+    """Returns the name of the log of the process that compiles a rank's blocks."""
+    return f"rank-{rank}-compiler.log"
+
+
 class Tee:
     """A text stream that also writes to a log; all else is the stream's own."""
 
