@@ -14,6 +14,7 @@ import torch
 from engine_cases import build_runner, samples, training
 from torch._dynamo.utils import counters
 
+import arlow_trainer.engine.ahead
 from arlow_trainer.engine import Ranks, StepRunner, build_autoencoder, initialize_engine
 from arlow_trainer.engine.ahead import CACHE, CompileAhead, Job
 from arlow_trainer.plan.micro_batches import Sizes
@@ -141,6 +142,19 @@ def test_a_signal_is_heard_while_it_is_waited_for(cache: Path, tmp_path: Path) -
     _, alive = psutil.wait_procs(group, 30)
     assert not alive
     assert os.environ[CACHE]
+
+
+def test_a_process_that_does_not_end_is_ended(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arlow_trainer.engine.ahead, "LONGEST_S", 0.5)
+    with CompileAhead(job(), tmp_path / "log") as ahead:
+        group = group_of(ahead)
+        ahead.wait()
+        assert not ahead.running
+        _, alive = psutil.wait_procs(group, 30)
+        assert not alive
+    assert not list(cache.glob("arlow-*"))
 
 
 @needs_gpu

@@ -39,6 +39,8 @@ from arlow_trainer.plan.tokens import Tokens, tokens_per_clip, tokens_per_image
 from arlow_trainer.storage.process_log import keep_output
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
+LONGEST_S = 600.0
+"""That is waited for the process: of eight shapes the plan expects two minutes."""
 _DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
     "fp16": torch.float16,
@@ -142,9 +144,15 @@ class CompileAhead(AbstractContextManager["CompileAhead"]):
         return self._process is not None and self._process.poll() is None
 
     def wait(self) -> None:
-        """Waits for the process's end; from then on, nothing of it is on the device."""
+        """Waits for the process's end; from then on, nothing of it is on the device.
+
+        One that takes `LONGEST_S` is ended: what it has not compiled, the first pass does.
+        """
         if self._process is not None:
-            self._process.wait()
+            try:
+                self._process.wait(LONGEST_S)
+            except subprocess.TimeoutExpired:
+                self._end()
 
     def __exit__(
         self,
@@ -154,13 +162,16 @@ class CompileAhead(AbstractContextManager["CompileAhead"]):
     ) -> None:
         if self._process is None:
             return
-        if self._process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        self._end()
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.close()
+
+    def _end(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
 
 
 def compile_blocks(job: Job) -> None:
