@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from engine_cases import WAY, Samples, apart, build_runner, samples, weights
+from engine_cases import Samples, build_runner, samples, weights
 from recording import EmulatedRecorder
 
 from arlow_trainer.engine import Ranks, StepRunner
-from arlow_trainer.engine.graphs import Graphs, doubled
+from arlow_trainer.engine.graphs import Graphs
 from arlow_trainer.plan.micro_batches import Sizes
 
 SIZES = {"image": Sizes((3, 8)), "video": Sizes((2,))}
