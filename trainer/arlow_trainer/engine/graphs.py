@@ -183,6 +183,16 @@ class Graphs:
         self._graphs.clear()
 
 
+def common_graphs(ranks: Sequence[Mapping[Modality, Collection[int]]]) -> Graphs | None:
+    """Returns CUDA graphs of the sizes that all ranks have memory for; None: there are none."""
+    first, *others = ranks
+    sizes = {
+        modality: set(of).intersection(*(other[modality] for other in others))
+        for modality, of in first.items()
+    }
+    return Graphs(sizes, CudaRecorder()) if any(sizes.values()) else None
+
+
 def doubled(once: Sequence[Tensor], twice: Sequence[Tensor]) -> bool | None:
     """Whether tensors are the doubles of others up to rounding; waits for the device.
 

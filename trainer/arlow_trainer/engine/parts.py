@@ -1,4 +1,4 @@
-"""What a step computes at once, and what of it a device refused."""
+"""What a step computes at once, its losses, and what of it a device refused."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from arlow_trainer.config import Modality
 from arlow_trainer.engine.graphs import Key
+from arlow_trainer.engine.ranks import Ranks
 
 
 class MicroBatch(Protocol):
@@ -21,6 +22,20 @@ class MicroBatch(Protocol):
     def frames(self) -> Tensor: ...
     @property
     def mask_seeds(self) -> Sequence[int]: ...
+
+
+@dataclass
+class LossSums:
+    """Losses summed over samples by modality: float32 [4], image sum and count, video likewise."""
+
+    values: Tensor
+
+    def means(self, ranks: Ranks) -> tuple[float, float | None, float | None]:
+        """Returns the mean loss over all samples, over images, over videos (None: there were
+        none). Sums over ranks, and waits for the device."""
+        image, images, video, videos = ranks.sum(self.values.tolist())
+        mean = (image + video) / (images + videos) if images + videos else float("nan")
+        return mean, image / images if images else None, video / videos if videos else None
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,43 +17,15 @@ from arlow_trainer.engine.compilation import Blocks, one_line
 from arlow_trainer.engine.devices import explain_out_of_memory, out_of_memory
 from arlow_trainer.engine.graphs import Graph, Graphs, doubled
 from arlow_trainer.engine.logits import largest_numbers
-from arlow_trainer.engine.parts import MicroBatch, Part, Refusal, describe_halved
+from arlow_trainer.engine.parts import LossSums, MicroBatch, Part, Refusal, describe_halved
 from arlow_trainer.engine.phase_clock import PhaseClock
 from arlow_trainer.engine.ranks import Ranks
 from arlow_trainer.engine.reduction import StepReduction, overlaps
+from arlow_trainer.engine.schedule import learning_rate
 from arlow_trainer.mae import draw_masks
 from arlow_trainer.mae.view import holding_tables
 from arlow_trainer.plan.micro_batches import Sizes
 from arlow_trainer.plan.tokens import tokens_per_image
-
-
-def learning_rate(step: int, total_steps: int, warmup_steps: int, peak: float) -> float:
-    """Returns the learning rate of a step: linear warm-up, then cosine decay to zero.
-
-    Args:
-        step: global step, from 0.
-        total_steps: steps of the whole run.
-        warmup_steps: steps until the peak is reached.
-        peak: highest learning rate.
-    """
-    if step < warmup_steps:
-        return peak * (step + 1) / warmup_steps
-    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-@dataclass
-class LossSums:
-    """Losses summed over samples by modality: float32 [4], image sum and count, video likewise."""
-
-    values: Tensor
-
-    def means(self, ranks: Ranks) -> tuple[float, float | None, float | None]:
-        """Returns the mean loss over all samples, over images, over videos (None: there were
-        none). Sums over ranks, and waits for the device."""
-        image, images, video, videos = ranks.sum(self.values.tolist())
-        mean = (image + video) / (images + videos) if images + videos else float("nan")
-        return mean, image / images if images else None, video / videos if videos else None
 
 
 class StepRunner:
