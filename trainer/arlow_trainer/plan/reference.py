@@ -93,7 +93,7 @@ GPUs with little shared memory.
 GRAPHS = """
 ## Graphs of small micro-batches
 
-A host launches about 4,700 kernels for a micro-batch, in 57 ms with the full model, whatever its
+A host launches the kernels of a micro-batch in about 57 ms with the full model, whatever its
 size; a fast GPU computes a small one in less. On CUDA, for the sizes that are planned to be
 computed in less time than they are launched, forward and backward are recorded once as a CUDA
 graph, and are one launch from then on. Where activations are recomputed there are none, nor on a
