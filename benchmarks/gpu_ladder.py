@@ -7,7 +7,7 @@ after another, with nothing between them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -25,7 +25,9 @@ from arlow_trainer.engine import (
 )
 from arlow_trainer.engine.attention import attention_kernels, kernel, set_gpu_switches
 from arlow_trainer.engine.compilation import Blocks, one_line
+from arlow_trainer.engine.graphs import CudaRecorder, Graph
 from arlow_trainer.mae import visible_unit_batch
+from arlow_trainer.mae.view import holding_tables
 from arlow_trainer.plan.flops import clip_training_flops, image_training_flops
 from arlow_trainer.plan.parameters import deepstack_taps, mlp_width, patch_features
 from arlow_trainer.plan.tokens import Tokens, tokens_per_clip, tokens_per_image
@@ -38,6 +40,7 @@ from .timing import WALL
 TITLE = "The model beside its peers on a GPU"
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 PRODUCTS, PLAIN, COMPILED = "the matrix products alone", "ours, plain", "ours, blocks compiled"
+GRAPHED = "ours, one CUDA graph"
 SCALE = 64.0
 """Of the losses: fp16 loses small gradients."""
 
@@ -174,7 +177,18 @@ def measure_rows(ranks: Ranks, training: TrainingSection, size: Size) -> Measure
             run = _our_step(ours, training, tokens, modality, count, device)
             with kernel(kernels[modality]):
                 rows.append(_row(modality, count, PLAIN, run, size.rounds, device))
+<<<<<<< HEAD
                 rows.append(_compiled_row(blocks, modality, count, run, size.rounds, device))
+=======
+                compiled = _compiled_row(blocks, modality, count, run, size.rounds, device)
+            rows += [compiled] if compiled else []
+            # The first is a rank of eight's, small enough for a graph.
+            if device.type == "cuda" and count == counts[0]:
+                with kernel(kernels[modality]), blocks.compiled():
+                    graphed = _graph_step(ours, training, tokens, modality, count, device, run)
+                    rows.append(_row(modality, count, GRAPHED, graphed, size.rounds, device))
+                del graphed
+>>>>>>> graphs
         del ours, run
         _release(device)
     rows.sort(key=lambda row: (row.modality, row.samples))
@@ -245,6 +259,27 @@ def _our_step(
         (module(pixels, units).sum() * SCALE).backward()
 
     return run
+
+
+def _graph_step(
+    module: nn.Module,
+    training: TrainingSection,
+    tokens: Tokens,
+    modality: Modality,
+    samples: int,
+    device: torch.device,
+    plain: Callable[[], None],
+) -> Callable[[], object]:
+    """As `_our_step` by a graph, recorded now; `plain` is its plain pass."""
+    hidden = training.mae.hidden_unit_count(tokens.units)
+    units = visible_unit_batch(range(samples), tokens.units, hidden).to(device)
+    pixels = noise(training, modality, samples).to(device)
+    tables: dict[Hashable, Any] = {}
+    with holding_tables(tables):
+        plain()
+    graph = Graph(pixels, units, tables, CudaRecorder())
+    graph.record(module)
+    return lambda: graph.replay(pixels, units, samples, SCALE)
 
 
 def _peer(training: TrainingSection, modality: Modality) -> nn.Module:

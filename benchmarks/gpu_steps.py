@@ -233,7 +233,8 @@ def _planned(
     training = run.spec.training
     if len({each.modality for each in micro_batches}) > 1:
         sizes: dict[Modality, Any] = {"image": choice.image_sizes, "video": choice.clip_sizes}
-        planned = step_time(run, 1, hardware, sizes)
+        # Noise is timed once for all, by plain passes.
+        planned = step_time(run, 1, hardware, sizes, {"image": (), "video": ()})
         return planned.images + planned.clips
     tokens = {"image": tokens_per_image(training), "video": tokens_per_clip(training)}
     return sum(

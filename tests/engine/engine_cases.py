@@ -10,6 +10,7 @@ import torch
 
 from arlow_trainer.config import Compile, Modality, TrainingSection
 from arlow_trainer.engine import Ranks, StepRunner, build_autoencoder, initialize_engine
+from arlow_trainer.engine.graphs import Graphs
 from arlow_trainer.engine.setup import Precision
 from arlow_trainer.plan.micro_batches import Sizes
 
@@ -79,12 +80,13 @@ def build_runner(
     ranks: Ranks | None = None,
     on_warning: Callable[[str], None] | None = None,
     compile: Compile = "auto",
+    graphs: Graphs | None = None,
     **optimizer: Any,
 ) -> StepRunner:
     section = training(compile, **optimizer)
     module = build_autoencoder(section)
     engine = initialize_engine(module, section, precision, torch.device("cpu"))
-    return StepRunner(engine, section, global_batch_size, 20, sizes, ranks, on_warning)
+    return StepRunner(engine, section, global_batch_size, 20, sizes, ranks, on_warning, graphs)
 
 
 def weights(runner: StepRunner) -> dict[str, torch.Tensor]:

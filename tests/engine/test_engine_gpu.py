@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
-from engine_cases import samples, training
+from engine_cases import apart, samples, training
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from arlow_trainer.config import TrainingSection
 from arlow_trainer.engine import Ranks, StepRunner, build_autoencoder, initialize_engine
 from arlow_trainer.engine.attention import attention_kernels, kernel, set_gpu_switches
+from arlow_trainer.engine.graphs import CudaRecorder, Graphs
 from arlow_trainer.engine.reduction import StepReduction
 from arlow_trainer.mae import MaskedAutoencoder, visible_unit_batch
+from arlow_trainer.plan.micro_batches import Sizes
 from support.gpu import needs_gpu
 
 FRAMES = pytest.mark.parametrize("frames", [1, 4], ids=["image", "video"])
@@ -137,3 +140,33 @@ def test_a_step_does_not_wait_for_the_device(
     # Twice: the first step also makes the tables of its grid.
     for _ in range(2):
         (module(pixels, units).sum() * SCALE).backward()
+
+
+@needs_gpu
+def test_cuda_graphs_train_as_plain_passes_do(alone: Ranks) -> None:
+    found: list[dict[str, torch.Tensor]] = []
+    told: list[str] = []
+    graphs = Graphs({"image": (3,), "video": (2,)}, CudaRecorder())
+    for given in (None, graphs):
+        section = training()
+        engine = initialize_engine(build_autoencoder(section), section, "fp16", alone.device)
+        sizes: dict[Any, Sizes] = {"image": Sizes((3, 8)), "video": Sizes((2,))}
+        runner = StepRunner(engine, section, 12, 20, sizes, None, told.append, given)
+        start = {name: value.cpu() for name, value in engine.module.state_dict().items()}
+        for step in range(6):
+            first = 12 * step
+            runner.step(
+                step,
+                [
+                    samples(3, first=first),
+                    samples(1, 4, first=first + 3),
+                    samples(6, first=first + 4),
+                    samples(2, first=first + 10),
+                ],
+            )
+        found.append({name: value.cpu() for name, value in engine.module.state_dict().items()})
+    assert not told
+    assert graphs.proven(("image", 3, (1, 32, 32, 3)))
+    assert graphs.proven(("video", 2, (4, 32, 32, 3)))
+    # Kernels that add by atomic operations round in any order.
+    assert apart(*found, start) < 0.05

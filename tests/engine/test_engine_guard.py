@@ -12,7 +12,7 @@ from engine_cases import build_runner, samples, weights
 from arlow_trainer.config.errors import NonFiniteError
 from arlow_trainer.engine import FiniteGuard, Ranks, StepRunner
 from arlow_trainer.engine.guard import MAX_IN_A_ROW, first_non_finite_module
-from arlow_trainer.engine.step import LossSums
+from arlow_trainer.engine.parts import LossSums
 
 
 def outcome(finite: bool, scale: float | None) -> Any:

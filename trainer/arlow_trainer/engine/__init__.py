@@ -10,6 +10,7 @@ from arlow_trainer.engine.devices import (
 from arlow_trainer.engine.failures import explain_device_failures
 from arlow_trainer.engine.guard import FiniteGuard
 from arlow_trainer.engine.ranks import Ranks
+from arlow_trainer.engine.schedule import learning_rate
 from arlow_trainer.engine.setup import effective_precision, initialize_engine
 from arlow_trainer.engine.state import (
     MASTER,
@@ -26,7 +27,7 @@ from arlow_trainer.engine.state import (
     restore_loss_scaler,
     shard_name,
 )
-from arlow_trainer.engine.step import StepRunner, learning_rate
+from arlow_trainer.engine.step import StepRunner
 
 __all__ = [
     "MASTER",

@@ -119,9 +119,12 @@ def initialize_engine(
         fused=device.type == "cuda",
     )
     count = sum(p.numel() for p in module.parameters())
-    engine, *_ = deepspeed.initialize(
-        model=module, optimizer=optimizer, config=deepspeed_config(training, precision, count)
-    )
+    # What DeepSpeed keeps of the parameters would hold autograd's nodes for them, and these stay on
+    # the stream that they were made on: a graph that is captured on another could have none.
+    with torch.no_grad():
+        engine, *_ = deepspeed.initialize(
+            model=module, optimizer=optimizer, config=deepspeed_config(training, precision, count)
+        )
     set_timeouts()
     if precision == "fp16":
         # The guard counts overflows at the lowest scale, and ends the run with a message.

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gc
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -17,73 +15,17 @@ from arlow_trainer.engine.accumulation import GradientSum
 from arlow_trainer.engine.attention import attention_kernels, kernel
 from arlow_trainer.engine.compilation import Blocks, one_line
 from arlow_trainer.engine.devices import explain_out_of_memory, out_of_memory
+from arlow_trainer.engine.graphs import Graph, Graphs, doubled
 from arlow_trainer.engine.logits import largest_numbers
+from arlow_trainer.engine.parts import LossSums, MicroBatch, Part, Refusal, describe_halved
 from arlow_trainer.engine.phase_clock import PhaseClock
 from arlow_trainer.engine.ranks import Ranks
 from arlow_trainer.engine.reduction import StepReduction, overlaps
+from arlow_trainer.engine.schedule import learning_rate
 from arlow_trainer.mae import draw_masks
+from arlow_trainer.mae.view import holding_tables
 from arlow_trainer.plan.micro_batches import Sizes
 from arlow_trainer.plan.tokens import tokens_per_image
-
-
-def learning_rate(step: int, total_steps: int, warmup_steps: int, peak: float) -> float:
-    """Returns the learning rate of a step: linear warm-up, then cosine decay to zero.
-
-    Args:
-        step: global step, from 0.
-        total_steps: steps of the whole run.
-        warmup_steps: steps until the peak is reached.
-        peak: highest learning rate.
-    """
-    if step < warmup_steps:
-        return peak * (step + 1) / warmup_steps
-    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-class MicroBatch(Protocol):
-    """What the step needs of a micro-batch: samples of one modality and grid."""
-
-    @property
-    def modality(self) -> Modality: ...
-    @property
-    def frames(self) -> Tensor: ...
-    @property
-    def mask_seeds(self) -> Sequence[int]: ...
-
-
-@dataclass
-class LossSums:
-    """Losses summed over samples by modality: float32 [4], image sum and count, video likewise."""
-
-    values: Tensor
-
-    def means(self, ranks: Ranks) -> tuple[float, float | None, float | None]:
-        """Returns the mean loss over all samples, over images, over videos (None: there were
-        none). Sums over ranks, and waits for the device."""
-        image, images, video, videos = ranks.sum(self.values.tolist())
-        mean = (image + video) / (images + videos) if images + videos else float("nan")
-        return mean, image / images if images else None, video / videos if videos else None
-
-
-@dataclass(frozen=True)
-class Part:
-    """Samples of a micro-batch that are computed at once, and how many are computed."""
-
-    modality: Modality
-    frames: Tensor
-    mask_seeds: Sequence[int]
-    size: int
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A part for which the device had no memory, or whose blocks may not have been compiled."""
-
-    modality: Modality
-    size: int
-    message: str
-    compiling: bool = False
 
 
 class StepRunner:
@@ -95,7 +37,7 @@ class StepRunner:
     A micro-batch for which the device has no memory is computed in halves, and the step is done
     again, on all ranks; from then on, no larger ones are computed. The first pass of a shape that
     fails in another way is done again with plain blocks, and from then on all are: compiling them
-    may have failed.
+    may have failed. Where there are graphs, these are given up first.
     """
 
     def __init__(
@@ -107,6 +49,7 @@ class StepRunner:
         sizes: Mapping[Modality, Sizes] | None = None,
         ranks: Ranks | None = None,
         on_warning: Callable[[str], None] | None = None,
+        graphs: Graphs | None = None,
     ) -> None:
         """Prepares the steps of a run.
 
@@ -117,8 +60,9 @@ class StepRunner:
             total_steps: steps of the whole run.
             sizes: those that micro-batches are computed in; unset: each in its own.
             ranks: all that take part; needed where there are several.
-            on_warning: called with a description when micro-batches had to be halved, or blocks run
-                plain, and it helped; on every rank.
+            on_warning: called with a description when micro-batches had to be halved, blocks run
+                plain, or graphs given up, and it helped; on every rank.
+            graphs: of small micro-batches, on every rank or on none; unset: all passes are plain.
         """
         if ranks is None and dist.get_world_size() > 1:
             raise ValueError("the ranks have to agree on every step: give them")
@@ -130,6 +74,7 @@ class StepRunner:
         self._limits: dict[Modality, int] = {}
         self._reduction = StepReduction(engine, overlaps(engine.device, dist.get_world_size()))
         self._gradients = GradientSum([p for group in engine.optimizer.bit16_groups for p in group])
+        self._graphs = graphs
         self._training = training
         self._total_steps = total_steps
         image = tokens_per_image(training)
@@ -177,6 +122,7 @@ class StepRunner:
         """
         halved: dict[Modality, Refusal] = {}
         was_plain = self.blocks.plain_because is not None
+        had_graphs = self._has_graphs
         # A reduction that has begun on any rank is finished by all, before they vote on it.
         at_last = self._reduction.overlap
         while True:
@@ -201,7 +147,12 @@ class StepRunner:
             self._reduction.forget()
             self._halve(refusal, halved)
         if halved:
-            self._warn(self._describe(halved))
+            self._warn(describe_halved(halved, self._limits))
+        if had_graphs and self._graphs is not None and self._graphs.given_up is not None:
+            self._warn(
+                "small micro-batches have no graphs from now on: the device waits for the host, "
+                f"and the training stays the same up to rounding ({self._graphs.given_up})"
+            )
         if not was_plain and (reason := self.blocks.plain_because) is not None:
             self._warn(
                 "the blocks could not be compiled, and run plain from now on: slower, and the "
@@ -211,20 +162,37 @@ class StepRunner:
 
     def _try(self, micro_batches: Sequence[MicroBatch], sums: Tensor) -> Refusal | None:
         parts = [part for micro_batch in micro_batches for part in self._parts(micro_batch)]
+        # The last is plain where it is reduced as it goes: the hooks are the host's.
+        recorded = parts[:-1] if self._reduction.overlap else parts
+        refusal = self._try_graphs(recorded)
+        if refusal is not None:
+            return refusal
+        self._gradients.begin()
         for number, part in enumerate(parts, 1):
             offset = 0 if part.modality == "image" else 2
+            graph = None
+            if self._graphs is not None and number <= len(recorded):
+                graph = self._graphs.proven(part.key)
             try:
-                sums[offset] += self._add(part, last=number == len(parts))
+                if graph is not None:
+                    sums[offset] += self._replay(graph, part)
+                else:
+                    sums[offset] += self._add(part, last=number == len(parts))
             except torch.OutOfMemoryError as error:
                 # The error holds the frames it passed, and these the activations.
                 return Refusal(part.modality, part.size, str(error).splitlines()[0])
             except Exception as error:
-                if isinstance(error, ArlowError) or not self.blocks.on_trial(
-                    (part.modality, part.size)
-                ):
+                if isinstance(error, ArlowError):
                     raise
-                return Refusal(part.modality, part.size, one_line(error), compiling=True)
-            self.blocks.passed((part.modality, part.size))
+                if graph is not None:
+                    return Refusal(part.modality, part.size, one_line(error), "graph")
+                if not self.blocks.on_trial((part.modality, part.size)):
+                    raise
+                return Refusal(part.modality, part.size, one_line(error), "compiling")
+            if graph is None:
+                self.blocks.passed((part.modality, part.size))
+                if self._graphs is not None:
+                    self._graphs.passed(part.key)
             sums[offset + 1] += part.frames.shape[0]
         self._gradients.finish()
         return None
@@ -240,7 +208,56 @@ class StepRunner:
             with self.clock.phase("backward"):
                 self.engine.backward(losses.sum() * self._weight)
         self._gradients.added()
+        if not last:
+            self._gradients.settle()
         return losses.detach().sum()
+
+    def _replay(self, graph: Graph, part: Part) -> Tensor:
+        """As `_add`, by a part's graph."""
+        self._gradients.make_room()
+        # Forward as well: they cannot be told apart.
+        with self.clock.phase("backward"):
+            frames, units = self._filled(part)
+            losses = graph.replay(frames, units, part.frames.shape[0], self._scaled_weight())
+        self._gradients.added()
+        return losses
+
+    def _try_graphs(self, parts: Sequence[Part]) -> Refusal | None:
+        """Records and tries the graphs that are due; gradients are dropped."""
+        if self._graphs is None:
+            return None
+        by_key = {part.key: part for part in parts}
+        for key in self._graphs.untried(list(by_key)):
+            try:
+                if self._try_graph(self._graphs, by_key[key]) is False:
+                    raise ValueError("its gradients are not those of the plain pass")
+            except Exception as error:
+                if isinstance(error, ArlowError):
+                    raise
+                return Refusal(key[0], key[1], one_line(error), "graph")
+        return None
+
+    def _try_graph(self, graphs: Graphs, part: Part) -> bool | None:
+        """Adds a part's gradients by a plain pass, then by its graph, and returns whether that
+        doubled them; None: they are not finite, and another step's will tell."""
+        gradients, tables = self._gradients, dict[Hashable, Any]()
+        gradients.keep()
+        gradients.begin()
+        with holding_tables(tables):
+            loss = self._add(part, last=False)
+        kept = gradients.kept or []
+        once = [gradient.clone() for gradient in kept]
+        frames, units = self._filled(part)
+        with kernel(self.kernels[part.modality]), self.blocks.compiled():
+            # DeepSpeed's hooks take the pass that is recorded for none of the engine's.
+            self.engine.optimizer.clear_backward_seen_flag()
+            graph = graphs.recorded(part.key, frames, units, tables, self.engine.module)
+        again = graph.replay(frames, units, part.frames.shape[0], self._scaled_weight())
+        verdicts = doubled(once, kept), doubled([loss], [loss + again])
+        gradients.drop_sums()
+        verdict = None if None in verdicts else all(verdicts)
+        graph.proven = bool(verdict)
+        return verdict
 
     def _break_off(self) -> None:
         """Leaves nothing of an attempt that failed: no activations, no gradients of its own."""
@@ -260,14 +277,19 @@ class StepRunner:
 
         `halved` is given the largest part of each that was refused. Raises DeviceMemoryError on
         every rank when it was a single sample. Where compiling may have failed, the blocks of every
-        rank are plain from now on.
+        rank are plain from now on; and where there are graphs, these are given up first.
         """
         refusals = self._ranks.gather(refusal) if self._ranks else [refusal]
+        had_graphs = self._has_graphs
         for found in refusals:
             if found is None:
                 continue
-            if found.compiling:
+            if found.cause == "compiling":
                 self.blocks.give_up(found.message)
+                continue
+            if found.cause == "graph" or had_graphs:
+                # Their memory is enough, perhaps.
+                self._give_up_graphs(found.message)
                 continue
             if found.size == 1:
                 kind = "image" if found.modality == "image" else "clip"
@@ -276,17 +298,14 @@ class StepRunner:
             self._limits[found.modality] = min(half, self._limits.get(found.modality, half))
             halved.setdefault(found.modality, found)
 
-    def _describe(self, halved: Mapping[Modality, Refusal]) -> str:
-        changes = "; ".join(
-            f"micro-batches of {found.size} {'images' if modality == 'image' else 'clips'} did not "
-            f"fit, and are computed in {self._limits[modality]} at once from now on"
-            for modality, found in halved.items()
-        )
-        message = next(iter(halved.values())).message
-        return (
-            f"the device has too little memory: {changes}. The step was done again, and the "
-            f"training stays the same ({message})"
-        )
+    @property
+    def _has_graphs(self) -> bool:
+        return self._graphs is not None and self._graphs.given_up is None
+
+    def _give_up_graphs(self, reason: str) -> None:
+        if self._graphs is not None:
+            self._graphs.give_up(reason)
+            self._gradients.let_go()
 
     def _warn(self, text: str) -> None:
         if self._on_warning is not None:
@@ -323,15 +342,19 @@ class StepRunner:
         return torch.cat([self._losses(part) for part in self._parts(micro_batch)])
 
     def _losses(self, part: Part) -> Tensor:
+        losses: Tensor = self.engine(*self._filled(part))
+        return losses[: part.frames.shape[0]]
+
+    def _filled(self, part: Part) -> tuple[Tensor, Tensor]:
+        """Returns frames and visible units on the device, filled up to the part's size."""
         frames, units = self._inputs(part)
         samples = frames.shape[0]
-        if part.size > samples:
-            # The first samples again: like any others they are finite, and their losses are cut
-            # off, so that all gradients that come from them are zero.
-            index = torch.arange(part.size, device=frames.device) % samples
-            frames, units = frames[index], units[index]
-        losses: Tensor = self.engine(frames, units)
-        return losses[:samples]
+        if part.size == samples:
+            return frames, units
+        # The first samples again: like any others they are finite, and their losses do not count,
+        # so that all gradients that come from them are zero.
+        index = torch.arange(part.size, device=frames.device) % samples
+        return frames[index], units[index]
 
     def largest_numbers(self, micro_batch: MicroBatch) -> tuple[float, float]:
         """Returns the largest attention logit and residual activation on a micro-batch's first
@@ -375,6 +398,10 @@ class StepRunner:
     def loss_scale(self) -> float | None:
         """Returns the loss scale, None where there is none."""
         return float(self.engine.optimizer.loss_scale) if self.engine.fp16_enabled() else None
+
+    def _scaled_weight(self) -> float:
+        """A sample's weight in the loss that is differentiated, loss scale included."""
+        return self._weight * (self.loss_scale() or 1.0)
 
     def _no_sums(self) -> Tensor:
         return torch.zeros(4, device=self.engine.device)

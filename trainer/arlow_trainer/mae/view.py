@@ -7,9 +7,11 @@ that merging is a reshape. Attention does not care about order; positions travel
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +34,19 @@ T = TypeVar("T")
 # recently used is dropped.
 MAX_TABLES = 4
 
+_held: ContextVar[dict[Hashable, Any] | None] = ContextVar("held", default=None)
+
+
+@contextmanager
+def holding_tables(held: dict[Hashable, Any]) -> Iterator[None]:
+    """Keeps in `held` all cached tables that are used within it, and takes from there what is
+    there: for as long as `held` lives, no other grid's tables take their place."""
+    token = _held.set(held)
+    try:
+        yield
+    finally:
+        _held.reset(token)
+
 
 def cached_table(build: Callable[P, T]) -> Callable[P, T]:
     """Caches a table that depends on a grid alone, for the last `MAX_TABLES` sets of arguments.
@@ -43,13 +58,23 @@ def cached_table(build: Callable[P, T]) -> Callable[P, T]:
     """
 
     @functools.lru_cache(MAX_TABLES)
-    @functools.wraps(build)
-    def once(*args: P.args, **kwargs: P.kwargs) -> T:
+    def once(*args: Hashable, **kwargs: Hashable) -> T:
         # Autograd refuses tensors made in inference mode, and training may be next to use them.
         with torch.inference_mode(False):
-            return build(*args, **kwargs)
+            return build(*args, **kwargs)  # type: ignore[arg-type]
 
-    return cast(Callable[P, T], once)
+    @functools.wraps(build)
+    def table(*args: Hashable, **kwargs: Hashable) -> T:
+        held = _held.get()
+        if held is None:
+            return once(*args, **kwargs)
+        key = (build, args, tuple(sorted(kwargs.items())))
+        if key not in held:
+            held[key] = once(*args, **kwargs)
+        return cast(T, held[key])
+
+    vars(table)["cache_clear"] = once.cache_clear
+    return cast(Callable[P, T], table)
 
 
 MERGE = 2

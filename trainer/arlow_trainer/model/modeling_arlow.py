@@ -233,7 +233,9 @@ class ArlowVLVisionModel(PreTrainedModel):
         """
         first, second = rotary_tables(cos, sin)
         if bias is not None:
-            bias = bias.expand(max(len(tokens), len(bias)), self.config.num_heads, -1, -1)
+            # As a program, for any number of items.
+            items = tokens.shape[0] if bias.shape[0] == 1 else bias.shape[0]
+            bias = bias.expand(items, self.config.num_heads, -1, -1)
         tapped = set(self.config.deepstack_visual_indexes or ())
         taps = []
         for index, block in enumerate(self.blocks):

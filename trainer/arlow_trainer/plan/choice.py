@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from arlow_trainer.config import ArlowPretrain, Precision
 from arlow_trainer.config.errors import DeviceMemoryError
 from arlow_trainer.plan.flops import image_training_flops
+from arlow_trainer.plan.graphs import GraphedSizes, graphed_sizes
 from arlow_trainer.plan.hardware import GIB, HARDWARE, Hardware
 from arlow_trainer.plan.memory import (
     NUMBER_BYTES,
+    RESERVE,
     DeviceMemory,
     activation_bytes,
     bytes_per_device,
@@ -29,6 +31,7 @@ class MicroBatchChoice:
         images: of the largest micro-batch; clips count by their tokens.
         reason: why not more, as a clause.
         images_sizes, clips_sizes: what micro-batches are computed in.
+        graphs: those of them that have graphs.
         memory: what the device holds at the peak of a step.
     """
 
@@ -36,6 +39,7 @@ class MicroBatchChoice:
     reason: str
     image_sizes: Sizes
     clip_sizes: Sizes
+    graphs: GraphedSizes
     memory: DeviceMemory
 
 
@@ -92,7 +96,10 @@ def choose_micro_batch(
         if drawn
     )
     memory = replace(bytes_per_device(run, ranks, 1, precision), activations=activations)
-    return MicroBatchChoice(images, reason, sizes["image"], sizes["video"], memory)
+    usable = int(memory_bytes * (1 - RESERVE))
+    graphs = graphed_sizes(training, sizes, hardware, memory, usable, precision)
+    memory = replace(memory, graphs=graphs.memory)
+    return MicroBatchChoice(images, reason, sizes["image"], sizes["video"], graphs, memory)
 
 
 def check_declared_gpus(run: ArlowPretrain) -> None:

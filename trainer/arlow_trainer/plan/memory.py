@@ -61,6 +61,7 @@ class DeviceMemory:
         buffers: the reduction bucket.
         activations: kept for the backward pass of one micro-batch, with its working set.
         update: this rank's shard of reduced gradients, and their float32 copy, in the update.
+        graphs: kept for the graphs of small micro-batches (`graphs`), in all of a step.
     """
 
     parameters: int
@@ -69,11 +70,12 @@ class DeviceMemory:
     buffers: int
     activations: int
     update: int
+    graphs: int = 0
 
     @property
     def total(self) -> int:
         """The peak: activations are gone when the optimiser runs."""
-        held = self.parameters + self.gradients + self.optimizer + self.buffers
+        held = self.parameters + self.gradients + self.optimizer + self.buffers + self.graphs
         return held + max(self.activations, self.update)
 
 

@@ -180,7 +180,7 @@ def _on(run: ArlowPretrain, plan: RunPlan, hardware: Hardware) -> DevicePlan | U
     except DeviceMemoryError as error:
         return Unfit(hardware.name, gpus, str(error))
     sizes: dict[Modality, Sizes] = {"image": choice.image_sizes, "video": choice.clip_sizes}
-    seconds = step_time(run, gpus, hardware, sizes)
+    seconds = step_time(run, gpus, hardware, sizes, choice.graphs.by_modality)
     step = seconds.total
     copy = checkpoint_copy_seconds(run, hardware.link.host_bytes_per_second)
     # Only the next update waits for it.

@@ -67,6 +67,8 @@ def device_table(devices: Sequence[DevicePlan]) -> Table:
         ("micro-batch, images", lambda d: f"{d.choice.images}: {d.choice.reason}"),
         ("computed in, images", lambda d: _sizes(d.choice.image_sizes.sizes)),
         ("computed in, clips", lambda d: _sizes(d.choice.clip_sizes.sizes)),
+        ("graphs, images", lambda d: _graphed(d.choice.graphs.images, d.choice.graphs.why)),
+        ("graphs, clips", lambda d: _graphed(d.choice.graphs.clips, d.choice.graphs.why)),
         ("attention, images", lambda d: d.kernels["image"]),
         ("attention, clips", lambda d: d.kernels["video"]),
         ("blocks", lambda d: (d.plain_because and f"plain: {d.plain_because}") or "compiled"),
@@ -80,6 +82,7 @@ def device_table(devices: Sequence[DevicePlan]) -> Table:
         ("- gradients", lambda d: _gib(d.choice.memory.gradients)),
         ("- optimiser's state", lambda d: _gib(d.choice.memory.optimizer)),
         ("- reduction bucket", lambda d: _gib(d.choice.memory.buffers)),
+        ("- graphs", lambda d: _gib(d.choice.memory.graphs)),
         ("- activations, or", lambda d: _gib(d.choice.memory.activations)),
         ("- the update's copies", lambda d: _gib(d.choice.memory.update)),
         ("a step", lambda d: _seconds(d.seconds.total)),
@@ -175,6 +178,10 @@ def _compiling(compiling: Compiling | None) -> str:
 
 def _sizes(sizes: tuple[int, ...]) -> str:
     return ", ".join(map(str, sizes))
+
+
+def _graphed(sizes: tuple[int, ...], why: str) -> str:
+    return f"{_sizes(sizes) or 'none'}: {why}"
 
 
 def _billions(count: int) -> str:

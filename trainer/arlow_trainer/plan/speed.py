@@ -8,7 +8,7 @@ hardware table says how products and attention scale.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from arlow_trainer.config import ArlowPretrain, Modality, TrainingSection
@@ -67,6 +67,7 @@ def step_time(
     ranks: int,
     hardware: Hardware,
     sizes: Mapping[Modality, Sizes],
+    graphed: Mapping[Modality, Collection[int]],
 ) -> StepTime:
     """Returns the seconds of an average step.
 
@@ -75,23 +76,44 @@ def step_time(
         ranks: devices, all of one node.
         hardware: the device.
         sizes: what micro-batches are computed in (`micro_batch_sizes`).
+        graphed: those of them that have graphs (`graphed_sizes`).
     """
     training, samples = run.spec.training, run.spec.global_batch_size
     tokens: dict[Modality, Tokens] = {
         "image": tokens_per_image(training),
         "video": tokens_per_clip(training),
     }
-    seconds = {
-        modality: {
-            size: micro_batch_seconds(training, tokens[modality], hardware, size)
-            for size in sizes[modality].sizes
+    launched, computed = (
+        {
+            modality: {
+                size: of(training, tokens[modality], hardware, size)
+                for size in sizes[modality].sizes
+            }
+            for modality in tokens
         }
-        for modality in tokens
-    }
+        for of in (micro_batch_seconds, device_seconds)
+    )
 
-    def of_share(modality: Modality, count: int) -> list[float]:
-        of = sizes[modality]
-        return [seconds[modality][of.holding(part)] for part in of.cut(count)]
+    def of_share(image_share: int, clip_share: int) -> tuple[list[float], list[float]]:
+        shares: dict[Modality, int] = {"image": image_share, "video": clip_share}
+        parts = [
+            (modality, sizes[modality].holding(part))
+            for modality, count in shares.items()
+            for part in sizes[modality].cut(count)
+        ]
+        found: dict[Modality, list[float]] = {"image": [], "video": []}
+        replayed = 0.0
+        for number, (modality, size) in enumerate(parts, 1):
+            plain, bare = launched[modality][size], computed[modality][size]
+            # The last of several ranks is reduced as it goes, and has no graph.
+            if size in graphed[modality] and (number < len(parts) or ranks == 1):
+                replayed += bare
+                found[modality].append(bare)
+            else:
+                # It is launched while the device does the graphs before it.
+                found[modality].append(max(bare, plain - replayed))
+                replayed = 0.0
+        return found["image"], found["video"]
 
     images = clips = reduce = weights = 0.0
     moved = communicated_bytes(training, ranks) / hardware.link.bytes_per_second
@@ -99,11 +121,7 @@ def step_time(
     for drawn, weight in likely_clips(samples, training.data.video_probability):
         shares = rank_shares(samples - drawn, drawn, clip_cost(training), ranks)
         slowest = max(
-            (
-                (of_share("image", image_share), of_share("video", clip_share))
-                for image_share, clip_share, of in shares
-                if of
-            ),
+            (of_share(image_share, clip_share) for image_share, clip_share, of in shares if of),
             key=lambda parts: sum(map(sum, parts)),
         )
         images, clips = images + weight * sum(slowest[0]), clips + weight * sum(slowest[1])
@@ -153,7 +171,26 @@ def communicated_bytes(training: TrainingSection, ranks: int) -> int:
 def micro_batch_seconds(
     training: TrainingSection, tokens: Tokens, hardware: Hardware, samples: int
 ) -> float:
-    """Returns the seconds of a micro-batch of samples of one kind, forward and backward."""
+    """Returns the seconds of a micro-batch of samples of one kind, forward and backward, where the
+    host launches each kernel."""
+    launch = launch_seconds(training)
+    again = _RECOMPUTED if training.gradient_checkpointing else 1
+    # Launching the first kernels is not hidden.
+    return max(
+        again * launch, again * launch / 4 + device_seconds(training, tokens, hardware, samples)
+    )
+
+
+def launch_seconds(training: TrainingSection) -> float:
+    """Returns the seconds for which a host launches the kernels of a micro-batch, whatever its
+    size, without those of recomputed activations."""
+    return _LAUNCH_BLOCK_S * (training.model.depth + training.mae.decoder_depth)
+
+
+def device_seconds(
+    training: TrainingSection, tokens: Tokens, hardware: Hardware, samples: int
+) -> float:
+    """Returns the seconds of a micro-batch on a device that never waits for its host."""
     chip, precision = hardware.chip, training.precision
     kernel = micro_batch_kernel(training, tokens, chip.compute_capability)
     attention = attention_flops(training, tokens)
@@ -168,10 +205,8 @@ def micro_batch_seconds(
         + FORWARD_AND_BACKWARD * attention / attention_rate
         + touched / (hardware.memory_bandwidth * _BANDWIDTH_SHARE)
     )
-    launch = _LAUNCH_BLOCK_S * (training.model.depth + training.mae.decoder_depth)
     again = _RECOMPUTED if training.gradient_checkpointing else 1
-    # Launching the first kernels is not hidden.
-    return again * max(launch, launch / 4 + samples * sample)
+    return again * samples * sample
 
 
 def _update_seconds(training: TrainingSection, ranks: int, hardware: Hardware) -> float:

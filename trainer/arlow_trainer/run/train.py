@@ -36,6 +36,7 @@ from arlow_trainer.engine import (
     initialize_engine,
 )
 from arlow_trainer.engine.compilation import Blocks
+from arlow_trainer.engine.graphs import common_graphs
 from arlow_trainer.pictures.writer import PictureWriter
 from arlow_trainer.plan.choice import MicroBatchChoice, choose_micro_batch
 from arlow_trainer.plan.cores import share_cores
@@ -247,6 +248,7 @@ def train(
             sizes,
             ranks,
             on_warning=telemetry.warning if ranks.first else None,
+            graphs=common_graphs(ranks.gather(choice.graphs.by_modality)),
         )
         guard = FiniteGuard(
             runner, ranks, telemetry.lost_step, telemetry.warning if ranks.first else None
