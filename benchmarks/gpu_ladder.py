@@ -177,18 +177,13 @@ def measure_rows(ranks: Ranks, training: TrainingSection, size: Size) -> Measure
             run = _our_step(ours, training, tokens, modality, count, device)
             with kernel(kernels[modality]):
                 rows.append(_row(modality, count, PLAIN, run, size.rounds, device))
-<<<<<<< HEAD
                 rows.append(_compiled_row(blocks, modality, count, run, size.rounds, device))
-=======
-                compiled = _compiled_row(blocks, modality, count, run, size.rounds, device)
-            rows += [compiled] if compiled else []
             # The first is a rank of eight's, small enough for a graph.
             if device.type == "cuda" and count == counts[0]:
                 with kernel(kernels[modality]), blocks.compiled():
                     graphed = _graph_step(ours, training, tokens, modality, count, device, run)
                     rows.append(_row(modality, count, GRAPHED, graphed, size.rounds, device))
                 del graphed
->>>>>>> graphs
         del ours, run
         _release(device)
     rows.sort(key=lambda row: (row.modality, row.samples))
