@@ -122,7 +122,8 @@ def _result(
     rows = [
         (f"start: {part.replace('_', ' ')}", *(_told(start, part) for start in starts),
          of_plan.get(part, "-"))
-        for part in _PARTS
+        # Where nothing is compiled, no start has that part.
+        for part in _PARTS if any(part in start for start in starts)
     ]  # fmt: skip
     rows.append(
         (

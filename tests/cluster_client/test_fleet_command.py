@@ -149,7 +149,7 @@ def test_a_terminal_shows_what_happens_over_the_end_of_a_watch(tmp_path: Path) -
             api.objects.clear()
             wait_for("no runs in the namespace team")
             process.send_signal(signal.SIGINT)
-            assert process.wait(30) == 0
+            assert process.wait(120) == 0
         api.end_watch()
 
 
